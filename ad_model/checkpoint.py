@@ -1,0 +1,100 @@
+"""Checkpoints that are complete or absent: written under a temporary name, synced, renamed.
+
+`step-000600/` holds accelerate's full training state, `model/` for `from_pretrained`, and `training.json`, which says
+which config it belongs to. (Accelerate's automatic naming deletes old checkpoints before the new one is written and
+never checks that one is complete.)
+"""
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from safetensors import SafetensorError
+
+from configs.errors import UserError
+from configs.files import TEMPORARY_SUFFIX, read_json, sync, write_json
+from configs.run_folder import SCHEMA_VERSION, stale
+
+_RECORD = "training.json"
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps of the complete checkpoints in `folder`, in order."""
+    return sorted(int(path.parent.name.removeprefix("step-")) for path in folder.glob(f"step-*/{_RECORD}"))
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:06d}"
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """The newest complete checkpoint. Raises UserError if there is none."""
+    steps = checkpoint_steps(folder)
+    if not steps:
+        raise UserError(f"{folder}: there is no complete checkpoint; run `icrl train` with this config first")
+    return checkpoint_path(folder, steps[-1])
+
+
+def checkpoint_record(path: Path) -> dict[str, Any]:
+    """What `training.json` says: `step`, `fingerprint` and what training reported. Raises UserError if unreadable."""
+    record = read_json(path / _RECORD)
+    if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(f"{path / _RECORD}: not the record of a checkpoint of schema version {SCHEMA_VERSION}")
+    return record
+
+
+def resume_step(folder: Path, fingerprint: str) -> int:
+    """The step to go on from, 0 if there is no checkpoint. Raises UserError if one belongs to another config."""
+    steps = checkpoint_steps(folder)
+    if not steps:
+        return 0
+    if checkpoint_record(checkpoint_path(folder, steps[-1]))["fingerprint"] != fingerprint:
+        raise stale(checkpoint_path(folder, steps[-1]))
+    return steps[-1]
+
+
+def save_checkpoint(
+    accelerator: Accelerator, model: Any, folder: Path, step: int, keep: int, record: dict[str, Any]
+) -> Path:
+    """Saves the full training state; called by every process. Older checkpoints but the last `keep` are then deleted.
+
+    Raises UserError if the disk refuses; the earlier checkpoints are still there then.
+    """
+    path = checkpoint_path(folder, step)
+    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+    try:
+        if accelerator.is_main_process:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(temporary))
+        weights = accelerator.get_state_dict(model)
+        if accelerator.is_main_process:
+            accelerator.unwrap_model(model).save_pretrained(temporary / "model", state_dict=weights)
+            write_json(temporary / _RECORD, {"schema_version": SCHEMA_VERSION, "step": step, **record})
+            for file in temporary.rglob("*"):
+                sync(file)
+            shutil.rmtree(path, ignore_errors=True)
+            temporary.rename(path)
+            sync(folder)
+            for old in checkpoint_steps(folder)[:-keep]:
+                shutil.rmtree(checkpoint_path(folder, old))
+        accelerator.wait_for_everyone()
+    except (OSError, RuntimeError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(temporary)
+        raise UserError(f"cannot write the checkpoint {path}: {' '.join(str(error).split())[:300]}") from error
+    return path
+
+
+def load_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
+    """Restores the full training state; called by every process. Raises UserError if the checkpoint is damaged."""
+    path = checkpoint_path(folder, step)
+    try:
+        accelerator.load_state(str(path))
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, SafetensorError) as error:
+        raise UserError(
+            f"{path}: the checkpoint is damaged ({' '.join(str(error).split())[:200]}); delete it to go on from an older one"
+        ) from error

@@ -1,0 +1,36 @@
+"""Config of the Algorithm Distillation transformer. Needs transformers alone, so that a hub checkpoint carries it."""
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+
+class ADConfig(PreTrainedConfig):
+    """What the transformer reads and predicts, and the transformers backbone in between.
+
+    Args:
+        observation_space: a Gymnasium space as plain values: {"type": "MultiDiscrete", "nvec": [9, 9], ...}.
+        action_space: likewise.
+        context_length: the most tokens, one an environment step, that the model was trained to see.
+        backbone: the config of a transformers decoder as plain values, `model_type` among them.
+    """
+
+    model_type = "algorithm_distillation"
+
+    def __init__(
+        self,
+        observation_space: dict[str, Any] | None = None,
+        action_space: dict[str, Any] | None = None,
+        context_length: int = 100,
+        backbone: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.context_length = context_length
+        self.backbone = backbone or {"model_type": "llama"}
+        super().__init__(**kwargs)
+
+    def backbone_config(self) -> PreTrainedConfig:
+        """The backbone's own config object."""
+        return AutoConfig.for_model(**self.backbone)

@@ -1,0 +1,183 @@
+"""Context windows from learning histories: a pure function of (seed, step), gathered from memory-mapped arrays.
+
+Sub-sampling keeps every k-th episode of a history, so that one context spans much of its learning. Episodes e, e+k,
+e+2k ... of a history, for one e below k, make a *stream*. The token cache holds the streams one after another: the
+steps of every history are put in the order (episode mod k, step) once, so that a window is a slice afterwards, with
+no index to follow at training time. Shards are converted one at a time, and the cache is memory-mapped, so memory
+does not grow with the data.
+
+Arrays of the cache, each with one row a step in stream order:
+
+    observation, action         of step t
+    previous_action, previous_reward, boundary      what the step before it in the stream brought
+    streams                     (streams, 2): first row and number of rows of each stream that holds a whole window
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from ad_model.modeling_ad import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE
+from configs.errors import ConfigError, UserError
+from configs.files import new_folder
+from configs.loader import fingerprint
+from configs.run_folder import RunFolder
+from data_gen.generate import checked_shards, load_info
+from data_gen.history import read_shard
+
+_SEED_PURPOSE = 2  # keeps the windows' randomness apart from every other use of config.seed
+
+
+@dataclass(frozen=True)
+class TokenCache:
+    """The memory-mapped arrays of a token cache, and where its streams lie."""
+
+    columns: Mapping[str, NDArray[Any]]
+    streams: NDArray[np.int64]
+
+
+def token_cache(folder: RunFolder, subsample: int, context_length: int) -> TokenCache:
+    """Opens the token cache of the run's data, and makes it first if there is none.
+
+    Raises UserError if the data is missing, incomplete or damaged, ConfigError if no stream is as long as a context.
+    """
+    info = load_info(folder)
+    key = fingerprint(info["fingerprint"], [shard["sha256"] for shard in info["shards"]], subsample, context_length)
+    path = folder.cache / f"tokens-{key}"
+    if not path.exists():
+        with new_folder(path) as temporary:
+            _build(temporary, folder, info, subsample, context_length)
+    try:
+        arrays = {file.stem: np.load(file, mmap_mode="r") for file in path.glob("*.npy")}
+        return TokenCache(streams=arrays.pop("streams"), columns=arrays)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: the token cache is damaged ({error}); delete it, it is made anew") from error
+
+
+def _build(path: Path, folder: RunFolder, info: dict[str, Any], subsample: int, context_length: int) -> None:
+    rows_total = info["num_histories"] * info["num_steps"]
+    arrays: dict[str, Any] = {}
+    streams, row = [], 0
+    with tqdm(total=rows_total, unit=" steps", unit_scale=True, desc="tokens", dynamic_ncols=True) as bar:
+        for shard in checked_shards(folder, info):
+            columns, lengths = stream_order(read_shard(shard), subsample)
+            for name, values in columns.items():
+                if name not in arrays:
+                    arrays[name] = np.lib.format.open_memmap(
+                        path / f"{name}.npy", mode="w+", dtype=values.dtype, shape=(rows_total, *values.shape[1:])
+                    )
+                arrays[name][row : row + len(values)] = values
+            first = row + np.cumsum(lengths) - lengths
+            streams.append(np.stack([first, lengths], axis=1)[lengths >= context_length])
+            row += int(lengths.sum())
+            bar.update(int(lengths.sum()))
+    found = np.concatenate(streams)
+    if not len(found):
+        raise ConfigError(
+            f"model.context_episodes: a context of {context_length} steps is longer than every history that "
+            f"training.subsample {subsample} leaves; lower one of them"
+        )
+    for array in arrays.values():
+        array.flush()
+    np.save(path / "streams.npy", found)
+
+
+def stream_order(
+    histories: Mapping[str, NDArray[Any]], subsample: int
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+    """Tokens of all streams of a batch of histories, and how many each stream has.
+
+    Args:
+        histories: the columns of a shard, (histories, steps, ...).
+        subsample: k; stream p of a history has its episodes p, p+k, p+2k ...
+
+    Returns:
+        columns with one row a step, stream after stream, and (histories * k,) lengths.
+    """
+    ended = histories["terminated"] | histories["truncated"]
+    num_histories, num_steps = ended.shape
+    episode = np.cumsum(ended, axis=1, dtype=np.int32) - ended
+    phase = episode % subsample
+    order = np.argsort(phase, axis=1, kind="stable")
+    flat = (order + np.arange(num_histories)[:, None] * num_steps).ravel()
+
+    def ordered(name: str) -> NDArray[Any]:
+        values = histories[name]
+        return values.reshape(-1, *values.shape[2:])[flat]
+
+    stream = phase + np.arange(num_histories)[:, None] * subsample
+    lengths = np.bincount(stream.ravel(), minlength=num_histories * subsample)
+    starts = (np.cumsum(lengths) - lengths)[lengths > 0]
+    action = ordered("action")
+    boundary = np.where(_after(ended.ravel()[flat], starts), EPISODE_ENDED, WITHIN_EPISODE).astype(np.uint8)
+    boundary[starts] = LIFETIME_STARTS
+    columns = {
+        "observation": ordered("observation"),
+        "previous_action": _after(action, starts),
+        "previous_reward": _after(ordered("reward"), starts),
+        "boundary": boundary,
+        "action": action,
+    }
+    return columns, lengths
+
+
+def _after(values: NDArray[Any], starts: NDArray[np.int64]) -> NDArray[Any]:
+    """Each row's predecessor; zero at the streams' starts, which have none."""
+    shifted = np.roll(values, 1, axis=0)
+    shifted[starts] = 0
+    return shifted
+
+
+class WindowDataset(Dataset[dict[str, Tensor]]):
+    """Item `i` is this process's share of micro-batch `i`: windows of `context_length` steps at random offsets.
+
+    Micro-batch i is part i % accumulation_steps of update i // accumulation_steps. What an update sees depends on
+    (seed, update) alone, not on how many processes or parts share it. Streams are equally likely, and so is every
+    offset in a stream.
+
+    Args:
+        cache: the token cache.
+        context_length: T.
+        batch_size: windows an update, over all processes and parts.
+        seed: the experiment's seed.
+        accumulation_steps: parts of each process's share.
+        process, num_processes: which share is this process's.
+    """
+
+    def __init__(
+        self,
+        cache: TokenCache,
+        context_length: int,
+        batch_size: int,
+        seed: int,
+        accumulation_steps: int = 1,
+        process: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        self.cache, self.context_length, self.batch_size, self.seed = cache, context_length, batch_size, seed
+        self.accumulation_steps, self.process, self.num_processes = accumulation_steps, process, num_processes
+        if batch_size % (accumulation_steps * num_processes):
+            raise ConfigError(
+                f"training.batch_size {batch_size} must be divisible by training.accumulation_steps "
+                f"{accumulation_steps} times {num_processes} processes"
+            )
+
+    def first_rows(self, update: int) -> NDArray[np.int64]:
+        """The cache rows that the windows of `update` start at, (batch_size,)."""
+        rng = np.random.default_rng((self.seed, _SEED_PURPOSE, update))
+        first, length = self.cache.streams[rng.integers(len(self.cache.streams), size=self.batch_size)].T
+        return first + rng.integers(length - self.context_length + 1)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        update, part = divmod(index, self.accumulation_steps)
+        rows = self.first_rows(update).reshape(self.accumulation_steps, self.num_processes, -1)[part, self.process]
+        steps = rows[:, None] + np.arange(self.context_length)
+        return {name: torch.from_numpy(values[steps]) for name, values in self.cache.columns.items()}

@@ -1,0 +1,92 @@
+"""What the commands share: `--config FILE`, dotted overrides, `--overwrite`, and errors for people."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from configs.errors import UserError
+from configs.loader import load_config
+from configs.schema import ExperimentConfig
+
+SHORTHANDS = {
+    "workers": "runtime.workers",
+    "executor": "runtime.executor",
+    "scheduler": "runtime.scheduler",
+    "device": "runtime.device",
+    "checkpoint": "evaluation.checkpoint",
+}
+"""Overrides that are long to type."""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """A command as it was called."""
+
+    config: ExperimentConfig
+    config_file: str
+    overwrite: bool = False
+    overrides: list[str] = field(default_factory=list)
+
+    def next_command(self, verb: str) -> str:
+        """What to type for another verb with the same config."""
+        return shlex.join(["icrl", verb, "--config", self.config_file, *self.overrides])
+
+
+def say(text: str) -> None:
+    """Prints for the person at the keyboard; under a multi-process launch, from the first process alone."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every verb that takes a config."""
+    parser.add_argument("--config", required=True, metavar="FILE", help="the experiment, a YAML file")
+    parser.add_argument("--overwrite", action="store_true", help="delete this stage's outputs first")
+    shorthands = ", ".join(f"--{short} for --{full}" for short, full in SHORTHANDS.items())
+    parser.epilog = f"Any key of the config can be set: --tasks.size 7, --seed 1, --name NAME. Short: {shorthands}."
+
+
+def invocation(arguments: argparse.Namespace, rest: Sequence[str]) -> Invocation:
+    """Loads the config that the arguments name, with the `rest` as overrides. Raises ConfigError."""
+    words = [_expanded(word) for word in rest]
+    config = load_config(arguments.config, words)
+    return Invocation(config, arguments.config, arguments.overwrite, words)
+
+
+def run_module(program: str, description: str, run: Callable[[Invocation], object]) -> int:
+    """The main function of `python -m ...`: parses, runs, reports; returns the exit code."""
+    parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
+    add_arguments(parser)
+    arguments, rest = parser.parse_known_args()
+    return reported(lambda: run(invocation(arguments, rest)))
+
+
+def reported(run: Callable[[], object]) -> int:
+    """Runs it, and turns what the user can mend into lines on stderr and an exit code."""
+    sys.path.insert(0, str(Path.cwd()))  # for components of the user's own, named as module:Class
+    try:
+        run()
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _expanded(word: str) -> str:
+    key, equals, value = word.removeprefix("--").partition("=")
+    if key not in SHORTHANDS or not (equals or word.startswith("--")):
+        return word
+    return f"--{SHORTHANDS[key]}{equals}{value}"

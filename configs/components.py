@@ -1,0 +1,67 @@
+"""Components: task distributions and agents, named in a config and built from its parameters.
+
+A component is a dataclass whose fields are its parameters, so the class that uses a parameter is the one place that
+declares its type, range and default:
+
+    @component
+    class QLearning(Agent):
+        step_size: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+A config names it: `{name: q_learning, step_size: 0.3}`. The tables below map names to where the class lives, as
+strings, so that reading a config imports only what it uses. Your own class needs no entry: `name: my_module:MyClass`.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from typing import Any, TypeVar, dataclass_transform
+
+import pydantic
+import pydantic.dataclasses
+
+from configs.errors import ConfigError, did_you_mean
+
+TASKS = {
+    "dark_room": "data_gen.tasks.dark_room:DarkRoom",
+}
+
+AGENTS = {
+    "epsilon_annealed": "data_gen.agents.epsilon_annealed:EpsilonAnnealed",
+    "optimal": "data_gen.agents.optimal:Optimal",
+    "q_learning": "data_gen.agents.q_learning:QLearning",
+    "random": "data_gen.agents.random:Random",
+}
+
+Class = TypeVar("Class", bound=type)
+
+
+@dataclass_transform(field_specifiers=(pydantic.Field,))
+def component(cls: Class) -> Class:
+    """Makes `cls` a dataclass whose arguments are validated: wrong types, ranges and names raise at construction."""
+    decorate: Callable[[Class], Class] = pydantic.dataclasses.dataclass(
+        config=pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    )
+    return decorate(cls)
+
+
+def find_component(name: str, table: dict[str, str]) -> type:
+    """The class that `name` stands for: an entry of `table`, or any importable `module:Class`.
+
+    Raises ConfigError if there is none, with the nearest valid name.
+    """
+    target = table.get(name, name)
+    module_name, _, class_name = target.partition(":")
+    if not class_name:
+        raise ConfigError(f"unknown name {name!r}{did_you_mean(name, table)} (or give your own as module:Class)")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"cannot import {target!r}: {error}") from error
+    if not dataclasses.is_dataclass(found):
+        raise ConfigError(f"{target!r} is not a component: decorate the class with @configs.component")
+    return found
+
+
+def parameters(built: Any) -> dict[str, Any]:
+    """The parameters of a component instance, defaults included, as plain values."""
+    return {field.name: getattr(built, field.name) for field in dataclasses.fields(built) if field.init}

@@ -1,0 +1,283 @@
+"""The schema of one experiment. Every key of a config file is a field here, with its type, range and default.
+
+Lengths of histories, contexts and evaluations are in *episodes* of the task's full length, so that a change of
+`tasks.episode_length` keeps everything in proportion. All sections but `runtime` decide results; `runtime` decides
+how fast, where, and what is logged, and changes no result beyond rounding, so changing it makes no finished work stale.
+"""
+
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field, PositiveFloat, PositiveInt, model_serializer, model_validator
+from pydantic_core import PydanticCustomError
+
+from configs.components import AGENTS, TASKS, find_component, parameters
+
+
+class Section(pydantic.BaseModel):
+    """A part of the config: immutable, and closed to unknown keys."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Component(Section):
+    """A named task distribution or agent with its parameters, written as one flat mapping: `{name: ..., key: ...}`."""
+
+    name: str
+    params: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat_mapping(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and "params" not in value:
+            own = {key: value[key] for key in value if key in cls.model_fields}
+            return {**own, "params": {key: value[key] for key in value if key not in own}}
+        return value
+
+    @model_serializer
+    def _as_flat_mapping(self) -> dict[str, Any]:
+        own = {key: getattr(self, key) for key in type(self).model_fields if key != "params"}
+        return {**own, **parameters(self.build())}
+
+    def table(self) -> dict[str, str]:
+        """The names known to this kind of component."""
+        return AGENTS
+
+    def build(self) -> Any:
+        """A new instance. Raises ConfigError for an unknown name, pydantic.ValidationError for bad parameters."""
+        return find_component(self.name, self.table())(**self.params)
+
+
+class TasksComponent(Component):
+    """A task distribution."""
+
+    def table(self) -> dict[str, str]:
+        return TASKS
+
+
+class Source(Component):
+    """An agent whose learning histories are recorded."""
+
+    weight: PositiveFloat = 1.0
+    """Its share of the histories, relative to the other sources' weights."""
+
+
+TaskShare = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
+
+
+class SplitConfig(Section):
+    """Which tasks are for training and which are held out."""
+
+    train: TaskShare = 0.8
+    """A number of tasks, or a share of all tasks where their number is finite."""
+
+    test: TaskShare = 0.2
+    """Held-out tasks: a number, or a share. No training data ever comes from them."""
+
+
+class DataConfig(Section):
+    """The learning histories."""
+
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    """The agents whose lifetimes are recorded."""
+
+    histories_per_task: PositiveInt = 32
+    """Independent learners a training task."""
+
+    episodes: PositiveInt = 160
+    """The length of a history, in full-length episodes."""
+
+    shards: PositiveInt = 4
+    """HDF5 files that the histories are written to; a worker holds one of them in memory."""
+
+
+class ModelConfig(Section):
+    """The transformer."""
+
+    backbone: str = "llama"
+    """Any decoder of transformers: llama, gpt2, gpt_neox, qwen3 ..."""
+
+    hidden_size: PositiveInt = 64
+    """Width of the residual stream."""
+
+    num_layers: PositiveInt = 3
+    """Transformer blocks."""
+
+    num_heads: PositiveInt = 2
+    """Attention heads; divides hidden_size."""
+
+    intermediate_size: PositiveInt = 256
+    """Width of the feed-forward layer."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Residual dropout, where the backbone has one."""
+
+    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout of attention weights. Costs a small model several times its speed on a CPU."""
+
+    context_episodes: PositiveInt = 5
+    """Context length, in full-length episodes; improvement has to show inside it."""
+
+    backbone_options: dict[str, Any] = {}
+    """More keys of the backbone's own transformers config; an unknown key is an error."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "ModelConfig":
+        if self.hidden_size % self.num_heads:
+            raise problem(
+                "model.num_heads", self.num_heads, f"must divide model.hidden_size, which is {self.hidden_size}"
+            )
+        return self
+
+
+class TrainingConfig(Section):
+    """Training of the transformer."""
+
+    steps: PositiveInt = 600
+    """Optimiser updates."""
+
+    batch_size: PositiveInt = 64
+    """Context windows an update, over all processes and accumulation steps."""
+
+    accumulation_steps: PositiveInt = 1
+    """Parts that each process cuts its share of the batch into, to fit memory."""
+
+    subsample: PositiveInt = 16
+    """Keep every k-th episode of a history, so that a context spans learning (Laskin et al. 2022)."""
+
+    learning_rate: PositiveFloat = 3e-3
+    """Peak learning rate of AdamW."""
+
+    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Learning rate at the end of the cosine, as a share of the peak."""
+
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Updates of linear warm-up."""
+
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
+    """Decay rates of AdamW's moments."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's weight decay."""
+
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this norm."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TrainingConfig":
+        if self.batch_size % self.accumulation_steps:
+            raise problem(
+                "training.accumulation_steps",
+                self.accumulation_steps,
+                f"must divide training.batch_size, which is {self.batch_size}",
+            )
+        return self
+
+
+class EvaluationConfig(Section):
+    """The frozen transformer and its baselines on train and test tasks."""
+
+    episodes: PositiveInt = 50
+    """Episodes a lifetime."""
+
+    train_tasks: Annotated[int, Field(ge=0)] = 16
+    """How many training tasks to evaluate on; fewer are used where there are fewer."""
+
+    test_tasks: PositiveInt = 16
+    """How many held-out tasks to evaluate on; fewer are used where there are fewer."""
+
+    seeds: PositiveInt = 8
+    """Lifetimes a task."""
+
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """Of the transformer's action distribution; 0 takes the most likely action, which stops it exploring."""
+
+    baselines: tuple[Component, ...] = (Component(name="random"), Component(name="optimal"))
+    """Agents to compare with. The sources are always among them."""
+
+    checkpoint: str | None = None
+    """A model folder or checkpoint to evaluate instead of the run's last checkpoint."""
+
+
+class RuntimeConfig(Section):
+    """How fast, where, and what is logged. Nothing here changes a result beyond rounding."""
+
+    workers: PositiveInt = 2
+    """Processes that generate data."""
+
+    executor: Literal["processes", "dask"] = "processes"
+    """Where shards are made: local processes, or a Dask cluster."""
+
+    scheduler: str | None = None
+    """Address of the Dask scheduler, such as tcp://host:8786."""
+
+    device: str | None = None
+    """Device for evaluation; the first accelerator if there is one, else the CPU. Training takes accelerate's."""
+
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    """Precision of training; unset takes what `accelerate launch` was told."""
+
+    compile: bool = False
+    """Compile the model with torch.compile for training."""
+
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """Experiment trackers, by accelerate's names: tensorboard, wandb, trackio, mlflow ..."""
+
+    log_every: PositiveInt = 20
+    """Updates between two log lines."""
+
+    checkpoint_every: PositiveInt = 200
+    """Updates between two checkpoints; the last update always leaves one."""
+
+    keep_checkpoints: PositiveInt = 2
+    """Checkpoints to keep; older ones are deleted once a newer one is complete."""
+
+    @model_validator(mode="after")
+    def _dask_has_a_scheduler(self) -> "RuntimeConfig":
+        if self.executor == "dask" and self.scheduler is None:
+            raise problem(
+                "runtime.scheduler", None, "the dask executor needs its address: --scheduler tcp://HOST:PORT"
+            )
+        return self
+
+
+class ExperimentConfig(Section):
+    """One experiment: tasks, the data that source agents leave on them, a transformer, and its evaluation."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Name of the run folder; the config file's name unless given."""
+
+    output: str = "runs"
+    """Folder that holds the run folder."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Everything random follows from it: split, data, initial weights, windows, evaluation."""
+
+    tasks: TasksComponent
+    """The task distribution."""
+
+    split: SplitConfig = SplitConfig()
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _context_fits_history(self) -> "ExperimentConfig":
+        kept = self.data.episodes // self.training.subsample
+        if self.model.context_episodes > kept:
+            raise problem(
+                "model.context_episodes",
+                self.model.context_episodes,
+                f"is longer than a history: data.episodes {self.data.episodes} // training.subsample "
+                f"{self.training.subsample} leaves {kept} episodes",
+            )
+        return self
+
+
+def problem(path: str, value: object, message: str) -> PydanticCustomError:
+    """A validation error about a relation between fields, reported at `path`."""
+    return PydanticCustomError("relation", "{message}", {"path": path, "value": value, "message": message})

@@ -1,0 +1,83 @@
+"""The agent protocol: everything that acts, for a batch of environments at once, each with its own task."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import UserError
+from data_gen.streams import Seeds
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an agent is told about the environments it is put into."""
+
+    observation_space: gymnasium.Space[Any]
+    action_space: gymnasium.Space[Any]
+    num_steps: int
+    """Length of the lifetime that the agent should plan for, in steps; schedules run over it."""
+    optimal_action: Callable[[], NDArray[Any]] | None = None
+    """Reads an optimal action from the environments' hidden state. For oracles; a learner has no business with it."""
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One step of all environments. Arrays have a leading axis of environments."""
+
+    observation: NDArray[Any]
+    action: NDArray[Any]
+    reward: NDArray[Any]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    next_observation: NDArray[Any]
+    """What the action led to: at an episode's end its last observation, not the first of the next episode."""
+
+
+class Agent(ABC):
+    """Acts in, and may learn from, a batch of environments. Subclasses are components: dataclasses of parameters."""
+
+    @abstractmethod
+    def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
+        """Forgets everything: a new lifetime begins in every environment.
+
+        Args:
+            spec: the environments' spaces and the length of the lifetime.
+            num_envs: number of environments.
+            seeds: (num_envs,) one seed an environment; what happens in one never depends on the others.
+
+        Raises UserError if the agent cannot handle the spaces.
+        """
+
+    @abstractmethod
+    def act(self, observation: NDArray[Any]) -> NDArray[Any]:
+        """(num_envs, ...) observations -> (num_envs, ...) actions."""
+
+    def observe(self, transition: Transition) -> None:  # noqa: B027 - an agent that does not learn needs none
+        """Takes note of what came of the last action; learners learn here."""
+
+
+class TableIndex:
+    """Numbers the elements of a finite space, for tables: Discrete and MultiDiscrete."""
+
+    def __init__(self, space: gymnasium.Space[Any], user: str) -> None:
+        """Raises UserError, naming `user`, for any other space."""
+        if isinstance(space, gymnasium.spaces.Discrete):
+            self.size, self._start, self._strides = int(space.n), np.atleast_1d(space.start), [1]
+        elif isinstance(space, gymnasium.spaces.MultiDiscrete) and space.nvec.ndim == 1:
+            self.size, self._start = int(np.prod(space.nvec)), space.start
+            self._strides = [int(np.prod(space.nvec[place + 1 :])) for place in range(len(space.nvec))]
+        else:
+            raise UserError(f"{user} keeps a table, and needs a Discrete or MultiDiscrete space, not {space}")
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[np.int64]:
+        """(num_envs, ...) elements of the space -> (num_envs,) numbers below `size`."""
+        places = values.reshape(len(values), -1)
+        numbers = (places[:, 0] - self._start[0]) * self._strides[0]
+        for place in range(1, len(self._strides)):  # a few array operations; an integer matrix product is slower
+            numbers += (places[:, place] - self._start[place]) * self._strides[place]
+        return numbers

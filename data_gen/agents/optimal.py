@@ -1,0 +1,23 @@
+"""The optimal policy: it knows the task, and is the one of the normalised return."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from configs import component
+from configs.errors import UserError
+from data_gen.agents.base import Agent, Spec
+from data_gen.streams import Seeds
+
+
+@component
+class Optimal(Agent):
+    """Acts optimally from the first step, by looking at the environments' hidden state."""
+
+    def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
+        if spec.optimal_action is None:
+            raise UserError("agent 'optimal': this task distribution does not know its optimal policy; leave it out")
+        self.optimal_action = spec.optimal_action
+
+    def act(self, observation: NDArray[Any]) -> NDArray[Any]:
+        return self.optimal_action()

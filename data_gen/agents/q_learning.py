@@ -1,0 +1,64 @@
+"""Tabular Q-learning: one independent learner an environment, all of them one array operation."""
+
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from configs import component
+from data_gen.agents.base import Agent, Spec, TableIndex, Transition
+from data_gen.streams import Seeds, SlotStreams
+
+_TIE_BREAK = 1e-3
+"""Spread of the initial values: too small to matter to learning, enough that learners break ties differently."""
+
+
+@component
+class QLearning(Agent):
+    """Q-learning (Watkins 1989) with an optimistic start and an epsilon-greedy policy that is annealed.
+
+    `Q(s, a) += step_size (r + discount (1 - terminated) max_a' Q(s', a') - Q(s, a))`. A time limit is not an end:
+    the value of the last state is bootstrapped through it (Pardo et al. 2018).
+    """
+
+    step_size: Annotated[float, Field(gt=0, le=1)] = 0.5
+    discount: Annotated[float, Field(ge=0, le=1)] = 0.9
+    initial_value: float = 1.0
+    """Optimistic where it exceeds what can be earned; untried actions are then tried first."""
+    epsilon_start: Annotated[float, Field(ge=0, le=1)] = 0.3
+    epsilon_end: Annotated[float, Field(ge=0, le=1)] = 0.0
+    epsilon_fraction: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """Share of the lifetime over which epsilon falls linearly from start to end."""
+
+    def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
+        self.index = TableIndex(spec.observation_space, "q_learning")
+        self.num_actions = TableIndex(spec.action_space, "q_learning").size
+        self.streams = SlotStreams(seeds)
+        noise = self.streams.uniform(self.index.size * self.num_actions) - 0.5
+        table = self.initial_value + _TIE_BREAK * noise
+        self.q = table.astype(np.float32).reshape(num_envs * self.index.size, self.num_actions)  # (env x state, action)
+        self.first_row = np.arange(num_envs) * self.index.size
+        self.steps, self.annealing_steps = 0, self.epsilon_fraction * spec.num_steps
+
+    def act(self, observation: NDArray[Any]) -> NDArray[Any]:
+        progress = min(1.0, self.steps / self.annealing_steps)
+        epsilon = self.epsilon_start + progress * (self.epsilon_end - self.epsilon_start)
+        action = self.q.take(self.first_row + self.index(observation), axis=0).argmax(axis=1)
+        if epsilon > 0:
+            coin = self.streams.uniform()
+            explore = np.flatnonzero(coin < epsilon)
+            # Given that the coin fell below epsilon, coin / epsilon is uniform again: one draw a step, not two.
+            action[explore] = coin[explore] * (self.num_actions / epsilon)
+        return action
+
+    def observe(self, transition: Transition) -> None:
+        row = self.first_row + self.index(transition.observation)
+        next_row = self.first_row + self.index(transition.next_observation)
+        next_value = self.q.take(next_row, axis=0).max(axis=1)
+        target = transition.reward + self.discount * np.where(transition.terminated, 0, next_value)
+        entry = row * self.num_actions + transition.action
+        q = self.q.reshape(-1)
+        old = q.take(entry)
+        q[entry] = old + self.step_size * (target - old)
+        self.steps += 1

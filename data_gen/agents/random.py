@@ -1,0 +1,21 @@
+"""The random policy: the zero of the normalised return."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from configs import component
+from data_gen.agents.base import Agent, Spec
+from data_gen.streams import Seeds, SlotStreams
+from data_gen.tasks.base import sample_actions
+
+
+@component
+class Random(Agent):
+    """Uniformly random actions."""
+
+    def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
+        self.space, self.streams = spec.action_space, SlotStreams(seeds)
+
+    def act(self, observation: NDArray[Any]) -> NDArray[Any]:
+        return sample_actions(self.space, self.streams)

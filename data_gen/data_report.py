@@ -1,0 +1,118 @@
+"""Whether a run's learning histories can teach anything: do they improve, how far, and over how many episodes.
+
+Algorithm Distillation copies what its histories show. If the source does not improve inside one (sub-sampled) context,
+there is nothing to copy, however long the training.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.components import TASKS, find_component
+from configs.run_folder import RunFolder
+from data_gen.generate import checked_shards
+from data_gen.history import episode_returns, read_shard
+from data_gen.tasks.base import TaskDistribution, Tasks
+
+_MOST_HISTORIES = 4096  # enough for every figure here to stand still; keeps the report quick on large data
+_PART = 0.1  # "first" and "final" are the first and the last tenth of a history's episodes
+_IMPROVES_BY = 0.1  # least gain in normalised return that counts as improvement
+_SUGGESTED_CONTEXT = 5  # episodes in a context; at least 2-4 are needed (Laskin et al. 2022, section 5)
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """Figures of the source's learning. Returns are normalised: 0 random, 1 optimal (raw where no optimum is known)."""
+
+    histories: int
+    normalised: bool
+    curve: NDArray[np.float64]
+    """(episodes,) mean return over histories."""
+    first: float
+    final: float
+    share_improving: float
+    learning_episodes: int
+    """Episodes until the mean curve has made 95% of its gain."""
+
+    @property
+    def suggested_subsample(self) -> int:
+        """k such that a context of `suggested_context` kept episodes spans the learning."""
+        return max(1, round(self.learning_episodes / self.suggested_context))
+
+    @property
+    def suggested_context(self) -> int:
+        """Episodes in a context."""
+        return min(_SUGGESTED_CONTEXT, max(2, self.learning_episodes))
+
+    def warnings(self) -> list[str]:
+        """What speaks against training on this data, a sentence each."""
+        found = []
+        if self.share_improving < 0.5:
+            found.append(
+                f"only {self.share_improving:.0%} of the histories improve: there is little learning to distil. Give "
+                "the source more episodes (data.episodes) or other hyper-parameters"
+            )
+        if self.normalised and self.final < 0.8:
+            found.append(
+                f"the histories end at {self.final:.2f} of the optimum, and the transformer will hardly end above "
+                "that: give the source more episodes (data.episodes)"
+            )
+        return found
+
+
+def data_report(folder: RunFolder, info: dict[str, Any]) -> DataReport:
+    """Reads up to 4,096 histories of complete data. Raises UserError for a missing or damaged shard."""
+    parameters = {key: value for key, value in info["tasks"].items() if key != "name"}
+    distribution: TaskDistribution = find_component(info["tasks"]["name"], TASKS)(**parameters)
+    tasks = Tasks.load(folder.data / "tasks-train.npz")
+    episodes = info["num_steps"] // info["episode_length"]
+    returns, normalised = [], []
+    for path in checked_shards(folder, info):
+        shard = read_shard(path)
+        returns.append(episode_returns(shard["reward"], shard["terminated"] | shard["truncated"], episodes))
+        normalised.append(distribution.normalise(returns[-1], tasks.take(shard["task"])))
+        if sum(map(len, returns)) >= _MOST_HISTORIES:
+            break
+    scores = np.concatenate(normalised)
+    known = not np.isnan(scores[:, 0]).any()
+    if not known:
+        scores = np.concatenate(returns)
+    curve = scores.mean(axis=0)
+    part = max(1, round(_PART * episodes))
+    first, final = scores[:, :part].mean(axis=1), scores[:, -part:].mean(axis=1)
+    least = _IMPROVES_BY if known else _IMPROVES_BY * max(abs(curve).max(), 1e-9)
+    start, end = curve[:part].mean(), curve[-part:].mean()
+    smooth = np.convolve(curve, np.ones(part) / part, mode="valid")
+    return DataReport(
+        histories=len(scores),
+        normalised=known,
+        curve=curve,
+        first=float(start),
+        final=float(end),
+        share_improving=float((final - first > least).mean()),
+        learning_episodes=int(np.argmax(smooth >= start + 0.95 * (end - start))) + part // 2 + 1,
+    )
+
+
+def describe(report: DataReport) -> str:
+    """The report as a few lines of text."""
+    scale = "normalised return (0 random, 1 optimal)" if report.normalised else "return"
+    lines = [
+        f"  source, {scale}: {report.first:.2f} in the first tenth, {report.final:.2f} in the last tenth of a history",
+        f"  learning curve: {sparkline(report.curve)} over {len(report.curve)} episodes",
+        f"  {report.share_improving:.0%} of {report.histories:,} histories improve; 95% of the gain is made by episode "
+        f"{report.learning_episodes}",
+        f"  suggested: training.subsample {report.suggested_subsample}, model.context_episodes "
+        f"{report.suggested_context}, so that a context spans the learning",
+        *(f"  warning: {warning}" for warning in report.warnings()),
+    ]
+    return "\n".join(lines)
+
+
+def sparkline(values: NDArray[np.floating[Any]], width: int = 40) -> str:
+    """A curve as one line of block characters."""
+    parts = [part.mean() for part in np.array_split(values, min(width, len(values)))]
+    low, high = min(parts), max(parts)
+    return "".join("▁▂▃▄▅▆▇█"[int(7.999 * (part - low) / max(high - low, 1e-12))] for part in parts)

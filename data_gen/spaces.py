@@ -1,0 +1,31 @@
+"""Gymnasium spaces as JSON, and the compact types in which their elements are stored."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from configs.errors import UserError
+
+
+def to_json(space: gymnasium.Space[Any]) -> dict[str, Any]:
+    """A space as plain values, for `info.json` and a model's config. Raises UserError for an unsupported space."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+    if isinstance(space, gymnasium.spaces.Box):
+        return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype)}
+    raise UserError(f"the space {space} is not supported")
+
+
+def storage_type(space: gymnasium.Space[Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and compact type in which elements of `space` are stored. Raises UserError for an unsupported space."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return (), np.promote_types(np.min_scalar_type(space.start), np.min_scalar_type(space.start + space.n - 1))
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        low, high = int(space.start.min()), int((space.start + space.nvec - 1).max())
+        return space.shape, np.promote_types(np.min_scalar_type(low), np.min_scalar_type(high))
+    if isinstance(space, gymnasium.spaces.Box):
+        return space.shape, np.dtype(np.float32) if space.dtype == np.float64 else space.dtype
+    raise UserError(f"the space {space} cannot be stored in a learning history")

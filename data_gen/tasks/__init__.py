@@ -1,0 +1,6 @@
+"""Task distributions, one file a family."""
+
+from data_gen.tasks.base import TaskDistribution, Tasks
+from data_gen.tasks.vector import TaskEnv, TaskVectorEnv
+
+__all__ = ["TaskDistribution", "TaskEnv", "TaskVectorEnv", "Tasks"]

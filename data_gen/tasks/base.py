@@ -1,0 +1,182 @@
+"""Tasks are data: a task is a row of a struct of arrays, and a distribution knows how to draw, split and play them."""
+
+import io
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from configs.errors import ConfigError, UserError
+from configs.files import write_file
+from data_gen.streams import SlotStreams, derive, make_seeds
+from data_gen.tasks.vector import TaskVectorEnv
+
+_RANDOM_RETURN_EPISODES = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Tasks:
+    """A struct of arrays with one leading task axis: `tasks["goal"]` has shape (num_tasks, ...)."""
+
+    arrays: dict[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def take(self, rows: ArrayLike | slice) -> "Tasks":
+        """The tasks at `rows`, in that order, repeated where a row is."""
+        index = rows if isinstance(rows, slice) else np.asarray(rows)
+        return Tasks({name: array[index] for name, array in self.arrays.items()})
+
+    def keys(self) -> NDArray[np.void]:
+        """One opaque value a task, equal for equal tasks, shape (num_tasks,)."""
+        flat = [np.ascontiguousarray(array).reshape(len(self), -1).view(np.uint8) for array in self.arrays.values()]
+        packed = np.ascontiguousarray(np.concatenate(flat, axis=1))
+        return packed.view(np.dtype((np.void, packed.shape[1])))[:, 0]
+
+    def save(self, path: str | Path) -> None:
+        """Writes the arrays to an .npz file; nothing is pickled."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **self.arrays)
+        write_file(Path(path), buffer.getvalue())
+
+    @staticmethod
+    def load(path: str | Path) -> "Tasks":
+        """Reads what `save` wrote. Raises UserError if the file is missing or damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return Tasks({name: file[name] for name in file.files})
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: is not a file of tasks: {error}") from error
+
+
+class TaskDistribution(ABC):
+    """A family of tasks that share their spaces. Subclasses are components: dataclasses of their parameters.
+
+    A subclass says what varies, gives its spaces, draws tasks, and builds the vector environment. Everything else
+    here follows from that, and can be overridden where the family knows better.
+    """
+
+    varies: ClassVar[str] = "rewards"
+    """What differs between tasks: `rewards`, `dynamics`, or `rewards and dynamics`."""
+
+    episode_length: int
+    """Steps after which an episode is truncated."""
+
+    @property
+    @abstractmethod
+    def observation_space(self) -> gymnasium.Space[Any]:
+        """Space of one environment's observation."""
+
+    @property
+    @abstractmethod
+    def action_space(self) -> gymnasium.Space[Any]:
+        """Space of one environment's action."""
+
+    @abstractmethod
+    def sample(self, num_tasks: int, seed: int) -> Tasks:
+        """Draws `num_tasks` tasks, repeats possible; a pure function of its arguments."""
+
+    @abstractmethod
+    def make_vec(self, tasks: Tasks) -> TaskVectorEnv:
+        """A vector environment with one slot a task; slot i plays `tasks.take(i)` for as long as it lives."""
+
+    def all_tasks(self) -> Tasks | None:
+        """Every task of a finite family in a fixed order; None where there is no end of them."""
+        return None
+
+    def optimal_return(self, tasks: Tasks) -> NDArray[np.float64]:
+        """Expected undiscounted return of an episode under the optimal policy, (num_tasks,); NaN where not known."""
+        return np.full(len(tasks), np.nan)
+
+    def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
+        """Expected undiscounted return of an episode under uniformly random actions, shape (num_tasks,).
+
+        Here an estimate from 256 simulated episodes a task with fixed seeds; families that know it override this.
+        """
+        seeds = make_seeds(len(tasks), _RANDOM_RETURN_EPISODES)
+        envs, streams = self.make_vec(tasks), SlotStreams(derive(seeds, 1))
+        total, episodes = np.zeros(len(tasks)), np.zeros(len(tasks))
+        envs.reset(seed=seeds)
+        for _ in range(_RANDOM_RETURN_EPISODES * self.episode_length):
+            _, rewards, terminated, truncated, _ = envs.step(sample_actions(self.action_space, streams))
+            total += rewards
+            episodes += terminated | truncated
+        return total / episodes
+
+    def draw(self, axes: Any, task: Tasks, observation: NDArray[Any], reward: NDArray[Any]) -> bool:
+        """Draws one episode on one task onto matplotlib axes; returns whether this family has a picture at all.
+
+        Args:
+            task: the task, as one row.
+            observation: (steps, ...) what was seen before each step; may be empty, for the task alone.
+            reward: (steps,) what each step earned.
+        """
+        return False
+
+    def split(self, train: float, test: float, seed: int) -> tuple[Tasks, Tasks]:
+        """Disjoint training and held-out tasks, a pure function of the arguments.
+
+        Args:
+            train: number of training tasks; below 1, a share of a finite family.
+            test: the same for the held-out tasks.
+            seed: decides which task goes where.
+
+        Raises ConfigError if the family has not got so many tasks.
+        """
+        every = self.all_tasks()
+        if every is None:
+            return self._split_unbounded(train, test, seed)
+        # A share of .2 of 81 tasks is 16 and one of .8 is the 65 that are left: test rounds down, train up.
+        num_test = int(test) if test >= 1 else max(1, int(test * len(every) + 1e-9))
+        num_train = int(train) if train >= 1 else max(1, int(np.ceil(train * len(every) - 1e-9)))
+        if num_train + num_test > len(every):
+            raise ConfigError(
+                f"split.train {train} and split.test {test} ask for {num_train} + {num_test} tasks, "
+                f"but {type(self).__name__} has {len(every)}: lower one of them"
+            )
+        order = np.random.default_rng((seed, len(every))).permutation(len(every))
+        return every.take(order[:num_train]), every.take(order[num_train : num_train + num_test])
+
+    def _split_unbounded(self, train: float, test: float, seed: int) -> tuple[Tasks, Tasks]:
+        if train < 1 or test < 1:
+            raise ConfigError(
+                f"split.train {train} and split.test {test}: {type(self).__name__} has no last task to take a share "
+                "of; give numbers of tasks"
+            )
+        wanted = int(train) + int(test)
+        drawn = self.sample(2 * wanted, seed)
+        first = np.sort(np.unique(drawn.keys(), return_index=True)[1])[:wanted]
+        if len(first) < wanted:
+            raise ConfigError(f"{type(self).__name__}: {2 * wanted} draws gave only {len(first)} different tasks of {wanted}")
+        return drawn.take(first[: int(train)]), drawn.take(first[int(train) :])
+
+    def normalise(self, returns: NDArray[np.floating], tasks: Tasks) -> NDArray[np.float64]:
+        """Returns of shape (num_tasks, ...) on the scale where random is 0 and optimal is 1; NaN where not known."""
+        random, optimal = self.random_return(tasks), self.optimal_return(tasks)
+        shape = (len(tasks),) + (1,) * (np.ndim(returns) - 1)
+        return (returns - random.reshape(shape)) / (optimal - random).reshape(shape)
+
+
+def sample_actions(space: gymnasium.Space[Any], streams: SlotStreams) -> NDArray[Any]:
+    """One uniformly random action a slot, shape (num_slots, ...). Raises UserError for a space without a uniform law."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return space.start + (streams.uniform() * space.n).astype(np.int64)
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        return space.start + (streams.uniform(*space.nvec.shape) * space.nvec).astype(np.int64)
+    if isinstance(space, gymnasium.spaces.Box) and space.is_bounded():
+        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+        return (low + streams.uniform(*space.shape) * (high - low)).astype(space.dtype)
+    raise UserError(f"no uniformly random actions for the action space {space}")

@@ -1,0 +1,56 @@
+"""Every task distribution as registered Gymnasium environments, scalar and vector."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from configs.components import TASKS, find_component
+from configs.errors import UserError
+from data_gen.tasks.base import TaskDistribution, Tasks
+from data_gen.tasks.vector import TaskEnv, TaskVectorEnv
+
+
+def register(env_id: str, family: str, **params: Any) -> None:
+    """Registers `family` with Gymnasium, by strings, so that nothing is imported before it is made."""
+    gymnasium.register(
+        env_id,
+        entry_point="data_gen.tasks.gym_envs:make_env",
+        vector_entry_point="data_gen.tasks.gym_envs:make_vector_env",
+        kwargs={"family": family, **params},
+    )
+
+
+def make_env(family: str, task: dict[str, Any] | None = None, task_seed: int = 0, **params: Any) -> TaskEnv:
+    """Entry point of the registered scalar environments.
+
+    Args:
+        family: a task distribution's name, with its parameters in `params`.
+        task: one task as a mapping of names to values, such as {"goal": (2, 3)}; without it, the task that
+            `task_seed` draws.
+    """
+    rows = None if task is None else {name: np.asarray(value)[None] for name, value in task.items()}
+    return TaskEnv(make_vector_env(1, family, rows, task_seed, **params))
+
+
+def make_vector_env(
+    num_envs: int, family: str, tasks: dict[str, Any] | None = None, task_seed: int = 0, **params: Any
+) -> TaskVectorEnv:
+    """Entry point of the registered vector environments.
+
+    Args:
+        num_envs: number of slots.
+        family: a task distribution's name, with its parameters in `params`.
+        tasks: the slots' tasks as a mapping of names to arrays with a leading slot axis; without it, those that
+            `task_seed` draws.
+    """
+    distribution: TaskDistribution = find_component(family, TASKS)(**params)
+    sampled: Tasks = distribution.sample(num_envs, task_seed)
+    if tasks is None:
+        return distribution.make_vec(sampled)
+    given = {name: np.asarray(value, dtype=sampled[name].dtype) for name, value in tasks.items() if name in sampled}
+    wrong = set(tasks) ^ set(sampled) or [name for name in given if given[name].shape != sampled[name].shape]
+    if wrong:
+        expected = {name: sampled[name].shape for name in sampled}
+        raise UserError(f"tasks of {family!r} are arrays of shapes {expected}; check {', '.join(sorted(wrong))}")
+    return distribution.make_vec(Tasks(given))

@@ -1,0 +1,104 @@
+"""A vector environment whose slots each play a task of their own, and the scalar form of the same dynamics."""
+
+from abc import abstractmethod
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from configs.errors import UserError
+from data_gen.streams import Seeds, SlotStreams, make_seeds
+
+class TaskVectorEnv(VectorEnv[Any, Any, Any]):
+    """Base of the natively vectorised families: a subclass gives the dynamics as array operations over all slots.
+
+    This class keeps the episodes: time limits, SAME_STEP autoreset (Gymnasium's default NEXT_STEP would put a phantom
+    step with an ignored action into every history), final observations, and a random stream a slot.
+
+    `infos["final_obs"]` holds the observations before any reset for *all* slots, shape (num_envs, ...), and
+    `infos["_final_obs"]` says which slots ended; both are there only when some slot did.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+
+    def __init__(
+        self,
+        num_envs: int,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        episode_length: int,
+    ) -> None:
+        self.num_envs = num_envs
+        self.single_observation_space, self.single_action_space = observation_space, action_space
+        self.observation_space = batch_space(observation_space, num_envs)
+        self.action_space = batch_space(action_space, num_envs)
+        self.episode_length = episode_length
+        self.elapsed = np.zeros(num_envs, dtype=np.int64)
+        self.streams = SlotStreams(make_seeds(num_envs, np.random.SeedSequence().generate_state(1)[0]))
+
+    @abstractmethod
+    def _restart(self, slots: NDArray[np.intp]) -> None:
+        """Puts `slots`, an index array, at the start of an episode; draws only from those slots' streams."""
+
+    @abstractmethod
+    def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Takes one step in every slot: (num_envs,) rewards and whether the episode terminated."""
+
+    @abstractmethod
+    def _observe(self) -> NDArray[Any]:
+        """The observations now, shape (num_envs, ...), in an array that later steps leave alone."""
+
+    def optimal_action(self) -> NDArray[Any]:
+        """An optimal action in every slot's present state, hidden parts included, shape (num_envs, ...)."""
+        raise UserError(f"{type(self).__name__} does not know its optimal policy")
+
+    def reset(
+        self, *, seed: int | list[int] | Seeds | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Starts an episode in every slot. One seed a slot, or one for all; none goes on with the present streams."""
+        if seed is not None:
+            seeds = make_seeds(self.num_envs, seed) if isinstance(seed, int) else np.asarray(seed, dtype=np.uint64)
+            self.streams = SlotStreams(seeds)
+        self.elapsed[:] = 0
+        self._restart(np.arange(self.num_envs))
+        return self._observe(), {}
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """One step in every slot; slots whose episode ends are reset in the same step."""
+        rewards, terminated = self._advance(np.asarray(actions))
+        observations = self._observe()
+        self.elapsed += 1
+        truncated = (self.elapsed >= self.episode_length) & ~terminated
+        ended = terminated | truncated
+        if not ended.any():
+            return observations, rewards, terminated, truncated, {}
+        slots = np.flatnonzero(ended)
+        self.elapsed[slots] = 0
+        self._restart(slots)
+        infos = {"final_obs": observations, "_final_obs": ended}
+        return self._observe(), rewards, terminated, truncated, infos
+
+
+class TaskEnv(gymnasium.Env[Any, Any]):
+    """The scalar form of a family: one slot of its vector environment, without autoreset."""
+
+    metadata: dict[str, Any] = {"render_modes": []}
+
+    def __init__(self, envs: TaskVectorEnv) -> None:
+        self._envs = envs
+        self.observation_space, self.action_space = envs.single_observation_space, envs.single_action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        observations, _ = self._envs.reset(seed=None if seed is None else [seed])
+        return observations[0], {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observations, rewards, terminated, truncated, infos = self._envs.step(np.asarray(action)[None])
+        observation = infos.get("final_obs", observations)[0]
+        return observation, float(rewards[0]), bool(terminated[0]), bool(truncated[0]), {}

@@ -1,0 +1,259 @@
+"""Evaluation: the frozen transformer and every baseline live on the same tasks, held-out ones and training ones."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from tqdm.auto import tqdm
+
+from ad_model.checkpoint import checkpoint_record, last_checkpoint
+from ad_model.modeling_ad import ADModel
+from configs.errors import UserError
+from configs.files import new_folder, read_json, remove_leftovers, write_json
+from configs.run_folder import (
+    RunFolder,
+    evaluation_fingerprint,
+    locked,
+    run_folder,
+    stale,
+    training_fingerprint,
+    write_config,
+)
+from configs.schema import Component, ExperimentConfig
+from data_gen.agents.base import Agent
+from data_gen.generate import history_steps, split_tasks
+from data_gen.history import episode_returns
+from data_gen.interaction import Histories, interact
+from data_gen.streams import make_seeds
+from data_gen.tasks.base import TaskDistribution, Tasks
+from eval.in_context import TransformerAgent
+from eval.statistics import first_reached, iqm, iqm_interval
+
+TRANSFORMER = "transformer"
+LAST_EPISODES = 10
+"""Episodes at the end of a lifetime over which the final return is averaged."""
+
+_SEED_PURPOSE = 3  # keeps the evaluation's randomness apart from every other use of config.seed
+_LEVEL = 0.8  # of normalised return, for "how soon"
+_RESAMPLES = 2000
+_PICTURED_TASKS = 6
+
+
+@dataclass(frozen=True)
+class Lifetimes:
+    """One agent on one split. Arrays are (task, seed, episode)."""
+
+    returns: NDArray[np.float64]
+    steps: NDArray[np.int64]
+    """Environment steps made when the episode ended."""
+    seconds: float
+    environment_steps: int
+    paths: dict[str, NDArray[Any]]
+    """First and last episode of a few tasks, for pictures."""
+
+
+def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
+    """Writes `eval/`, whole or not at all: returns.parquet, summary.json, paths.npz.
+
+    Returns whether there was anything to do.
+
+    Raises UserError if there is no finished training of this config and no `evaluation.checkpoint`, or if the
+    checkpoint is for other spaces.
+    """
+    folder, fingerprint = run_folder(config), evaluation_fingerprint(config)
+    with locked(folder):
+        remove_leftovers(folder.path)
+        if folder.summary.exists() and not overwrite:
+            if read_json(folder.summary).get("fingerprint") != fingerprint:
+                raise stale(folder.eval)
+            return False
+        path = model_path(config, folder)
+        model = load_model(path, config.runtime.device)
+        distribution, train, test = split_tasks(config)
+        splits = {
+            "test": test.take(slice(config.evaluation.test_tasks)),
+            "train": train.take(slice(config.evaluation.train_tasks)),
+        }
+        agents = _agents(config, model)
+        sources = list(agents)[1 : 1 + len(config.data.sources)]
+        lived = {
+            (name, split): _live(config, distribution, tasks, split, name, agent)
+            for split, tasks in splits.items()
+            if len(tasks)
+            for name, agent in agents.items()
+        }
+        write_config(config, folder)
+        table, one = _returns_table(distribution, splits, sources, lived)
+        summary = {
+            "fingerprint": fingerprint,
+            "checkpoint": str(path),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "device": str(model.device),
+            "episodes": config.evaluation.episodes,
+            "last_episodes": min(LAST_EPISODES, config.evaluation.episodes),
+            "interval": "95% bootstrap over tasks",
+            "normalised_return": {"0": "the random policy's expected return on that task", "1": one},
+            "agents": _summary(table, lived),
+        }
+        with new_folder(folder.eval) as temporary:
+            table.to_parquet(temporary / folder.returns.name, index=False)
+            np.savez(temporary / "paths.npz", **lived[TRANSFORMER, "test"].paths)
+            write_json(temporary / folder.summary.name, summary)
+    return True
+
+
+def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
+    """The model folder to evaluate. Raises UserError if training is not finished, or was with another config."""
+    if config.evaluation.checkpoint is not None:
+        given = Path(config.evaluation.checkpoint)
+        if not given.is_dir():
+            raise UserError(f"evaluation.checkpoint: {given}: there is no such folder")
+        return given / "model" if (given / "model").is_dir() else given
+    checkpoint = last_checkpoint(folder.checkpoints)
+    record = checkpoint_record(checkpoint)
+    if record["fingerprint"] != training_fingerprint(config):
+        raise stale(checkpoint, "icrl train --overwrite")
+    if record["step"] != config.training.steps:
+        raise UserError(
+            f"{checkpoint}: training stopped at update {record['step']} of {config.training.steps}; run `icrl train` "
+            f"to go on, or evaluate it as it is with --evaluation.checkpoint {checkpoint}"
+        )
+    return checkpoint / "model"
+
+
+def load_model(path: Path, device: str | None = None) -> ADModel:
+    """The trained transformer on `device`. Raises UserError if the folder holds none, or a damaged one."""
+    try:
+        place = torch.device(device or (torch.accelerator.current_accelerator() or "cpu"))
+        model: Any = ADModel.from_pretrained(path, local_files_only=True)
+        return model.to(place)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot load the model: {' '.join(str(error).split())[:300]}") from error
+
+
+def _agents(config: ExperimentConfig, model: ADModel) -> dict[str, Agent]:
+    """The transformer, the sources and the baselines, by name; a name that comes twice is numbered."""
+    agents: dict[str, Agent] = {TRANSFORMER: TransformerAgent(model, config.evaluation.temperature)}
+    components: tuple[Component, ...] = (*config.data.sources, *config.evaluation.baselines)
+    for component in components:
+        name, count = component.name, 2
+        while name in agents:
+            name, count = f"{component.name}_{count}", count + 1
+        agents[name] = component.build()
+    return agents
+
+
+def _live(
+    config: ExperimentConfig, distribution: TaskDistribution, tasks: Tasks, split: str, name: str, agent: Agent
+) -> Lifetimes:
+    """Lets `agent` live on every task with every seed at once. A learner plans for the lifetime that its data has."""
+    seeds, episodes = config.evaluation.seeds, config.evaluation.episodes
+    steps = episodes * distribution.episode_length
+    lanes = len(tasks) * seeds
+    envs = distribution.make_vec(tasks.take(np.repeat(np.arange(len(tasks)), seeds)))
+    lane_seeds = make_seeds(lanes, config.seed, _SEED_PURPOSE)
+    description = f"{name} on {split} tasks"
+    started = time.perf_counter()
+    with tqdm(total=lanes * steps, unit=" steps", unit_scale=True, desc=f"{description:34}", dynamic_ncols=True) as bar:
+        planned = history_steps(config, distribution)
+        histories = interact(agent, envs, steps, lane_seeds, planned_steps=planned, progress=bar.update)
+    seconds = time.perf_counter() - started
+    ends = np.argsort(~histories.ended, axis=1, kind="stable")[:, :episodes] + 1  # the first `episodes` ends, in order
+    by_task = "(task seed) episode -> task seed episode"
+    return Lifetimes(
+        returns=rearrange(episode_returns(histories.reward, histories.ended, episodes), by_task, seed=seeds),
+        steps=rearrange(ends, by_task, seed=seeds),
+        seconds=seconds,
+        environment_steps=lanes * steps,
+        paths=_paths(histories, ends, seeds, min(len(tasks), _PICTURED_TASKS), tasks),
+    )
+
+
+def _paths(
+    histories: Histories, ends: NDArray[np.int64], seeds: int, count: int, tasks: Tasks
+) -> dict[str, NDArray[Any]]:
+    """The first and the last episode of the first `count` tasks, padded to the longest; `length` (task, 2)."""
+    lanes = np.arange(count) * seeds
+    last = ends.shape[1] - 1
+    starts = np.stack([np.zeros(count, int), ends[lanes, last - 1] if last else np.zeros(count, int)], axis=1)
+    lengths = np.stack([ends[lanes, 0], ends[lanes, last] - starts[:, 1]], axis=1)
+    steps = np.minimum(starts[:, :, None] + np.arange(lengths.max()), histories.reward.shape[1] - 1)
+    lane = lanes[:, None, None]
+    return {
+        "observation": histories.observation[lane, steps],
+        "reward": histories.reward[lane, steps],
+        "length": lengths,
+        **{f"task_{name}": tasks[name][:count] for name in tasks},
+    }
+
+
+def _returns_table(
+    distribution: TaskDistribution,
+    splits: dict[str, Tasks],
+    sources: list[str],
+    lived: dict[tuple[str, str], Lifetimes],
+) -> tuple[pd.DataFrame, str]:
+    """One row an episode, and what a normalised return of 1 stands for."""
+    parts, one = [], "the optimal policy's expected return on that task"
+    for (name, split), life in lived.items():
+        tasks = splits[split]
+        random, best = distribution.random_return(tasks), distribution.optimal_return(tasks)
+        if np.isnan(best).any():
+            one = f"the best source's mean return over its last {LAST_EPISODES} episodes on that task"
+            finals = [lived[source, split].returns[:, :, -LAST_EPISODES:].mean(axis=(1, 2)) for source in sources]
+            best = np.max(finals, axis=0)
+        normalised = (life.returns - random[:, None, None]) / (best - random)[:, None, None]
+        task, seed, episode = np.indices(life.returns.shape)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "agent": name,
+                    "split": split,
+                    "task": task.ravel(),
+                    "seed": seed.ravel(),
+                    "episode": episode.ravel() + 1,
+                    "steps": life.steps.ravel(),
+                    "return": life.returns.ravel(),
+                    "normalised_return": normalised.ravel(),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True), one
+
+
+def scores_array(table: pd.DataFrame, agent: str, split: str, column: str) -> NDArray[np.float64]:
+    """A column of returns.parquet for one agent and split as an array (task, seed, episode)."""
+    rows = table[(table["agent"] == agent) & (table["split"] == split)].sort_values(["task", "seed", "episode"])
+    shape = [rows[axis].nunique() for axis in ("task", "seed", "episode")]
+    return rows[column].to_numpy(dtype=np.float64).reshape(shape)
+
+
+def _summary(table: pd.DataFrame, lived: dict[tuple[str, str], Lifetimes]) -> dict[str, dict[str, Any]]:
+    agents: dict[str, dict[str, Any]] = {}
+    for (name, split), life in lived.items():
+        figures: dict[str, Any] = {}
+        for label, column in (("return", "return"), ("normalised_return", "normalised_return")):
+            scores = scores_array(table, name, split, column)
+            figures[label] = {
+                "first_episode": _figure(scores[:, :, 0]),
+                "last_episodes": _figure(scores[:, :, -LAST_EPISODES:].mean(axis=2)),
+                "area_under_curve": _figure(scores.mean(axis=2)),
+            }
+            if label == "normalised_return":
+                figures[f"episodes_to_{_LEVEL}"] = first_reached(iqm(scores), _LEVEL)
+        figures["seconds"] = round(life.seconds, 3)
+        figures["environment_steps"] = life.environment_steps
+        agents.setdefault(name, {})[split] = figures
+    return agents
+
+
+def _figure(scores: NDArray[np.float64]) -> dict[str, Any]:
+    low, high = iqm_interval(scores, _RESAMPLES)
+    return {"iqm": float(iqm(scores)), "interval": [float(low), float(high)], "mean": float(scores.mean())}

@@ -1,0 +1,166 @@
+"""The report: one self-contained HTML file, made from what lies in the run folder."""
+
+import base64
+import io
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ad_model.train import read_log
+from configs.files import read_json, write_file
+from configs.run_folder import RunFolder, run_folder
+from configs.schema import ExperimentConfig
+from data_gen.data_report import DataReport, data_report
+from data_gen.generate import load_info
+from data_gen.tasks.base import TaskDistribution, Tasks
+from eval.evaluate import LAST_EPISODES, TRANSFORMER, scores_array
+from eval.statistics import iqm, iqm_interval
+
+_CURVE_RESAMPLES = 300
+_TRANSFORMER_COLOR = "#2563eb"
+_COLORS = ["#d97706", "#9ca3af", "#16a34a", "#db2777", "#7c3aed", "#0891b2", "#65a30d"]
+_STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9ca3af",
+    "axes.grid": True,
+    "grid.color": "#eef0f3",
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 150,
+    "legend.frameon": False,
+}
+
+
+def write_report(config: ExperimentConfig) -> Path:
+    """Writes `report.html` and the pictures in `report/` from the run's data, training log and evaluation."""
+    folder = run_folder(config)
+    summary, info = read_json(folder.summary), load_info(folder)
+    table = pd.read_parquet(folder.returns)
+    report = data_report(folder, info)
+    distribution: TaskDistribution = config.tasks.build()
+    with np.load(folder.eval / "paths.npz", allow_pickle=False) as file:
+        paths = dict(file)
+    with matplotlib.rc_context(_STYLE):
+        figures = {
+            "curves": _curves(table, summary),
+            "tasks": _per_task(table),
+            "paths": _paths(distribution, paths),
+            "loss": _loss(folder),
+            "data": _data(report),
+        }
+    pictures = {}
+    for name, figure in figures.items():
+        if figure is not None:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png")
+            write_file(folder.report_pictures / f"{name}.png", buffer.getvalue())
+            pictures[name] = base64.b64encode(buffer.getvalue()).decode()
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        resources.files("eval").joinpath("report.html.j2").read_text()
+    )
+    log = read_log(folder.training_log)
+    html = template.render(
+        name=config.name,
+        summary=summary,
+        transformer=summary["agents"][TRANSFORMER],
+        info=info,
+        report=report,
+        pictures=pictures,
+        log=log,
+        config=folder.config.read_text(),
+    )
+    write_file(folder.report, html)
+    return folder.report
+
+
+def agent_color(agents: list[str], agent: str) -> str:
+    """The colour of an agent, the same in every picture."""
+    others = [name for name in agents if name != TRANSFORMER]
+    return _TRANSFORMER_COLOR if agent == TRANSFORMER else _COLORS[others.index(agent) % len(_COLORS)]
+
+
+def _curves(table: pd.DataFrame, summary: dict[str, Any]) -> Figure:
+    """Normalised return against the episode, every agent on held-out tasks, the transformer on training tasks too."""
+    agents = list(summary["agents"])
+    figure = Figure(figsize=(8.2, 4.2))
+    axes: Axes = figure.subplots()
+    for agent in agents:
+        color = agent_color(agents, agent)
+        scores = scores_array(table, agent, "test", "normalised_return")
+        episodes = np.arange(1, scores.shape[2] + 1)
+        low, high = iqm_interval(scores, _CURVE_RESAMPLES)
+        front = agent == TRANSFORMER
+        label = f"{agent}, held-out tasks" if front else agent
+        axes.plot(episodes, iqm(scores), color=color, label=label, linewidth=2.4 if front else 1.6, zorder=3 if front else 2)
+        axes.fill_between(episodes, low, high, color=color, alpha=0.15, linewidth=0)
+    if "train" in summary["agents"][TRANSFORMER]:
+        scores = scores_array(table, TRANSFORMER, "train", "normalised_return")
+        episodes = np.arange(1, scores.shape[2] + 1)
+        axes.plot(episodes, iqm(scores), "--", color=_TRANSFORMER_COLOR, label="transformer, training tasks", linewidth=1.4)
+    axes.set(xlabel="episode", ylabel="normalised return (IQM)", xlim=(1, max(2, summary["episodes"])))
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _per_task(table: pd.DataFrame) -> Figure:
+    """First episode and last episodes of the transformer, a pair of dots a held-out task."""
+    scores = scores_array(table, TRANSFORMER, "test", "normalised_return").mean(axis=1)
+    first, last = scores[:, 0], scores[:, -LAST_EPISODES:].mean(axis=1)
+    order = np.argsort(-last, kind="stable")
+    figure = Figure(figsize=(8.2, 3.0))
+    axes: Axes = figure.subplots()
+    places = np.arange(len(order))
+    axes.vlines(places, first[order], last[order], color="#cbd5e1", linewidth=2)
+    axes.plot(places, first[order], "o", color="#9ca3af", label="first episode", markersize=5)
+    axes.plot(places, last[order], "o", color=_TRANSFORMER_COLOR, label=f"last {LAST_EPISODES} episodes", markersize=6)
+    axes.set(xlabel="held-out task (number in returns.parquet)", ylabel="normalised return, mean of seeds")
+    axes.set_xticks(places, [str(task) for task in order], fontsize=7 if len(order) > 20 else 9)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _paths(distribution: TaskDistribution, paths: dict[str, NDArray[Any]]) -> Figure | None:
+    """Where the transformer goes in its first and its last episode, on a few held-out tasks; None without pictures."""
+    count = len(paths["length"])
+    figure = Figure(figsize=(1.45 * count + 0.4, 3.3))
+    grid = figure.subplots(2, count, squeeze=False)
+    tasks = Tasks({name.removeprefix("task_"): array for name, array in paths.items() if name.startswith("task_")})
+    for column in range(count):
+        for row, title in enumerate(("first episode", "last episode")):
+            length = paths["length"][column, row]
+            observation, reward = paths["observation"][column, row, :length], paths["reward"][column, row, :length]
+            if not distribution.draw(grid[row, column], tasks.take([column]), observation, reward):
+                return None
+            grid[row, column].set_title(f"return {reward.sum():g}", fontsize=8, color="#4b5563")
+            if column == 0:
+                grid[row, column].set_ylabel(title)
+    return figure
+
+
+def _loss(folder: RunFolder) -> Figure | None:
+    log = read_log(folder.training_log)
+    if not log:
+        return None
+    figure = Figure(figsize=(4.6, 3.0))
+    axes: Axes = figure.subplots()
+    axes.plot([line["step"] for line in log], [line["loss"] for line in log], color=_TRANSFORMER_COLOR)
+    axes.set(xlabel="update", ylabel="loss (nats an action)", xlim=(0, None))
+    return figure
+
+
+def _data(report: DataReport) -> Figure:
+    figure = Figure(figsize=(4.6, 3.0))
+    axes: Axes = figure.subplots()
+    axes.plot(np.arange(1, len(report.curve) + 1), report.curve, color=_COLORS[0])
+    scale = "normalised return" if report.normalised else "return"
+    axes.set(xlabel="episode of the history", ylabel=f"{scale}, mean", xlim=(1, len(report.curve)))
+    return figure

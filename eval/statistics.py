@@ -1,0 +1,32 @@
+"""Interquartile means with bootstrap intervals over tasks (Agarwal et al. 2021, "Deep RL at the Edge of the
+Statistical Precipice").
+
+Unlike that paper, which resamples runs within tasks, whole tasks are resampled: what is claimed is about tasks that
+nobody trained on, so the tasks are the sample.
+"""
+
+import numpy as np
+from einops import rearrange
+from numpy.typing import NDArray
+from scipy.stats import trim_mean
+
+Array = NDArray[np.float64]
+
+
+def iqm(scores: Array) -> Array:
+    """Mean of the middle half over tasks and seeds: (task, seed, ...) -> (...)."""
+    return np.asarray(trim_mean(rearrange(scores, "task seed ... -> (task seed) ..."), 0.25, axis=0))
+
+
+def iqm_interval(scores: Array, resamples: int, seed: int = 0) -> tuple[Array, Array]:
+    """The 95% bootstrap interval of `iqm`, low and high: (task, seed, ...) -> two of (...)."""
+    rng = np.random.default_rng(seed)
+    draws = np.stack([iqm(scores[rng.integers(len(scores), size=len(scores))]) for _ in range(resamples)])
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    return low, high
+
+
+def first_reached(curve: Array, level: float) -> int | None:
+    """The first episode, from 1, at which `curve` (episodes,) reaches `level`; None if it never does."""
+    reached = np.flatnonzero(curve >= level)
+    return int(reached[0]) + 1 if len(reached) else None

@@ -1,0 +1,114 @@
+"""The console command `icrl`: generate, train, evaluate, run (all three), info.
+
+    icrl run --config configs/demo.yaml
+    icrl run --config configs/demo.yaml --name small --tasks.size 7 --seed 1
+    icrl info runs/demo
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from configs.command import Invocation, add_arguments, invocation, reported, say
+from configs.errors import UserError
+from configs.loader import load_config
+from configs.run_folder import RunFolder
+
+# Imports of a verb's own modules wait until it runs: torch alone takes seconds.
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(words)
+    if arguments.verb == "info":
+        if rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        return reported(lambda: info(Path(arguments.run)))
+    verb: Callable[[Invocation], object] = VERBS[arguments.verb]
+    return reported(lambda: verb(invocation(arguments, rest)))
+
+
+def generate(call: Invocation) -> None:
+    """Source agents leave learning histories on the training tasks."""
+    from data_gen.__main__ import main as run
+
+    run(call)
+
+
+def train(call: Invocation) -> None:
+    """A transformer learns to predict the next action of the histories."""
+    from ad_model.train import main as run
+
+    run(call)
+
+
+def evaluate(call: Invocation) -> None:
+    """The frozen transformer and every baseline live on held-out tasks; writes the report."""
+    from eval.__main__ import main as run
+
+    run(call)
+
+
+def run(call: Invocation) -> None:
+    """Generates, trains and evaluates, skipping what is complete for the same config."""
+    from ad_model.build import check_model
+
+    check_model(call.config.model)  # now, rather than after the data is made
+    for stage in (generate, train, evaluate):
+        stage(call)
+
+
+def info(path: Path) -> None:
+    """Says what a run folder holds, whether its data can teach anything, and what to type next."""
+    from ad_model.checkpoint import checkpoint_steps
+    from configs.files import read_json
+    from data_gen.data_report import data_report, describe
+    from data_gen.generate import load_info
+
+    folder = RunFolder(path)
+    if not folder.config.exists():
+        raise UserError(f"{path}: is not a run folder: it has no {folder.config.name}")
+    config = load_config(folder.config, ["--output", str(path.resolve().parent), "--name", path.resolve().name])
+    data = load_info(folder)
+    steps = data["num_histories"] * data["num_steps"]
+    say(f"data: {data['num_histories']:,} histories, {steps:,} steps, {len(data['shards'])} shards: {folder.data}")
+    say(describe(data_report(folder, data)))
+    checkpoints = checkpoint_steps(folder.checkpoints)
+    done = checkpoints[-1] if checkpoints else 0
+    say(f"training: {done} of {config.training.steps} updates{f': {folder.checkpoints}' if done else ''}")
+    if not folder.summary.exists():
+        say("evaluation: none yet")
+        say(f"next: icrl {'evaluate' if done == config.training.steps else 'train'} --config {folder.config}")
+        return
+    for agent, splits in read_json(folder.summary)["agents"].items():
+        say(f"evaluation: {agent:18} {splits['test']['normalised_return']['last_episodes']['iqm']:5.2f} in the last episodes")
+    say(f"report: {folder.report}")
+
+
+VERBS: dict[str, Callable[[Invocation], object]] = {
+    "generate": generate,
+    "train": train,
+    "evaluate": evaluate,
+    "run": run,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="icrl",
+        description="The pipeline for in-context reinforcement learning.",
+        epilog="Start with: icrl run --config configs/demo.yaml",
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, verb in VERBS.items():
+        add_arguments(verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__, allow_abbrev=False))
+    shown = verbs.add_parser("info", help=info.__doc__, description=info.__doc__, allow_abbrev=False)
+    shown.add_argument("run", metavar="RUN", help="a run folder, such as runs/demo")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
