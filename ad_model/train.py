@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from ad_model.build import build_model, parameter_groups
 from ad_model.checkpoint import checkpoint_record, last_checkpoint, load_checkpoint, resume_step, save_checkpoint
@@ -46,6 +47,7 @@ def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
     Raises UserError for missing or damaged data, checkpoints of another config (unless `overwrite`), a full disk.
     """
     keep_freed_memory()
+    logging.disable_progress_bar()  # of saving, a few milliseconds long
     folder, settings = run_folder(config), config.training
     accelerator = _accelerator(config, folder)
     with locked(folder) if accelerator.is_main_process else contextlib.nullcontext():
@@ -117,10 +119,11 @@ def learning_rate(settings: TrainingConfig, step: int) -> float:
 def _accelerator(config: ExperimentConfig, folder: RunFolder) -> Accelerator:
     try:
         accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),
             mixed_precision=config.runtime.mixed_precision,
             gradient_accumulation_steps=config.training.accumulation_steps,
             dynamo_backend="inductor" if config.runtime.compile else None,
-            log_with=list(config.runtime.trackers),
+            log_with=list(config.runtime.trackers) or None,
             project_dir=str(folder.path),
         )
     except (ValueError, ImportError) as error:
@@ -240,6 +243,7 @@ class TrainingLog:
         """What the whole training came to so far."""
         return {
             "parameters": self.num_parameters,
+            "processes": self.accelerator.num_processes,
             "seconds": self.lines[-1]["seconds"] if self.lines else 0.0,
             "loss": self.lines[-1]["loss"] if self.lines else None,
         }

@@ -24,9 +24,15 @@ def temporary_name(path: Path) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Deletes what killed processes left in `folder` under temporary names."""
+    """Deletes what killed processes left in `folder` under temporary names.
+
+    Their workers may live a moment longer and rename a file at the same time; that file is then simply finished.
+    """
     for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -102,13 +102,13 @@ class ModelConfig(Section):
     hidden_size: PositiveInt = 64
     """Width of the residual stream."""
 
-    num_layers: PositiveInt = 3
+    num_layers: PositiveInt = 2
     """Transformer blocks."""
 
     num_heads: PositiveInt = 2
     """Attention heads; divides hidden_size."""
 
-    intermediate_size: PositiveInt = 256
+    intermediate_size: PositiveInt = 160
     """Width of the feed-forward layer."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0

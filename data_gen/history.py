@@ -58,6 +58,9 @@ def write_shard(path: Path, columns: Mapping[str, NDArray[Any]], attributes: Map
                 shuffle=True,
                 fletcher32=True,
             )
+            # h5py closes a dataset when it gets the lock, which may be later where other threads use HDF5. Its chunks
+            # take their places in the file now, so that the same content always gives the same bytes.
+            file.flush()
     content = image.getvalue()
     write_file(path, content)
     return hashlib.sha256(content).hexdigest()

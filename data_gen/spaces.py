@@ -22,10 +22,13 @@ def to_json(space: gymnasium.Space[Any]) -> dict[str, Any]:
 def storage_type(space: gymnasium.Space[Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and compact type in which elements of `space` are stored. Raises UserError for an unsupported space."""
     if isinstance(space, gymnasium.spaces.Discrete):
-        return (), np.promote_types(np.min_scalar_type(space.start), np.min_scalar_type(space.start + space.n - 1))
+        return (), _smallest_integer(int(space.start), int(space.start + space.n - 1))
     if isinstance(space, gymnasium.spaces.MultiDiscrete):
-        low, high = int(space.start.min()), int((space.start + space.nvec - 1).max())
-        return space.shape, np.promote_types(np.min_scalar_type(low), np.min_scalar_type(high))
+        return space.shape, _smallest_integer(int(space.start.min()), int((space.start + space.nvec - 1).max()))
     if isinstance(space, gymnasium.spaces.Box):
         return space.shape, np.dtype(np.float32) if space.dtype == np.float64 else space.dtype
     raise UserError(f"the space {space} cannot be stored in a learning history")
+
+
+def _smallest_integer(low: int, high: int) -> np.dtype[Any]:
+    return np.min_scalar_type(high) if low >= 0 else np.min_scalar_type(min(low, -high - 1))

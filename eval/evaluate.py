@@ -12,6 +12,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from ad_model.checkpoint import checkpoint_record, last_checkpoint
 from ad_model.modeling_ad import ADModel
@@ -131,6 +132,7 @@ def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
 def load_model(path: Path, device: str | None = None) -> ADModel:
     """The trained transformer on `device`. Raises UserError if the folder holds none, or a damaged one."""
     try:
+        logging.disable_progress_bar()
         place = torch.device(device or (torch.accelerator.current_accelerator() or "cpu"))
         model: Any = ADModel.from_pretrained(path, local_files_only=True)
         return model.to(place)

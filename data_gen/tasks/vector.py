@@ -92,13 +92,18 @@ class TaskEnv(gymnasium.Env[Any, Any]):
     def __init__(self, envs: TaskVectorEnv) -> None:
         self._envs = envs
         self.observation_space, self.action_space = envs.single_observation_space, envs.single_action_space
+        self._following: Any = None  # first observation of the episode that the slot has begun by itself
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
+        following, self._following = self._following, None
+        if seed is None and following is not None:
+            return following, {}
         observations, _ = self._envs.reset(seed=None if seed is None else [seed])
         return observations[0], {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         observations, rewards, terminated, truncated, infos = self._envs.step(np.asarray(action)[None])
         observation = infos.get("final_obs", observations)[0]
+        self._following = observations[0] if infos else None
         return observation, float(rewards[0]), bool(terminated[0]), bool(truncated[0]), {}

@@ -1,0 +1,241 @@
+"""Training: exact resume, kills, processes and accumulation, learning rate, logs, and every parameter moves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from conftest import ROOT, run_python
+from safetensors.torch import load_file
+
+from ad_model import ADModel
+from ad_model.build import build_model
+from ad_model.checkpoint import checkpoint_steps, last_checkpoint
+from ad_model.throughput import flops_per_token, matmul_peak
+from ad_model.train import learning_rate, read_log, train
+from configs import ConfigError, UserError
+from configs.loader import dump
+from configs.run_folder import run_folder
+from configs.schema import TrainingConfig
+from data_gen.generate import generate, load_info
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """Accelerate keeps its settings for the whole process; each test begins without."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def weights(config) -> dict[str, torch.Tensor]:
+    return load_file(last_checkpoint(run_folder(config).checkpoints) / "model" / "model.safetensors")
+
+
+def losses(config) -> list[float]:
+    return [line["loss"] for line in read_log(run_folder(config).training_log)]
+
+
+def assert_equal_weights(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def generated(make, **changes):
+    config = make(**changes)
+    generate(config)
+    return config
+
+
+def test_every_parameter_changes_and_the_loss_falls(tiny):
+    config = generated(tiny, training={"steps": 40}, runtime={"checkpoint_every": 40})
+    before = build_model(config, load_info(run_folder(config))).state_dict()
+    assert train(config)
+    for name, value in weights(config).items():
+        if not name.endswith("first_row"):
+            assert not torch.equal(value, before[name]), name
+    log = losses(config)
+    assert len(log) == 40
+    assert np.mean(log[-5:]) < np.mean(log[:5]) - 0.1
+
+
+def test_the_checkpoint_is_a_loadable_model_and_old_ones_are_deleted(tiny):
+    config = generated(tiny, training={"steps": 7})
+    train(config)
+    folder = run_folder(config).checkpoints
+    assert checkpoint_steps(folder) == [6, 7]
+    assert isinstance(ADModel.from_pretrained(last_checkpoint(folder) / "model"), ADModel)
+    assert not train(config)  # complete: nothing to do
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_resumed_equals_uninterrupted(tiny, dropout, monkeypatch):
+    changes = {"model": {"backbone": "gpt2", "dropout": dropout}, "training": {"steps": 6, "accumulation_steps": 2}}
+    whole, cut = generated(tiny, name="whole", **changes), generated(tiny, name="cut", **changes)
+    train(whole)
+    with monkeypatch.context() as patch:  # dies between checkpoints 2 and 4
+        patch.setattr("ad_model.train.TrainingLog.add", failing_after(7))
+        with pytest.raises(KeyboardInterrupt):
+            train(cut)
+    assert checkpoint_steps(run_folder(cut).checkpoints) == [2]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(cut)
+    assert_equal_weights(weights(whole), weights(cut))
+    assert losses(whole) == losses(cut)
+
+
+def failing_after(calls):
+    from ad_model.train import TrainingLog
+
+    real, made = TrainingLog.add, []
+
+    def add(self, loss):
+        made.append(1)
+        if len(made) > calls:
+            raise KeyboardInterrupt
+        real(self, loss)
+
+    return add
+
+
+def test_killed_at_random_moments_and_restarted_equals_uninterrupted(tiny, tmp_path):
+    changes = {"training": {"steps": 300}, "runtime": {"checkpoint_every": 20, "log_every": 10}}
+    whole, cut = generated(tiny, name="whole", **changes), generated(tiny, name="cut", **changes)
+    train(whole)
+    path = tmp_path / "cut.yaml"
+    path.write_text(dump(cut))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "ad_model.train", "--config", str(path)]
+    rng, kills, folder = np.random.default_rng(0), 0, run_folder(cut).checkpoints
+    while kills < 3:  # each time some checkpoints further
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        seen = len(list(folder.glob("step-*")) if folder.exists() else []), max(checkpoint_steps(folder), default=0)
+        while process.poll() is None and max(checkpoint_steps(folder), default=0) == seen[1]:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.15))
+        if process.poll() is not None:
+            assert process.returncode == 0, process.stderr.read()
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+        for step in checkpoint_steps(folder):  # what is there is complete
+            ADModel.from_pretrained(folder / f"step-{step:06d}" / "model")
+    assert kills >= 1
+    done = run_python(command[1:], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_equal_weights(weights(whole), weights(cut))
+    assert losses(whole) == losses(cut)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_gloo_processes_equal_one_with_the_same_global_batch(tiny, tmp_path, accumulation):
+    settings = {"steps": 6, "accumulation_steps": accumulation}
+    one, two = (generated(tiny, name=name, training=settings) for name in ("one", "two"))
+    train(one)
+    path = tmp_path / "two.yaml"
+    path.write_text(dump(two))
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "configs/accelerate/multi_cpu.yaml")]
+    done = run_python(
+        [*launcher, "--main_process_port", "0", "-m", "ad_model.train", "--config", str(path)], tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads((last_checkpoint(run_folder(two).checkpoints) / "training.json").read_text())
+    assert record["processes"] == 2
+    np.testing.assert_allclose(losses(one), losses(two), rtol=0, atol=1e-5)
+    for name, value in weights(one).items():
+        torch.testing.assert_close(value, weights(two)[name], rtol=1e-3, atol=2e-4, msg=name)
+
+
+def test_accumulation_changes_nothing_but_memory(tiny):
+    one, four = (
+        generated(tiny, name=f"parts{parts}", training={"accumulation_steps": parts}) for parts in (1, 4)
+    )
+    train(one)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(four)
+    np.testing.assert_allclose(losses(one), losses(four), rtol=0, atol=1e-5)
+
+
+def test_the_learning_rate_warms_up_and_falls_along_a_cosine():
+    settings = TrainingConfig(steps=110, warmup_steps=10, learning_rate=1.0, final_learning_rate=0.2)
+    rates = [learning_rate(settings, step) for step in range(111)]
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
+    assert rates[10] == 1.0
+    assert rates[60] == pytest.approx(0.6)
+    assert rates[110] == pytest.approx(0.2)
+    assert learning_rate(TrainingConfig(steps=5, warmup_steps=100, learning_rate=1.0), 4) == 1.0
+
+
+def test_checkpoints_of_another_config_are_kept_unless_overwriting_is_asked_for(tiny):
+    first = generated(tiny)
+    train(first)
+    before = weights(first)
+    other = tiny(training={"learning_rate": 0.1})
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(UserError, match=r"step-000006 belongs to another config"):
+        train(other)
+    assert_equal_weights(before, weights(first))
+    assert train(other, overwrite=True)
+    assert not torch.equal(before["head.weight"], weights(other)["head.weight"])
+
+
+def test_data_of_another_config_is_not_trained_on(tiny):
+    generated(tiny)
+    with pytest.raises(UserError, match="data belongs to another config"):
+        train(tiny(seed=9))
+
+
+def test_a_damaged_checkpoint_is_named(tiny):
+    config = generated(tiny, training={"steps": 4})
+    train(config)
+    checkpoint = last_checkpoint(run_folder(config).checkpoints)
+    record = json.loads((checkpoint / "training.json").read_text())
+    (checkpoint / "training.json").write_text(json.dumps({**record, "step": 3}))
+    checkpoint.rename(checkpoint.with_name("step-000003"))
+    (checkpoint.with_name("step-000003") / "model.safetensors").write_bytes(b"half")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(UserError, match=r"step-000003: the checkpoint is damaged .* delete it"):
+        train(config)
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint(tiny, monkeypatch):
+    config = generated(tiny, training={"steps": 4})
+
+    def full(self, path, **_):
+        if "000004" in str(path):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ad_model.modeling_ad.ADModel.save_pretrained", full)
+    with pytest.raises(UserError, match=r"cannot write the checkpoint .*step-000004: .*No space left on device"):
+        train(config)
+    folder = run_folder(config).checkpoints
+    assert [path.name for path in folder.iterdir()] == ["step-000002"]
+
+
+def test_an_unknown_tracker_is_one_line(tiny):
+    config = generated(tiny, runtime={"trackers": ["tensorbord"]})
+    with pytest.raises((UserError, ConfigError), match="tensorbord"):
+        train(config)
+
+
+def test_tensorboard_gets_the_curves(tiny):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = generated(tiny, runtime={"trackers": ["tensorboard"]})
+    train(config)
+    (log,) = (run_folder(config).path / "logs").glob("events*")
+    events = EventAccumulator(str(log)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_throughput_is_measured_against_a_real_peak():
+    assert matmul_peak(torch.device("cpu"), torch.float32) > 1e9
+    # 6 operations a weight and token; causal attention: 2 products, forward and twice back, half of them masked
+    assert flops_per_token(1000, num_layers=2, hidden_size=8, context_length=10) == 6000 + 2 * 6 * 8 * 10

@@ -1,0 +1,154 @@
+"""Windows: stream order, boundary tokens, no window across two histories, a pure function of (seed, update)."""
+
+import numpy as np
+import pytest
+import torch
+
+from ad_model.modeling_ad import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE
+from ad_model.windows import WindowDataset, stream_order, token_cache
+from configs import ConfigError, UserError
+from configs.run_folder import run_folder
+from data_gen.generate import generate
+from data_gen.history import read_shard
+
+
+def reference_streams(histories, k):
+    """The definition, step by step: for each history and phase, the steps of episodes phase, phase + k, ..."""
+    for h in range(len(histories["reward"])):
+        ended = histories["terminated"][h] | histories["truncated"][h]
+        episode = 0
+        steps = [[] for _ in range(k)]
+        for t, end in enumerate(ended):
+            steps[episode % k].append(t)
+            episode += int(end)
+        for stream in steps:
+            yield h, stream
+
+
+@pytest.fixture
+def ragged():
+    """Random histories whose episodes have random lengths."""
+    rng = np.random.default_rng(0)
+    terminated = rng.random((7, 60)) < 0.12
+    return {
+        "observation": rng.integers(9, size=(7, 60, 2), dtype=np.uint8),
+        "action": rng.integers(5, size=(7, 60), dtype=np.uint8),
+        "reward": rng.random((7, 60), dtype=np.float32),
+        "terminated": terminated,
+        "truncated": (rng.random((7, 60)) < 0.1) & ~terminated,
+    }
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_streams_are_every_kth_episode_and_tokens_carry_what_the_step_before_brought(ragged, k):
+    columns, lengths = stream_order(ragged, k)
+    streams = list(reference_streams(ragged, k))
+    np.testing.assert_array_equal(lengths, [len(steps) for _, steps in streams])
+    row = 0
+    for h, steps in streams:
+        before = None
+        for t in steps:
+            np.testing.assert_array_equal(columns["observation"][row], ragged["observation"][h, t])
+            assert columns["action"][row] == ragged["action"][h, t]
+            if before is None:
+                expected = (0, 0.0, LIFETIME_STARTS)
+            else:
+                end = ragged["terminated"][h, before] | ragged["truncated"][h, before]
+                flag = EPISODE_ENDED if end else WITHIN_EPISODE
+                expected = (ragged["action"][h, before], ragged["reward"][h, before], flag)
+            found = (columns["previous_action"][row], columns["previous_reward"][row], columns["boundary"][row])
+            assert found == expected
+            before = t
+            row += 1
+
+
+def test_the_boundary_token_carries_the_real_last_action_and_reward_by_hand():
+    histories = {
+        "observation": np.array([[[1, 1], [1, 2], [1, 1], [1, 0]]], dtype=np.uint8),
+        "action": np.array([[4, 2, 3, 0]], dtype=np.uint8),
+        "reward": np.array([[0, 1, 0, 0]], dtype=np.float32),
+        "terminated": np.zeros((1, 4), dtype=bool),
+        "truncated": np.array([[False, True, False, True]]),
+    }
+    columns, _ = stream_order(histories, 1)
+    np.testing.assert_array_equal(columns["boundary"], [LIFETIME_STARTS, WITHIN_EPISODE, EPISODE_ENDED, WITHIN_EPISODE])
+    np.testing.assert_array_equal(columns["previous_action"], [0, 4, 2, 3])
+    np.testing.assert_array_equal(columns["previous_reward"], [0, 0, 1, 0])  # the real one, beside the new first cell
+
+
+@pytest.fixture
+def cache(tiny):
+    config = tiny()
+    generate(config)
+    return token_cache(run_folder(config), config.training.subsample, 18)
+
+
+def test_no_window_spans_two_histories(tiny):
+    """Each row of the cache is traced back to the history that it came from."""
+    config = tiny(data={"histories_per_task": 4})
+    generate(config)
+    cache = token_cache(run_folder(config), 4, 18)
+    shards = [read_shard(path) for path in sorted(run_folder(config).data.glob("*.h5"))]
+    owner = np.concatenate([np.repeat(shard["history"], shard["reward"].shape[1]) for shard in shards])
+    windows = WindowDataset(cache, 18, 64, seed=0)
+    rows = np.concatenate([windows.first_rows(update) for update in range(200)])
+    span = owner[rows[:, None] + np.arange(18)]
+    assert (span == span[:, :1]).all()
+    for row in rows[:200]:  # nor two streams: a lifetime's start can only be the first token
+        assert (cache.columns["boundary"][row + 1 : row + 18] != LIFETIME_STARTS).all()
+
+
+def test_every_offset_is_drawn_and_every_stream(cache):
+    windows = WindowDataset(cache, 18, 256, seed=0)
+    rows = np.concatenate([windows.first_rows(update) for update in range(300)])
+    expected = np.concatenate([np.arange(first, first + length - 18 + 1) for first, length in cache.streams])
+    np.testing.assert_array_equal(np.unique(rows), expected)
+
+
+def test_windows_depend_on_seed_and_update_alone(cache):
+    first, again = WindowDataset(cache, 18, 8, seed=3), WindowDataset(cache, 18, 8, seed=3)
+    again[7]
+    for name, values in first[5].items():
+        assert torch.equal(values, again[5][name])
+    assert not torch.equal(first[5]["action"], WindowDataset(cache, 18, 8, seed=4)[5]["action"])
+    assert not torch.equal(first[5]["action"], first[6]["action"])
+
+
+def test_processes_and_accumulation_share_the_same_global_batch(cache):
+    whole = WindowDataset(cache, 18, 8, seed=0)[2]
+    for parts, processes in [(1, 2), (2, 1), (2, 2)]:
+        pieces = [
+            WindowDataset(cache, 18, 8, 0, parts, process, processes)[2 * parts + part]["action"]
+            for part in range(parts)
+            for process in range(processes)
+        ]
+        assert torch.equal(torch.cat(pieces), whole["action"])
+
+
+def test_a_batch_that_cannot_be_shared_is_an_error(cache):
+    with pytest.raises(ConfigError, match="training.batch_size 8 must be divisible"):
+        WindowDataset(cache, 18, 8, 0, num_processes=3)
+
+
+def test_a_context_longer_than_every_stream_is_an_error(tiny):
+    config = tiny()
+    generate(config)
+    with pytest.raises(ConfigError, match=r"model\.context_episodes: a context of 37 steps is longer"):
+        token_cache(run_folder(config), 4, 37)
+    assert not list(run_folder(config).cache.glob("tokens-*"))
+
+
+def test_a_damaged_shard_or_cache_is_named(tiny):
+    config = tiny()
+    with pytest.raises(UserError, match="has not been generated"):
+        token_cache(run_folder(config), 4, 18)
+    generate(config)
+    token_cache(run_folder(config), 4, 18)
+    (column,) = run_folder(config).cache.glob("tokens-*/action.npy")
+    column.write_bytes(column.read_bytes()[:100])
+    with pytest.raises(UserError, match="the token cache is damaged"):
+        token_cache(run_folder(config), 4, 18)
+    shard = run_folder(config).data / "train-00000-of-00003.h5"
+    shard.write_bytes(shard.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"train-00000-of-00003\.h5: the shard is damaged"):
+        token_cache(run_folder(config), 2, 18)

@@ -1,0 +1,76 @@
+"""Small experiments for the tests, made once where that is enough."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# Before torch is imported anywhere: the tests run in two processes on few cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+from configs import ExperimentConfig
+from configs.loader import validate
+
+ROOT = Path(__file__).parent.parent
+
+TINY = {
+    "name": "tiny",
+    "tasks": {"name": "dark_room", "size": 4, "episode_length": 6},
+    "data": {"sources": [{"name": "q_learning"}], "histories_per_task": 2, "episodes": 24, "shards": 3},
+    "model": {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 32, "context_episodes": 3},
+    "training": {"steps": 6, "batch_size": 8, "subsample": 4, "warmup_steps": 2},
+    "evaluation": {"episodes": 3, "seeds": 2, "train_tasks": 3, "test_tasks": 3},
+    "runtime": {"workers": 1, "log_every": 1, "checkpoint_every": 2, "trackers": []},
+}
+
+
+def merged(base: dict, changes: dict) -> dict:
+    result = dict(base)
+    for key, value in changes.items():
+        result[key] = merged(result[key], value) if isinstance(value, dict) and key in result else value
+    return result
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Makes the config of a tiny experiment in a folder of the test's own, with changes."""
+
+    def make(**changes) -> ExperimentConfig:
+        return validate(merged(merged(TINY, {"output": str(tmp_path / "runs")}), changes))
+
+    return make
+
+
+@pytest.fixture
+def icrl(tmp_path):
+    """Runs the console command in a folder of the test's own; gives the finished process."""
+
+    def call(*words: str, module: str = "icrl", environment: dict | None = None) -> subprocess.CompletedProcess:
+        return run_python(["-m", module, *words], tmp_path, environment)
+
+    return call
+
+
+def run_python(words: Sequence[str], folder: Path, environment: dict | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+@pytest.fixture
+def tiny_file(tmp_path, tiny):
+    """The tiny experiment as a config file; its run folder is runs/tiny beside it."""
+    from configs.loader import dump
+
+    path = tmp_path / "tiny.yaml"
+    path.write_text(dump(tiny(output="runs")))
+    return path

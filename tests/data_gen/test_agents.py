@@ -1,0 +1,127 @@
+"""Agents: independence of the slots, Q-learning against a scalar loop, oracles, random numbers."""
+
+import numpy as np
+import pytest
+
+from configs import UserError
+from configs.components import AGENTS, find_component
+from data_gen.agents import TableIndex
+from data_gen.agents.epsilon_annealed import EpsilonAnnealed
+from data_gen.agents.optimal import Optimal
+from data_gen.agents.q_learning import QLearning
+from data_gen.agents.random import Random
+from data_gen.history import episode_returns
+from data_gen.interaction import interact
+from data_gen.streams import SlotStreams, derive, make_seeds
+from data_gen.tasks.dark_room import DarkRoom
+
+ROOM = DarkRoom(size=4, episode_length=6, start="random")
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_agent_leaves_the_same_history_alone_and_among_many(name):
+    tasks, seeds = ROOM.all_tasks(), make_seeds(16, 0)
+    agent = find_component(name, AGENTS)()
+    together = interact(agent, ROOM.make_vec(tasks), 120, seeds)
+    alone = interact(agent, ROOM.make_vec(tasks.take([7])), 120, seeds[7:8])
+    for column, values in together.columns().items():
+        np.testing.assert_array_equal(values[7], alone.columns()[column][0], err_msg=column)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_reset_forgets_everything(name):
+    tasks, seeds = ROOM.all_tasks(), make_seeds(16, 0)
+    agent = find_component(name, AGENTS)()
+    first = interact(agent, ROOM.make_vec(tasks), 90, seeds)
+    again = interact(agent, ROOM.make_vec(tasks), 90, seeds)
+    np.testing.assert_array_equal(first.action, again.action)
+
+
+@pytest.mark.parametrize("reward", ["every_step", "once"])
+def test_q_learning_agrees_with_a_scalar_loop(reward):
+    """Replays the recorded steps of each learner with the textbook update, and asks for the same greedy actions."""
+    room = DarkRoom(size=3, episode_length=5, reward=reward)
+    tasks, seeds = room.all_tasks(), make_seeds(9, 1)
+    agent = QLearning(step_size=0.3, discount=0.8, epsilon_start=0.5)
+    steps = 100
+    h = interact(agent, room.make_vec(tasks), steps, seeds)
+    for learner in range(9):
+        start = QLearning(step_size=0.3, discount=0.8, epsilon_start=0.5)
+        interact(start, room.make_vec(tasks.take([learner])), 0, seeds[learner : learner + 1], planned_steps=steps)
+        q = start.q.astype(np.float64)
+        cell = h.observation[learner].astype(int) @ [3, 1]
+        greedy = 0
+        for t in range(steps):
+            action, r = h.action[learner, t], h.reward[learner, t]
+            greedy += int(np.argmax(q[cell[t]]) == action)
+            there = room.next_cells()[cell[t], action]
+            future = 0.0 if h.terminated[learner, t] else q[there].max()
+            q[cell[t], action] += 0.3 * (r + 0.8 * future - q[cell[t], action])
+        np.testing.assert_allclose(agent.q.reshape(9, 9, 5)[learner], q, atol=1e-5)
+        assert greedy > 0.6 * steps  # epsilon falls from .5 to 0 over 60% of the life, and a fifth of that is greedy
+
+
+def test_q_learning_solves_dark_room():
+    room = DarkRoom()
+    tasks = room.all_tasks()
+    h = interact(QLearning(), room.make_vec(tasks), 3200, make_seeds(81, 0))
+    scores = room.normalise(episode_returns(h.reward, h.ended, 160), tasks)
+    assert scores[:, :5].mean() < 0.15
+    assert scores[:, -10:].mean() > 0.93
+
+
+def test_the_optimal_agent_earns_the_optimum_and_the_random_one_nothing():
+    room = DarkRoom()
+    tasks = room.all_tasks()
+    scores = {}
+    for agent in (Optimal(), Random()):
+        h = interact(agent, room.make_vec(tasks), 400, make_seeds(81, 0))
+        scores[type(agent).__name__] = room.normalise(episode_returns(h.reward, h.ended, 20), tasks)
+    np.testing.assert_allclose(scores["Optimal"], 1)
+    assert scores["Random"].mean() == pytest.approx(0, abs=0.02)
+
+
+def test_noise_histories_go_from_random_to_optimal():
+    room = DarkRoom()
+    tasks = room.all_tasks()
+    h = interact(EpsilonAnnealed(), room.make_vec(tasks), 2000, make_seeds(81, 0))
+    scores = room.normalise(episode_returns(h.reward, h.ended, 100), tasks).mean(axis=0)
+    assert scores[:5].mean() < 0.2
+    assert scores[-5:].mean() > 0.9
+    assert np.corrcoef(np.arange(100), scores)[0, 1] > 0.9
+
+
+def test_an_oracle_without_an_optimal_policy_says_so():
+    class Unknown(type(ROOM.make_vec(ROOM.all_tasks()))):
+        optimal_action = None
+
+    with pytest.raises(UserError, match="does not know its optimal policy"):
+        interact(Optimal(), Unknown(ROOM, ROOM.all_tasks()), 3, make_seeds(16, 0))
+
+
+def test_a_table_index_numbers_every_element_once():
+    index = TableIndex(DarkRoom(size=5).observation_space, "test")
+    assert sorted(index(DarkRoom(size=5).cells())) == list(range(25)) == list(range(index.size))
+
+
+def test_slot_streams_are_uniform_and_independent():
+    streams = SlotStreams(make_seeds(200, 0))
+    draws = streams.uniform(1000)
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    assert np.histogram(draws, bins=10, range=(0, 1))[0].std() < 0.01 * draws.size / 10 * 3
+    assert abs(np.corrcoef(draws[:50])[np.triu_indices(50, 1)]).max() < 0.15
+    assert abs(np.corrcoef(draws[:, :-1].ravel(), draws[:, 1:].ravel())[0, 1]) < 0.01
+
+
+def test_a_slots_stream_goes_on_where_it_was_when_others_draw():
+    seeds = make_seeds(3, 1)
+    together, alone = SlotStreams(seeds), SlotStreams(seeds[1:2])
+    together.uniform_at(np.array([0, 2]), 5)
+    np.testing.assert_array_equal(together.uniform(4)[1], alone.uniform(4)[0])
+    np.testing.assert_array_equal(together.uniform_at(np.array([1])), alone.uniform())
+
+
+def test_seeds_of_other_purposes_and_lengths():
+    np.testing.assert_array_equal(make_seeds(5, 0, 1), make_seeds(9, 0, 1)[:5])
+    assert len(np.unique(np.concatenate([derive(make_seeds(9, 0), purpose) for purpose in range(3)]))) == 27

@@ -1,0 +1,203 @@
+"""Generation: pure shards, any number of workers, restarts, damage, Dask, and no test task in the data."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from configs import UserError
+from configs.run_folder import run_folder
+from data_gen.data_report import data_report, describe
+from data_gen.generate import generate, load_info, split_tasks
+from data_gen.history import read_shard
+
+
+def shard_hashes(config) -> dict[str, str]:
+    folder = run_folder(config).data
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.h5"))}
+
+
+def shards(config):
+    return [read_shard(path) for path in sorted(run_folder(config).data.glob("*.h5"))]
+
+
+def test_two_workers_and_one_write_identical_data(tiny):
+    one, two = tiny(name="one"), tiny(name="two", runtime={"workers": 2})
+    generate(one)
+    generate(two)
+    assert len(shard_hashes(one)) == 3
+    assert shard_hashes(one) == shard_hashes(two)
+
+
+def test_the_cut_into_shards_changes_no_history(tiny):
+    three, one = tiny(name="three"), tiny(name="one", data={"shards": 1})
+    generate(three)
+    generate(one)
+    together = {name: np.concatenate([shard[name] for shard in shards(three)]) for name in shards(three)[0]}
+    for name, values in shards(one)[0].items():
+        np.testing.assert_array_equal(values, together[name])
+
+
+def test_no_history_is_on_a_test_task(tiny):
+    config = tiny()
+    generate(config)
+    _, train, test = split_tasks(config)
+    goals = np.concatenate([shard["task_goal"] for shard in shards(config)])
+    task = np.concatenate([shard["task"] for shard in shards(config)])
+    np.testing.assert_array_equal(goals, train["goal"][task])
+    assert not set(map(tuple, goals)) & set(map(tuple, test["goal"]))
+    assert set(task) == set(range(len(train)))
+
+
+def test_another_seed_gives_other_splits_and_other_histories(tiny):
+    first, second = tiny(name="first"), tiny(name="second", seed=1)
+    generate(first)
+    generate(second)
+    assert not np.array_equal(shards(first)[0]["action"], shards(second)[0]["action"])
+    assert not np.array_equal(split_tasks(first)[1]["goal"], split_tasks(second)[1]["goal"])
+
+
+def test_sources_are_mixed_by_weight_on_every_task(tiny):
+    sources = [{"name": "q_learning", "weight": 3}, {"name": "random", "weight": 1}]
+    config = tiny(data={"sources": sources, "histories_per_task": 4})
+    generate(config)
+    task = np.concatenate([shard["task"] for shard in shards(config)])
+    source = np.concatenate([shard["source"] for shard in shards(config)])
+    for number in np.unique(task):
+        assert sorted(source[task == number]) == [0, 0, 0, 1]
+
+
+def test_complete_data_is_left_alone_and_a_missing_shard_is_made_again(tiny):
+    config = tiny()
+    assert generate(config)
+    before = shard_hashes(config)
+    assert not generate(config)
+    (run_folder(config).data / "train-00001-of-00003.h5").unlink()
+    assert generate(config)
+    assert shard_hashes(config) == before
+
+
+def test_a_damaged_shard_is_named_and_nothing_is_overwritten(tiny):
+    config = tiny()
+    generate(config)
+    path = run_folder(config).data / "train-00002-of-00003.h5"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    for use in (lambda: generate(config), lambda: data_report(run_folder(config), load_info(run_folder(config)))):
+        with pytest.raises(UserError, match=r"train-00002-of-00003\.h5: the shard is damaged"):
+            use()
+    assert path.read_bytes() == content
+    run_folder(config).data_info.unlink()  # not complete: HDF5's own checksums notice it
+    with pytest.raises(UserError, match=r"train-00002-of-00003\.h5: the shard is damaged"):
+        generate(config)
+
+
+def test_data_of_another_config_is_kept_unless_overwriting_is_asked_for(tiny):
+    first, second = tiny(), tiny(tasks={"size": 5})
+    generate(first)
+    before = shard_hashes(first)
+    with pytest.raises(UserError, match="belongs to another config: choose another --name, or --overwrite"):
+        generate(second)
+    assert shard_hashes(first) == before
+    assert generate(second, overwrite=True)
+    assert shard_hashes(second) != before
+
+
+def test_info_names_what_is_needed_to_read_the_data(tiny):
+    config = tiny()
+    generate(config)
+    info = load_info(run_folder(config))
+    assert info["observation_space"] == {"type": "MultiDiscrete", "nvec": [4, 4], "start": [0, 0]}
+    assert info["num_steps"] == 24 * 6
+    assert {shard["file"]: shard["sha256"] for shard in info["shards"]} == shard_hashes(config)
+
+
+def test_a_second_process_on_the_same_folder_is_refused(tiny):
+    from configs.run_folder import locked
+
+    config = tiny()
+    with locked(run_folder(config)), pytest.raises(UserError, match="in use by another process"):
+        generate(config)
+
+
+def test_killed_at_random_moments_and_restarted_equals_uninterrupted(tmp_path, tiny):
+    """SIGKILL to the whole process at growing delays, until one run gets through."""
+    from configs.loader import dump
+
+    changes = {"data": {"histories_per_task": 60, "episodes": 400, "shards": 12}, "runtime": {"workers": 2}}
+    whole, cut = tiny(name="whole", **changes), tiny(name="cut", **changes)
+    generate(whole)
+    path = tmp_path / "cut.yaml"
+    path.write_text(dump(cut))
+    command = [sys.executable, "-m", "data_gen", "--config", str(path)]
+    kills = 0
+    for delay in np.linspace(1.0, 8.0, 30):
+        with open(tmp_path / "stderr.txt", "w") as errors:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=errors)
+        try:
+            assert process.wait(timeout=delay) == 0, (tmp_path / "stderr.txt").read_text()
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+            for shard in run_folder(cut).data.glob("*.h5"):
+                read_shard(shard)  # what is there is complete
+            if run_folder(cut).data_info.exists():
+                assert len(shard_hashes(cut)) == 12
+            time.sleep(0.2)
+    assert kills >= 1
+    assert shard_hashes(cut) == shard_hashes(whole)
+    assert not list(run_folder(cut).data.glob(".*"))
+
+
+def test_a_dask_cluster_writes_the_same_data(tiny):
+    distributed = pytest.importorskip("distributed")
+    local, remote = tiny(name="local"), {"name": "remote"}
+    generate(local)
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        config = tiny(**remote, runtime={"executor": "dask", "scheduler": cluster.scheduler_address, "workers": 2})
+        generate(config)
+    assert shard_hashes(config) == shard_hashes(local)
+
+
+def test_no_dask_scheduler_is_one_line(tiny):
+    pytest.importorskip("distributed")
+    config = tiny(runtime={"executor": "dask", "scheduler": "tcp://127.0.0.1:9"})
+    with pytest.raises(UserError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
+        generate(config)
+
+
+def test_the_data_report_tells_good_data_from_useless(tiny):
+    good = tiny(name="good", data={"episodes": 120, "histories_per_task": 8})
+    useless = tiny(name="useless", data={"sources": [{"name": "random"}]})
+    reports = {}
+    for config in (good, useless):
+        generate(config)
+        reports[config.name] = data_report(run_folder(config), load_info(run_folder(config)))
+    assert reports["good"].share_improving > 0.9
+    assert reports["good"].final > 0.85
+    assert not reports["good"].warnings()
+    assert 1 < reports["good"].suggested_subsample < 40
+    assert reports["useless"].share_improving < 0.5
+    assert len(reports["useless"].warnings()) == 2
+    assert "warning: " in describe(reports["useless"])
+
+
+def test_the_checksums_are_part_of_the_card_and_json_is_plain(tiny):
+    config = tiny()
+    generate(config)
+    folder = run_folder(config).data
+    assert json.loads((folder / "info.json").read_text())["schema_version"] == 1
+    assert "path: train-*.h5" in (folder / "README.md").read_text()

@@ -1,0 +1,76 @@
+"""Shards on disk, and returns from steps."""
+
+import h5py
+import numpy as np
+import pytest
+
+from configs import UserError
+from data_gen.history import STEP_COLUMNS, episode_returns, read_shard, write_shard
+
+
+def test_episode_returns_by_hand():
+    reward = np.array([[1, 0, 2, 3, 1, 5], [1, 1, 1, 1, 1, 1]])
+    ended = np.array([[0, 1, 0, 0, 1, 0], [0, 0, 0, 1, 0, 0]], dtype=bool)
+    np.testing.assert_array_equal(episode_returns(reward, ended, 3), [[1, 6, np.nan], [4, np.nan, np.nan]])
+    np.testing.assert_array_equal(episode_returns(reward, ended, 1), [[1], [4]])
+
+
+@pytest.fixture
+def shard(tmp_path):
+    rng = np.random.default_rng(0)
+    columns = {
+        "observation": rng.integers(9, size=(5, 2500, 2), dtype=np.uint8),
+        "action": rng.integers(5, size=(5, 2500), dtype=np.uint8),
+        "reward": rng.standard_normal((5, 2500)).astype(np.float32),
+        "terminated": np.zeros((5, 2500), dtype=bool),
+        "truncated": np.zeros((5, 2500), dtype=bool),
+        "task": np.arange(5),
+    }
+    path = tmp_path / "train-00000-of-00001.h5"
+    write_shard(path, columns, {"fingerprint": "f"})
+    return path, columns
+
+
+def test_a_shard_reads_back_as_it_was_written(shard):
+    path, columns = shard
+    for name, values in read_shard(path).items():
+        np.testing.assert_array_equal(values, columns[name])
+        assert values.dtype == columns[name].dtype
+
+
+def test_a_chunk_holds_steps_of_one_history(shard):
+    path, _ = shard
+    with h5py.File(path) as file:
+        for name in STEP_COLUMNS:
+            assert file[name].chunks[:2] == (1, 834)  # three chunks a history, and no padding but two steps
+
+
+def test_equal_content_gives_equal_bytes(shard, tmp_path):
+    path, columns = shard
+    write_shard(tmp_path / "again.h5", columns, {"fingerprint": "f"})
+    assert (tmp_path / "again.h5").read_bytes() == path.read_bytes()
+
+
+def test_a_flipped_bit_or_a_truncated_file_is_noticed(shard):
+    path, _ = shard
+    content = path.read_bytes()
+    damaged = bytearray(content)
+    damaged[len(content) // 2] ^= 1
+    for bad in (bytes(damaged), content[: len(content) // 2]):
+        path.write_bytes(bad)
+        with pytest.raises(UserError, match="the shard is damaged"):
+            read_shard(path)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_behind(shard, tmp_path, monkeypatch):
+    path, columns = shard
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match=r"cannot write .*train-00000-of-00001\.h5: No space left on device"):
+        write_shard(path, columns, {"fingerprint": "other"})
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -1,0 +1,153 @@
+"""Evaluation and report on a tiny run: files, figures by hand, refusals, and a look in a real browser."""
+
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import trim_mean
+
+from ad_model.checkpoint import last_checkpoint
+from ad_model.train import train
+from configs import UserError
+from configs.run_folder import run_folder
+from data_gen.generate import generate, split_tasks
+from eval.evaluate import evaluate, scores_array
+from eval.report import write_report
+
+
+@pytest.fixture
+def trained(tiny):
+    def make(**changes):
+        config = tiny(**changes)
+        generate(config)
+        train(config)
+        return config
+
+    return make
+
+
+def read(config):
+    folder = run_folder(config)
+    return pd.read_parquet(folder.returns), json.loads(folder.summary.read_text())
+
+
+def test_every_agent_lives_on_the_same_tasks_and_every_episode_is_a_row(trained):
+    config = trained()
+    assert evaluate(config)
+    table, summary = read(config)
+    assert list(table.columns) == [
+        "agent", "split", "task", "seed", "episode", "steps", "return", "normalised_return",
+    ]  # fmt: skip
+    assert set(table["agent"]) == {"transformer", "q_learning", "random", "optimal"} == set(summary["agents"])
+    assert len(table) == 4 * 2 * 3 * 2 * 3  # agents, splits, tasks, seeds, episodes
+    assert sorted(table["episode"].unique()) == [1, 2, 3]
+    assert (table["steps"] == table["episode"] * 6).all()
+    assert not evaluate(config)  # complete
+
+
+def test_figures_agree_with_the_table_by_hand(trained):
+    config = trained()
+    evaluate(config)
+    table, summary = read(config)
+    rows = table[(table["agent"] == "transformer") & (table["split"] == "test")]
+    found = summary["agents"]["transformer"]["test"]
+    for column in ("return", "normalised_return"):
+        first = rows[rows["episode"] == 1][column]
+        last = rows.groupby(["task", "seed"])[column].mean()  # 3 episodes: all of them are among the last ten
+        assert found[column]["first_episode"]["iqm"] == pytest.approx(trim_mean(first, 0.25))
+        assert found[column]["last_episodes"]["iqm"] == pytest.approx(trim_mean(last, 0.25))
+        low, high = found[column]["last_episodes"]["interval"]
+        assert low <= found[column]["last_episodes"]["iqm"] <= high
+    distribution, _, test = split_tasks(config)
+    tasks = test.take(slice(3))
+    random, best = distribution.random_return(tasks), distribution.optimal_return(tasks)
+    expected = (rows["return"] - random[rows["task"]]) / (best - random)[rows["task"]]
+    np.testing.assert_allclose(rows["normalised_return"], expected)
+    optimal = table[table["agent"] == "optimal"]["normalised_return"]
+    np.testing.assert_allclose(optimal, 1)
+
+
+def test_early_termination_gives_each_lane_its_own_steps_and_still_all_episodes(trained):
+    config = trained(tasks={"reward": "once"}, training={"steps": 2})
+    evaluate(config)
+    table, _ = read(config)
+    assert (table.groupby(["agent", "split", "task", "seed"]).size() == 3).all()
+    steps = scores_array(table, "optimal", "test", "steps")
+    assert (np.diff(steps, axis=2) > 0).all()
+    assert steps.max() < 3 * 6
+    assert np.isfinite(table["normalised_return"]).all()
+
+
+def test_evaluation_refuses_what_is_not_finished_or_not_its_own(trained, tiny):
+    config = tiny()
+    generate(config)
+    with pytest.raises(UserError, match="there is no complete checkpoint; run `icrl train`"):
+        evaluate(config)
+    train(config)
+    with pytest.raises(UserError, match="belongs to another config"):
+        evaluate(tiny(training={"steps": 9}))
+    missing = tiny(evaluation={"checkpoint": "nowhere"})
+    with pytest.raises(UserError, match=r"evaluation\.checkpoint: nowhere: there is no such folder"):
+        evaluate(missing)
+
+
+def test_an_unfinished_training_is_evaluated_only_by_name(trained, tiny):
+    config = trained()
+    checkpoint = last_checkpoint(run_folder(config).checkpoints)
+    shutil.rmtree(checkpoint)
+    with pytest.raises(UserError, match="training stopped at update 4 of 6"):
+        evaluate(config)
+    earlier = last_checkpoint(run_folder(config).checkpoints)
+    assert evaluate(tiny(evaluation={"checkpoint": str(earlier)}))
+
+
+def test_a_checkpoint_for_other_spaces_is_refused(trained, tiny):
+    small = trained(name="small")
+    checkpoint = last_checkpoint(run_folder(small).checkpoints)
+    large = tiny(name="large", tasks={"size": 5}, evaluation={"checkpoint": str(checkpoint)})
+    with pytest.raises(UserError, match="the checkpoint's observation space is"):
+        evaluate(large)
+    assert not run_folder(large).eval.exists()
+
+
+def test_a_damaged_model_is_named(trained):
+    config = trained()
+    model = last_checkpoint(run_folder(config).checkpoints) / "model" / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:100])
+    with pytest.raises(UserError, match="cannot load the model"):
+        evaluate(config)
+
+
+def test_two_baselines_of_one_name_are_told_apart(trained):
+    config = trained(evaluation={"baselines": [{"name": "q_learning", "step_size": 0.1}, {"name": "random"}]})
+    evaluate(config)
+    assert list(read(config)[1]["agents"]) == ["transformer", "q_learning", "q_learning_2", "random"]
+
+
+def test_the_report_is_self_contained_and_opens_in_a_browser(trained, tmp_path):
+    config = trained()
+    evaluate(config)
+    path = write_report(config)
+    html = path.read_text()
+    assert "http://" not in html
+    assert "https://" not in html
+    assert html.count("data:image/png;base64,") == 5
+    assert {picture.name for picture in run_folder(config).report_pictures.iterdir()} == {
+        "curves.png", "data.png", "loss.png", "paths.png", "tasks.png",
+    }  # fmt: skip
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    if browser is None:
+        return  # no browser on this machine; the rest was checked
+    shot = tmp_path / "shot.png"
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    dumped = subprocess.run(
+        [browser, *quiet, "--disable-sync", "--disable-component-update", profile, f"--screenshot={shot}",
+         "--window-size=1100,2000", "--dump-dom", path.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "Learning in context" in dumped.stdout
+    assert shot.stat().st_size > 20_000
