@@ -1,8 +1,8 @@
 """The console command `icrl`: generate, train, evaluate, run (all three), info.
 
-    icrl run --config configs/demo.yaml
-    icrl run --config configs/demo.yaml --name small --tasks.size 7 --seed 1
-    icrl info runs/demo
+icrl run --config configs/demo.yaml
+icrl run --config configs/demo.yaml --name small --tasks.size 7 --seed 1
+icrl info runs/demo
 """
 
 import argparse
@@ -83,7 +83,9 @@ def info(path: Path) -> None:
         say(f"next: icrl {'evaluate' if done == config.training.steps else 'train'} --config {folder.config}")
         return
     for agent, splits in read_json(folder.summary)["agents"].items():
-        say(f"evaluation: {agent:18} {splits['test']['normalised_return']['last_episodes']['iqm']:5.2f} in the last episodes")
+        say(
+            f"evaluation: {agent:18} {splits['test']['normalised_return']['last_episodes']['iqm']:5.2f} in the last episodes"
+        )
     say(f"report: {folder.report}")
 
 

@@ -46,7 +46,9 @@ def backbone_values(model: ModelConfig, context_length: int) -> dict[str, Any]:
     transformers accepts unknown keys in silence, so they are refused here.
     """
     if model.backbone not in CONFIG_MAPPING:
-        raise ConfigError(f"model.backbone: unknown backbone {model.backbone!r}{did_you_mean(model.backbone, CONFIG_MAPPING)}")
+        raise ConfigError(
+            f"model.backbone: unknown backbone {model.backbone!r}{did_you_mean(model.backbone, CONFIG_MAPPING)}"
+        )
     config_class = CONFIG_MAPPING[model.backbone]
     known = set(inspect.signature(config_class.__init__).parameters) | set(config_class().to_dict())
     names = config_class.attribute_map
@@ -71,8 +73,11 @@ def backbone_values(model: ModelConfig, context_length: int) -> dict[str, Any]:
     values = {names.get(key, key): value for key, value in wanted.items() if names.get(key, key) in known}
     for key in model.backbone_options:
         if names.get(key, key) not in known:
-            raise ConfigError(f"model.backbone_options.{key}: {model.backbone} has no such option{did_you_mean(key, known)}")
-    config = config_class(**values, **model.backbone_options)
+            raise ConfigError(
+                f"model.backbone_options.{key}: {model.backbone} has no such option{did_you_mean(key, known)}"
+            )
+    options: dict[str, Any] = {**values, **model.backbone_options}
+    config = config_class(**options)
     if not hasattr(config, "hidden_size"):
         raise ConfigError(f"model.backbone: {model.backbone!r} is not a decoder that reads embeddings")
     return {"model_type": model.backbone, **config.to_diff_dict()}

@@ -26,6 +26,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of `step` lies, or would lie."""
     return folder / f"step-{step:06d}"
 
 
@@ -95,6 +96,5 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
     try:
         accelerator.load_state(str(path))
     except (OSError, RuntimeError, ValueError, KeyError, EOFError, SafetensorError) as error:
-        raise UserError(
-            f"{path}: the checkpoint is damaged ({' '.join(str(error).split())[:200]}); delete it to go on from an older one"
-        ) from error
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: the checkpoint is damaged ({why}); delete it to go on from an older one") from error

@@ -25,8 +25,9 @@ class ADConfig(PreTrainedConfig):
         backbone: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.observation_space = observation_space
-        self.action_space = action_space
+        # transformers makes a config without arguments, to know what differs from the defaults
+        self.observation_space = observation_space or {}
+        self.action_space = action_space or {}
         self.context_length = context_length
         self.backbone = backbone or {"model_type": "llama"}
         super().__init__(**kwargs)

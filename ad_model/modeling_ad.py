@@ -40,9 +40,12 @@ class ADOutput(ModelOutput):
 class SpaceEmbedding(nn.Module):
     """Embeds elements of a space: (B, T, ...) -> (B, T, width). A MultiDiscrete is the sum of its parts' embeddings."""
 
+    first_row: Tensor
+
     def __init__(self, space: dict[str, Any], width: int) -> None:
         super().__init__()
-        self.kind = space["type"]
+        self.kind: str = space["type"]
+        self.table: nn.Linear | nn.Embedding
         if self.kind == "Box":
             self.table = nn.Linear(int(torch.Size(space["shape"]).numel()), width)
             return
@@ -62,6 +65,8 @@ class SpaceEmbedding(nn.Module):
 
 
 class ADPreTrainedModel(PreTrainedModel):
+    """What transformers asks of every model of this kind."""
+
     config_class = ADConfig
     base_model_prefix = "ad"
     supports_gradient_checkpointing = True

@@ -10,33 +10,39 @@ of an uninterrupted one, and one process and several with the same global batch 
 """
 
 import contextlib
-import json
 import math
 import os
 import shutil
 import sys
-import time
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ad_model.build import build_model, parameter_groups
 from ad_model.checkpoint import checkpoint_record, last_checkpoint, load_checkpoint, resume_step, save_checkpoint
-from ad_model.throughput import flops_per_token, keep_freed_memory, matmul_peak, synchronize
+from ad_model.throughput import keep_freed_memory
+from ad_model.training_log import TrainingLog
 from ad_model.windows import TokenCache, WindowDataset, token_cache
 from configs.command import Invocation, run_module, say
 from configs.errors import UserError
-from configs.files import remove_leftovers, write_file
-from configs.run_folder import RunFolder, data_fingerprint, locked, run_folder, stale, training_fingerprint, write_config
+from configs.files import remove_leftovers
+from configs.run_folder import (
+    RunFolder,
+    data_fingerprint,
+    locked,
+    run_folder,
+    stale,
+    training_fingerprint,
+    write_config,
+)
 from configs.schema import ExperimentConfig, TrainingConfig
 from data_gen.generate import load_info
+from data_gen.streams import make_seeds
 
-_MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_SEED_PURPOSE = 4  # keeps dropout apart from every other use of config.seed
 
 
 def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
@@ -55,8 +61,8 @@ def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
         if info["fingerprint"] != data_fingerprint(config):
             raise stale(folder.data, "icrl generate --overwrite")
         _prepare_folder(config, folder, accelerator, overwrite)
-        step = resume_step(folder.checkpoints, training_fingerprint(config))
-        if step == settings.steps:
+        start = resume_step(folder.checkpoints, training_fingerprint(config))
+        if start == settings.steps:
             return False
         model = build_model(config, info)
         context_length = model.config.context_length
@@ -66,11 +72,13 @@ def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
             parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas, fused=True
         )
         model, optimizer = accelerator.prepare(model, optimizer)
-        if step:
-            load_checkpoint(accelerator, folder.checkpoints, step)
-        log = TrainingLog(config, folder, accelerator, model, step)
-        for step, batches in _updates(config, cache, context_length, accelerator, step):
-            set_seed(_dropout_seed(config.seed, step, accelerator.process_index))
+        if start:
+            load_checkpoint(accelerator, folder.checkpoints, start)
+        log = TrainingLog(config, folder, accelerator, model, start)
+        for step, batches in _updates(config, cache, context_length, accelerator, start):
+            torch.manual_seed(
+                int(make_seeds(1, config.seed, _SEED_PURPOSE, step, accelerator.process_index)[0])
+            )  # dropout
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
             for batch in batches:
@@ -100,7 +108,8 @@ def main(call: Invocation) -> None:
     checkpoint = last_checkpoint(folder.checkpoints)
     record = checkpoint_record(checkpoint)
     if made:
-        say(f"train: {record['parameters']:,} parameters, loss {record['loss']:.3f}, {record['seconds']:.0f} s: {checkpoint}")
+        cost = f"{record['parameters']:,} parameters, {record['seconds']:.0f} s"
+        say(f"train: loss {record['loss']:.3f}, {cost}: {checkpoint}")
     else:
         say(f"train: complete for this config, skipped: {checkpoint}")
     say(f"next: {call.next_command('evaluate')}")
@@ -148,7 +157,9 @@ def _prepare_folder(config: ExperimentConfig, folder: RunFolder, accelerator: Ac
     accelerator.wait_for_everyone()
 
 
-def _updates(config: ExperimentConfig, cache: TokenCache, context_length: int, accelerator: Accelerator, start: int) -> Any:
+def _updates(
+    config: ExperimentConfig, cache: TokenCache, context_length: int, accelerator: Accelerator, start: int
+) -> Iterator[tuple[int, Iterator[dict[str, torch.Tensor]]]]:
     """Gives (step, micro-batches on the device) for every update from `start` on."""
     settings = config.training
     parts = settings.accumulation_steps
@@ -172,95 +183,6 @@ def _updates(config: ExperimentConfig, cache: TokenCache, context_length: int, a
                 for _ in range(parts)
             ),
         )
-
-
-def _dropout_seed(seed: int, step: int, process: int) -> int:
-    return hash((seed, step, process)) % 2**32
-
-
-class TrainingLog:
-    """Progress bar, trackers and `training_log.jsonl`; reads the loss off the device only when it writes a line."""
-
-    def __init__(self, config: ExperimentConfig, folder: RunFolder, accelerator: Accelerator, model: Any, step: int):
-        self.config, self.path, self.accelerator, self.step = config, folder.training_log, accelerator, step
-        bare: Any = accelerator.unwrap_model(model)
-        self.tokens_per_step = config.training.batch_size * bare.config.context_length
-        self.num_parameters = sum(p.numel() for p in bare.parameters())
-        context = bare.config.context_length
-        self.flops = flops_per_token(self.num_parameters, config.model.num_layers, config.model.hidden_size, context)
-        precision = _MIXED.get(accelerator.mixed_precision, torch.float32)
-        self.peak = matmul_peak(accelerator.device, precision) * accelerator.num_processes
-        lines = read_log(self.path)
-        self.lines = [line for line in lines if line["step"] <= step]
-        self.seconds = self.lines[-1]["seconds"] if self.lines else 0.0
-        self.losses: list[torch.Tensor] = []
-        if accelerator.is_main_process:
-            write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
-        try:
-            accelerator.init_trackers("logs", config={})
-        except (ImportError, ValueError) as error:
-            raise UserError(f"runtime.trackers: {error}") from error
-        self.bar = tqdm(
-            total=config.training.steps,
-            initial=step,
-            unit=" updates",
-            desc="train",
-            dynamic_ncols=True,
-            disable=not accelerator.is_main_process,
-        )
-        self.started = time.perf_counter()
-
-    def add(self, loss: torch.Tensor) -> None:
-        """Takes note of one micro-batch's loss, without waiting for it."""
-        self.losses.append(loss.detach())
-
-    def write(self, step: int, rate: float, gradient_norm: Any) -> None:
-        """Writes one line for the updates since the last one; called by every process."""
-        loss: Any = self.accelerator.reduce(torch.stack(self.losses).mean(), reduction="mean")
-        synchronize(self.accelerator.device)
-        now = time.perf_counter()
-        speed = self.tokens_per_step * (step - self.step) / (now - self.started)
-        self.seconds += now - self.started
-        line = {
-            "step": step,
-            "loss": float(loss),
-            "learning_rate": rate,
-            "gradient_norm": float(gradient_norm),
-            "tokens_per_second": round(speed),
-            "share_of_peak": round(speed * self.flops / self.peak, 4),
-            "seconds": round(self.seconds, 3),
-        }
-        self.bar.update(step - self.step)
-        self.bar.set_postfix_str(f"loss {line['loss']:.3f}, {speed / 1e3:.0f}k tokens/s, {line['share_of_peak']:.0%} of peak")
-        self.lines.append(line)
-        if self.accelerator.is_main_process:
-            with open(self.path, "a") as file:
-                file.write(json.dumps(line) + "\n")
-        self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=step)
-        self.losses, self.step, self.started = [], step, time.perf_counter()
-
-    def totals(self) -> dict[str, Any]:
-        """What the whole training came to so far."""
-        return {
-            "parameters": self.num_parameters,
-            "processes": self.accelerator.num_processes,
-            "seconds": self.lines[-1]["seconds"] if self.lines else 0.0,
-            "loss": self.lines[-1]["loss"] if self.lines else None,
-        }
-
-    def close(self) -> None:
-        self.bar.close()
-
-
-def read_log(path: Any) -> list[dict[str, Any]]:
-    """The lines of a training log; a last line that a killed process left unfinished is dropped."""
-    if not path.exists():
-        return []
-    lines = []
-    for text in path.read_text().splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(text))
-    return lines
 
 
 if __name__ == "__main__":

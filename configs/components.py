@@ -14,7 +14,7 @@ strings, so that reading a config imports only what it uses. Your own class need
 import dataclasses
 import importlib
 from collections.abc import Callable
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, cast, dataclass_transform
 
 import pydantic
 import pydantic.dataclasses
@@ -38,10 +38,11 @@ Class = TypeVar("Class", bound=type)
 @dataclass_transform(field_specifiers=(pydantic.Field,))
 def component(cls: Class) -> Class:
     """Makes `cls` a dataclass whose arguments are validated: wrong types, ranges and names raise at construction."""
-    decorate: Callable[[Class], Class] = pydantic.dataclasses.dataclass(
+    decorate: Callable[[Any], Any] = pydantic.dataclasses.dataclass(
         config=pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     )
-    return decorate(cls)
+    made: Class = decorate(cls)
+    return made
 
 
 def find_component(name: str, table: dict[str, str]) -> type:
@@ -54,12 +55,12 @@ def find_component(name: str, table: dict[str, str]) -> type:
     if not class_name:
         raise ConfigError(f"unknown name {name!r}{did_you_mean(name, table)} (or give your own as module:Class)")
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
+        found: Any = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"cannot import {target!r}: {error}") from error
     if not dataclasses.is_dataclass(found):
         raise ConfigError(f"{target!r} is not a component: decorate the class with @configs.component")
-    return found
+    return cast(type, found)
 
 
 def parameters(built: Any) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def write_file(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
         sync(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -63,6 +63,7 @@ def write_file(path: Path, content: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Writes plain values, whole or not at all."""
     write_file(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -93,8 +94,8 @@ def new_folder(path: Path) -> Iterator[Path]:
             sync(file)
         sync(temporary)
         if path.exists():
-            os.replace(path, replaced)
-        os.replace(temporary, path)
+            path.replace(replaced)
+        temporary.replace(path)
         sync(path.parent)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error

@@ -122,7 +122,7 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def _component_problems(values: dict[str, Any]) -> list[str]:
-    """What the components' own classes find wrong with their parameters; what is no component at all is not their say."""
+    """What the components' own classes find wrong with their parameters."""
     problems = []
     for location, kind, value in _components(values):
         try:

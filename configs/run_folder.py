@@ -145,5 +145,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{folder.path} is in use by another process: wait for it, or choose another --name") from None
+            raise UserError(
+                f"{folder.path} is in use by another process: wait for it, or choose another --name"
+            ) from None
         yield

@@ -237,9 +237,7 @@ class RuntimeConfig(Section):
     @model_validator(mode="after")
     def _dask_has_a_scheduler(self) -> "RuntimeConfig":
         if self.executor == "dask" and self.scheduler is None:
-            raise problem(
-                "runtime.scheduler", None, "the dask executor needs its address: --scheduler tcp://HOST:PORT"
-            )
+            raise problem("runtime.scheduler", None, "the dask executor needs its address: --scheduler tcp://HOST:PORT")
         return self
 
 

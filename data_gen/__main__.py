@@ -14,7 +14,9 @@ def main(call: Invocation) -> None:
     if generate(call.config, call.overwrite):
         info = load_info(folder)
         steps = info["num_histories"] * info["num_steps"]
-        say(f"generate: {info['num_histories']:,} histories, {steps:,} steps, in {info['seconds']:.1f} s: {folder.data}")
+        say(
+            f"generate: {info['num_histories']:,} histories, {steps:,} steps, in {info['seconds']:.1f} s: {folder.data}"
+        )
         say(describe(data_report(folder, info)))
     else:
         say(f"generate: complete for this config, skipped: {folder.data}")

@@ -22,9 +22,10 @@ def dataset_card(name: str, info: dict[str, Any]) -> str:
 
 # {name}: learning histories
 
-{info["num_histories"]:,} learning histories of {info["num_steps"]:,} environment steps each, on {info["num_train_tasks"]:,} training
-tasks of `{info["tasks"]["name"]}`. A history is the whole lifetime of one learner on one task, episodes one after
-another; {info["num_test_tasks"]:,} further tasks are held out, and nothing here comes from them.
+{info["num_histories"]:,} learning histories of {info["num_steps"]:,} environment steps each, on
+{info["num_train_tasks"]:,} training tasks of `{info["tasks"]["name"]}`. A history is the whole lifetime of one learner
+on one task, episodes one after another; {info["num_test_tasks"]:,} further tasks are held out, and nothing here comes
+from them.
 
 ```python
 from datasets import load_dataset
@@ -38,7 +39,7 @@ print(histories[0]["reward"].shape)  # ({info["num_steps"]},)
 | `observation` | {steps}, ...) | before the action; space `{info["observation_space"]}` |
 | `action` | {steps}, ...) | space `{info["action_space"]}` |
 | `reward` | {steps}) | what the action earned |
-| `terminated`, `truncated` | {steps}) | whether this step ended its episode, and how; the next row starts a new one |
+| `terminated`, `truncated` | {steps}) | whether this step ended its episode, and how |
 | `history`, `task`, `source`, `seed` | (histories,) | numbers of the history, its training task and its source; its seed |
 | `task_*` | (histories, ...) | the task's own parameters |
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,9 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
                 checksums[names[index]] = checksum
         for name in names:
             if recorded.get(name, checksums[name]) != checksums[name]:
-                raise UserError(f"{folder.data / name}: made again, it differs from {folder.data_info}: use --overwrite")
+                raise UserError(
+                    f"{folder.data / name}: made again, it differs from {folder.data_info}: use --overwrite"
+                )
         train.save(folder.data / "tasks-train.npz")
         test.save(folder.data / "tasks-test.npz")
         info = {
@@ -109,7 +112,9 @@ def load_info(folder: RunFolder) -> dict[str, Any]:
         raise UserError(f"{folder.data}: the data {state}; run `icrl generate` with this config first")
     info = read_json(folder.data_info)
     if not isinstance(info, dict) or info.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(f"{folder.data_info}: not the info of data of schema version {SCHEMA_VERSION}; generate it anew")
+        raise UserError(
+            f"{folder.data_info}: not the info of data of schema version {SCHEMA_VERSION}; generate it anew"
+        )
     return info
 
 
@@ -183,7 +188,7 @@ def _recorded_checksums(folder: RunFolder, fingerprint: str) -> dict[str, str]:
 
 
 def _finished(path: Path, fingerprint: str, recorded: dict[str, str]) -> str | None:
-    """The checksum of a finished shard, None if it is still to be made. Raises UserError if it is not ours or damaged."""
+    """The checksum of a finished shard, None if it is not there. Raises UserError if it is not ours, or damaged."""
     if not path.exists():
         return None
     checksum = sha256(path)
@@ -244,4 +249,9 @@ def _die_with_parent() -> None:
     """Ends this worker when the process that started it is gone, however it went; else it would wait for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

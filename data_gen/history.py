@@ -32,6 +32,7 @@ _CHUNK_STEPS = 1024
 
 
 def shard_name(index: int, count: int) -> str:
+    """File name of shard `index` of `count`, as datasets names shards of a split."""
     return f"train-{index:05d}-of-{count:05d}.h5"
 
 
@@ -101,12 +102,12 @@ def episode_returns(reward: NDArray[Any], ended: NDArray[np.bool_], num_episodes
         reward: (histories, steps).
         ended: (histories, steps) whether step t was the last of its episode. Steps after the last end count nowhere.
     """
-    histories, steps = reward.shape
-    episode = np.cumsum(ended, axis=1) - ended  # the episode that each step belongs to
+    histories = len(reward)
+    episode: NDArray[np.int64] = np.cumsum(ended, axis=1) - ended  # the episode that each step belongs to
     complete = ended.sum(axis=1)
     kept = episode < np.minimum(complete, num_episodes)[:, None]
     slot = episode + np.arange(histories)[:, None] * num_episodes
     total = np.bincount(slot[kept], weights=reward[kept], minlength=histories * num_episodes)
-    returns = total.reshape(histories, num_episodes)
+    returns: NDArray[np.float64] = total.reshape(histories, num_episodes).astype(np.float64)
     returns[np.arange(num_episodes) >= complete[:, None]] = np.nan
     return returns

@@ -16,8 +16,8 @@ Seeds = NDArray[np.uint64]
 
 
 def make_seeds(count: int, *entropy: int) -> Seeds:
-    """`count` well-separated seeds, shape (count,), that follow from `entropy` alone; a longer list extends a shorter."""
-    return np.random.SeedSequence(entropy).generate_state(count, np.uint64)
+    """`count` well-separated seeds, shape (count,), that follow from `entropy` alone; more extend fewer."""
+    return np.random.SeedSequence(entropy).generate_state(count, np.uint64).astype(np.uint64, copy=False)
 
 
 def derive(seeds: Seeds, purpose: int) -> Seeds:
@@ -50,7 +50,7 @@ class SlotStreams:
         bits = _mix(state[:, None] + offsets)
         self._state[slots] = state + _wrapped(count * _GAMMA)
         bits >>= np.uint64(11)
-        return (bits * 2.0**-53).reshape(len(state), *shape)
+        return (bits.astype(np.float64) * 2.0**-53).reshape(len(state), *shape)
 
 
 def _wrapped(value: int) -> np.uint64:

@@ -1,0 +1,1 @@
+"""A trained transformer x held-out tasks -> learning curves, statistics, report."""

@@ -22,7 +22,9 @@ def main(call: Invocation) -> None:
         figures = splits["test"]["normalised_return"]
         first, last = figures["first_episode"]["iqm"], figures["last_episodes"]["iqm"]
         mark = "->" if agent == TRANSFORMER else "  "
-        say(f"  {mark} {agent:18} held-out tasks: {first:5.2f} in episode 1, {last:5.2f} in the last {summary['last_episodes']}")
+        say(
+            f"  {mark} {agent:18} held-out tasks: {first:5.2f} in episode 1, {last:5.2f} in the last {summary['last_episodes']}"
+        )
     say(f"report: {folder.report}")
 
 

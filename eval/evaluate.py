@@ -105,7 +105,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
         }
         with new_folder(folder.eval) as temporary:
             table.to_parquet(temporary / folder.returns.name, index=False)
-            np.savez(temporary / "paths.npz", **lived[TRANSFORMER, "test"].paths)
+            np.savez(temporary / "paths.npz", **lived[TRANSFORMER, "test"].paths)  # type: ignore[arg-type]
             write_json(temporary / folder.summary.name, summary)
     return True
 

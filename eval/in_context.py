@@ -108,6 +108,9 @@ class TransformerAgent(Agent):
 class WindowLayer(DynamicLayer):
     """A layer's keys and values in memory that is allocated once; transformers' own grows by copying all of it."""
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self, capacity: int) -> None:
         super().__init__()
         self.capacity, self.length = capacity, 0

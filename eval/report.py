@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ad_model.train import read_log
+from ad_model.training_log import read_log
 from configs.files import read_json, write_file
 from configs.run_folder import RunFolder, run_folder
 from configs.schema import ExperimentConfig
@@ -27,7 +27,7 @@ from eval.statistics import iqm, iqm_interval
 _CURVE_RESAMPLES = 300
 _TRANSFORMER_COLOR = "#2563eb"
 _COLORS = ["#d97706", "#9ca3af", "#16a34a", "#db2777", "#7c3aed", "#0891b2", "#65a30d"]
-_STYLE = {
+_STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -100,12 +100,16 @@ def _curves(table: pd.DataFrame, summary: dict[str, Any]) -> Figure:
         low, high = iqm_interval(scores, _CURVE_RESAMPLES)
         front = agent == TRANSFORMER
         label = f"{agent}, held-out tasks" if front else agent
-        axes.plot(episodes, iqm(scores), color=color, label=label, linewidth=2.4 if front else 1.6, zorder=3 if front else 2)
+        axes.plot(
+            episodes, iqm(scores), color=color, label=label, linewidth=2.4 if front else 1.6, zorder=3 if front else 2
+        )
         axes.fill_between(episodes, low, high, color=color, alpha=0.15, linewidth=0)
     if "train" in summary["agents"][TRANSFORMER]:
         scores = scores_array(table, TRANSFORMER, "train", "normalised_return")
         episodes = np.arange(1, scores.shape[2] + 1)
-        axes.plot(episodes, iqm(scores), "--", color=_TRANSFORMER_COLOR, label="transformer, training tasks", linewidth=1.4)
+        axes.plot(
+            episodes, iqm(scores), "--", color=_TRANSFORMER_COLOR, label="transformer, training tasks", linewidth=1.4
+        )
     axes.set(xlabel="episode", ylabel="normalised return (IQM)", xlim=(1, max(2, summary["episodes"])))
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

@@ -49,7 +49,7 @@ class Tasks:
     def save(self, path: str | Path) -> None:
         """Writes the arrays to an .npz file; nothing is pickled."""
         buffer = io.BytesIO()
-        np.savez(buffer, **self.arrays)
+        np.savez(buffer, **self.arrays)  # type: ignore[arg-type]
         write_file(Path(path), buffer.getvalue())
 
     @staticmethod
@@ -160,7 +160,8 @@ class TaskDistribution(ABC):
         drawn = self.sample(2 * wanted, seed)
         first = np.sort(np.unique(drawn.keys(), return_index=True)[1])[:wanted]
         if len(first) < wanted:
-            raise ConfigError(f"{type(self).__name__}: {2 * wanted} draws gave only {len(first)} different tasks of {wanted}")
+            name = type(self).__name__
+            raise ConfigError(f"{name}: {2 * wanted} draws gave only {len(first)} different tasks of {wanted}")
         return drawn.take(first[: int(train)]), drawn.take(first[int(train) :])
 
     def normalise(self, returns: NDArray[np.floating], tasks: Tasks) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from configs.errors import UserError
 from data_gen.streams import Seeds, SlotStreams, make_seeds
 
+
 class TaskVectorEnv(VectorEnv[Any, Any, Any]):
     """Base of the natively vectorised families: a subclass gives the dynamics as array operations over all slots.
 

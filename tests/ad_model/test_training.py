@@ -142,9 +142,7 @@ def test_two_gloo_processes_equal_one_with_the_same_global_batch(tiny, tmp_path,
     path = tmp_path / "two.yaml"
     path.write_text(dump(two))
     launcher = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "configs/accelerate/multi_cpu.yaml")]
-    done = run_python(
-        [*launcher, "--main_process_port", "0", "-m", "ad_model.train", "--config", str(path)], tmp_path
-    )
+    done = run_python([*launcher, "--main_process_port", "0", "-m", "ad_model.train", "--config", str(path)], tmp_path)
     assert done.returncode == 0, done.stderr
     record = json.loads((last_checkpoint(run_folder(two).checkpoints) / "training.json").read_text())
     assert record["processes"] == 2
@@ -154,9 +152,7 @@ def test_two_gloo_processes_equal_one_with_the_same_global_batch(tiny, tmp_path,
 
 
 def test_accumulation_changes_nothing_but_memory(tiny):
-    one, four = (
-        generated(tiny, name=f"parts{parts}", training={"accumulation_steps": parts}) for parts in (1, 4)
-    )
+    one, four = (generated(tiny, name=f"parts{parts}", training={"accumulation_steps": parts}) for parts in (1, 4))
     train(one)
     AcceleratorState._reset_state(reset_partial_state=True)
     train(four)

@@ -25,7 +25,7 @@ VARIANTS = [
 
 def brute_force_optimum(room: DarkRoom, goal, start) -> float:
     """Value iteration over (cell, steps left), written apart from the code under test."""
-    values = {cell: 0.0 for cell in itertools.product(range(room.size), repeat=2)}
+    values = dict.fromkeys(itertools.product(range(room.size), repeat=2), 0.0)
     for _ in range(room.episode_length):
         updated = {}
         for cell in values:

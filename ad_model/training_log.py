@@ -1,0 +1,106 @@
+"""What training says while it runs: a progress bar, trackers, and `training_log.jsonl`, one line every few updates."""
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+
+from ad_model.throughput import flops_per_token, matmul_peak, synchronize
+from configs.errors import UserError
+from configs.files import write_file
+from configs.run_folder import RunFolder
+from configs.schema import ExperimentConfig
+
+_MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TrainingLog:
+    """Reads the loss off the device only when it writes a line, so that no update waits for it."""
+
+    def __init__(self, config: ExperimentConfig, folder: RunFolder, accelerator: Accelerator, model: Any, step: int):
+        self.config, self.path, self.accelerator, self.step = config, folder.training_log, accelerator, step
+        bare: Any = accelerator.unwrap_model(model)
+        self.tokens_per_step = config.training.batch_size * bare.config.context_length
+        self.num_parameters = sum(p.numel() for p in bare.parameters())
+        context = bare.config.context_length
+        self.flops = flops_per_token(self.num_parameters, config.model.num_layers, config.model.hidden_size, context)
+        precision = _MIXED.get(accelerator.mixed_precision, torch.float32)
+        self.peak = matmul_peak(accelerator.device, precision) * accelerator.num_processes
+        lines = read_log(self.path)
+        self.lines = [line for line in lines if line["step"] <= step]
+        self.seconds = self.lines[-1]["seconds"] if self.lines else 0.0
+        self.losses: list[torch.Tensor] = []
+        if accelerator.is_main_process:
+            write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
+        try:
+            accelerator.init_trackers("logs", config={})
+        except (ImportError, ValueError) as error:
+            raise UserError(f"runtime.trackers: {error}") from error
+        self.bar = tqdm(
+            total=config.training.steps,
+            initial=step,
+            unit=" updates",
+            desc="train",
+            dynamic_ncols=True,
+            disable=not accelerator.is_main_process,
+        )
+        self.started = time.perf_counter()
+
+    def add(self, loss: torch.Tensor) -> None:
+        """Takes note of one micro-batch's loss, without waiting for it."""
+        self.losses.append(loss.detach())
+
+    def write(self, step: int, rate: float, gradient_norm: Any) -> None:
+        """Writes one line for the updates since the last one; called by every process."""
+        loss: Any = self.accelerator.reduce(torch.stack(self.losses).mean(), reduction="mean")
+        synchronize(self.accelerator.device)
+        now = time.perf_counter()
+        speed = self.tokens_per_step * (step - self.step) / (now - self.started)
+        self.seconds += now - self.started
+        line = {
+            "step": step,
+            "loss": float(loss),
+            "learning_rate": rate,
+            "gradient_norm": float(gradient_norm),
+            "tokens_per_second": round(speed),
+            "share_of_peak": round(speed * self.flops / self.peak, 4),
+            "seconds": round(self.seconds, 3),
+        }
+        self.bar.update(step - self.step)
+        self.bar.set_postfix_str(
+            f"loss {line['loss']:.3f}, {speed / 1e3:.0f}k tokens/s, {line['share_of_peak']:.0%} of peak"
+        )
+        self.lines.append(line)
+        if self.accelerator.is_main_process:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=step)
+        self.losses, self.step, self.started = [], step, time.perf_counter()
+
+    def totals(self) -> dict[str, Any]:
+        """What the whole training came to so far."""
+        return {
+            "parameters": self.num_parameters,
+            "processes": self.accelerator.num_processes,
+            "seconds": self.lines[-1]["seconds"] if self.lines else 0.0,
+            "loss": self.lines[-1]["loss"] if self.lines else None,
+        }
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a training log; a last line that a killed process left unfinished is dropped."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text().splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            lines.append(json.loads(text))
+    return lines
