@@ -66,6 +66,7 @@ def info(path: Path) -> None:
     from configs.files import read_json
     from data_gen.data_report import data_report, describe
     from data_gen.generate import load_info
+    from eval.evaluate import describe as evaluation_lines
 
     folder = RunFolder(path)
     if not folder.config.exists():
@@ -82,10 +83,8 @@ def info(path: Path) -> None:
         say("evaluation: none yet")
         say(f"next: icrl {'evaluate' if done == config.training.steps else 'train'} --config {folder.config}")
         return
-    for agent, splits in read_json(folder.summary)["agents"].items():
-        say(
-            f"evaluation: {agent:18} {splits['test']['normalised_return']['last_episodes']['iqm']:5.2f} in the last episodes"
-        )
+    say(f"evaluation: {folder.summary}")
+    say(evaluation_lines(read_json(folder.summary)))
     say(f"report: {folder.report}")
 
 

@@ -76,9 +76,8 @@ def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
             load_checkpoint(accelerator, folder.checkpoints, start)
         log = TrainingLog(config, folder, accelerator, model, start)
         for step, batches in _updates(config, cache, context_length, accelerator, start):
-            torch.manual_seed(
-                int(make_seeds(1, config.seed, _SEED_PURPOSE, step, accelerator.process_index)[0])
-            )  # dropout
+            dropout_seed = make_seeds(1, config.seed, _SEED_PURPOSE, step, accelerator.process_index)
+            torch.manual_seed(int(dropout_seed[0]))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
             for batch in batches:

@@ -40,7 +40,7 @@ print(histories[0]["reward"].shape)  # ({info["num_steps"]},)
 | `action` | {steps}, ...) | space `{info["action_space"]}` |
 | `reward` | {steps}) | what the action earned |
 | `terminated`, `truncated` | {steps}) | whether this step ended its episode, and how |
-| `history`, `task`, `source`, `seed` | (histories,) | numbers of the history, its training task and its source; its seed |
+| `history`, `task`, `source`, `seed` | (histories,) | its number, its training task's, its source's; its seed |
 | `task_*` | (histories, ...) | the task's own parameters |
 
 An episode lasts at most {info["episode_length"]} steps. Tasks: `{info["tasks"]}`. Sources, by number:

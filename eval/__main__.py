@@ -5,7 +5,7 @@ import sys
 from configs.command import Invocation, run_module, say
 from configs.files import read_json
 from configs.run_folder import run_folder
-from eval.evaluate import TRANSFORMER, evaluate
+from eval.evaluate import describe, evaluate
 from eval.report import write_report
 
 
@@ -17,14 +17,7 @@ def main(call: Invocation) -> None:
         write_report(call.config)
     else:
         say(f"evaluate: complete for this config, skipped: {folder.eval}")
-    summary = read_json(folder.summary)
-    for agent, splits in summary["agents"].items():
-        figures = splits["test"]["normalised_return"]
-        first, last = figures["first_episode"]["iqm"], figures["last_episodes"]["iqm"]
-        mark = "->" if agent == TRANSFORMER else "  "
-        say(
-            f"  {mark} {agent:18} held-out tasks: {first:5.2f} in episode 1, {last:5.2f} in the last {summary['last_episodes']}"
-        )
+    say(describe(read_json(folder.summary)))
     say(f"report: {folder.report}")
 
 

@@ -230,6 +230,18 @@ def _returns_table(
     return pd.concat(parts, ignore_index=True), one
 
 
+def describe(summary: dict[str, Any]) -> str:
+    """The summary's held-out figures as a few lines of text."""
+    lines = [
+        f"  normalised return on held-out tasks (IQM): {'episode 1':>12} {'last ' + str(summary['last_episodes']):>9}"
+    ]
+    for agent, splits in summary["agents"].items():
+        figures = splits["test"]["normalised_return"]
+        first, last = figures["first_episode"]["iqm"], figures["last_episodes"]["iqm"]
+        lines.append(f"  {'->' if agent == TRANSFORMER else '  '} {agent:40} {first:11.2f} {last:9.2f}")
+    return "\n".join(lines)
+
+
 def scores_array(table: pd.DataFrame, agent: str, split: str, column: str) -> NDArray[np.float64]:
     """A column of returns.parquet for one agent and split as an array (task, seed, episode)."""
     rows = table[(table["agent"] == agent) & (table["split"] == split)].sort_values(["task", "seed", "episode"])

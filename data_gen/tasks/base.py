@@ -172,7 +172,7 @@ class TaskDistribution(ABC):
 
 
 def sample_actions(space: gymnasium.Space[Any], streams: SlotStreams) -> NDArray[Any]:
-    """One uniformly random action a slot, shape (num_slots, ...). Raises UserError for a space without a uniform law."""
+    """One uniformly random action a slot, shape (num_slots, ...). Raises UserError for an unbounded space."""
     if isinstance(space, gymnasium.spaces.Discrete):
         return space.start + (streams.uniform() * space.n).astype(np.int64)
     if isinstance(space, gymnasium.spaces.MultiDiscrete):

@@ -126,7 +126,7 @@ def test_processes_and_accumulation_share_the_same_global_batch(cache):
 
 
 def test_a_batch_that_cannot_be_shared_is_an_error(cache):
-    with pytest.raises(ConfigError, match="training.batch_size 8 must be divisible"):
+    with pytest.raises(ConfigError, match=r"training\.batch_size 8 must be divisible"):
         WindowDataset(cache, 18, 8, 0, num_processes=3)
 
 

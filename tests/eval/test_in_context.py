@@ -111,5 +111,5 @@ def test_actions_are_sampled_from_the_distribution_at_its_temperature(model):
 
 def test_a_model_for_other_spaces_is_refused(model):
     other = DarkRoom(size=5)
-    with pytest.raises(UserError, match="the checkpoint's observation space is .* but the tasks' is"):
+    with pytest.raises(UserError, match=r"the checkpoint's observation space is .* but the tasks' is"):
         interact(TransformerAgent(model), other.make_vec(other.all_tasks()), 3, make_seeds(25, 0))
