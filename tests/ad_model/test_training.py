@@ -18,7 +18,8 @@ from ad_model import ADModel
 from ad_model.build import build_model
 from ad_model.checkpoint import checkpoint_steps, last_checkpoint
 from ad_model.throughput import flops_per_token, matmul_peak
-from ad_model.train import learning_rate, read_log, train
+from ad_model.train import learning_rate, train
+from ad_model.training_log import read_log
 from configs import ConfigError, UserError
 from configs.loader import dump
 from configs.run_folder import run_folder
