@@ -144,6 +144,7 @@ def _paths(distribution: TaskDistribution, paths: dict[str, NDArray[Any]]) -> Fi
             observation, reward = paths["observation"][column, row, :length], paths["reward"][column, row, :length]
             if not distribution.draw(grid[row, column], tasks.take([column]), observation, reward):
                 return None
+            grid[row, column].spines[:].set_visible(False)
             grid[row, column].set_title(f"return {reward.sum():g}", fontsize=8, color="#4b5563")
             if column == 0:
                 grid[row, column].set_ylabel(title)

@@ -153,8 +153,8 @@ def test_the_readmes_own_tasks_and_agent_run_and_are_short(tmp_path):
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
-def test_other_python_in_the_docs_runs(page, small_run, tmp_path):
-    folder, _, place = small_run
+def test_other_python_in_the_docs_runs(page, small_run):
+    place = small_run[2]
     found = [text for text in blocks(ROOT / page, "python") if not re.match(r"# \w+\.py", text)]
     for text in found:
         code = text.replace("runs/demo", "runs/small").replace("step-001000", "step-000350")

@@ -65,8 +65,8 @@ class Tasks:
 class TaskDistribution(ABC):
     """A family of tasks that share their spaces. Subclasses are components: dataclasses of their parameters.
 
-    A subclass says what varies, gives its spaces, draws tasks, and builds the vector environment. Everything else
-    here follows from that, and can be overridden where the family knows better.
+    A subclass says what varies, gives its spaces, names or draws its tasks, and builds the vector environment.
+    Everything else here follows from that, and can be overridden where the family knows better.
     """
 
     varies: ClassVar[str] = "rewards"
@@ -86,16 +86,22 @@ class TaskDistribution(ABC):
         """Space of one environment's action."""
 
     @abstractmethod
-    def sample(self, num_tasks: int, seed: int) -> Tasks:
-        """Draws `num_tasks` tasks, repeats possible; a pure function of its arguments."""
-
-    @abstractmethod
     def make_vec(self, tasks: Tasks) -> TaskVectorEnv:
         """A vector environment with one slot a task; slot i plays `tasks.take(i)` for as long as it lives."""
 
     def all_tasks(self) -> Tasks | None:
         """Every task of a finite family in a fixed order; None where there is no end of them."""
         return None
+
+    def sample(self, num_tasks: int, seed: int) -> Tasks:
+        """Draws `num_tasks` tasks, repeats possible; a pure function of its arguments.
+
+        Here uniformly from `all_tasks`; a family without end overrides this.
+        """
+        every = self.all_tasks()
+        if every is None:
+            raise TypeError(f"{type(self).__name__} has to override `all_tasks` or `sample`")
+        return every.take(np.random.default_rng(seed).integers(len(every), size=num_tasks))
 
     def optimal_return(self, tasks: Tasks) -> NDArray[np.float64]:
         """Expected undiscounted return of an episode under the optimal policy, (num_tasks,); NaN where not known."""

@@ -63,10 +63,6 @@ class DarkRoom(TaskDistribution):
     def action_space(self) -> gymnasium.spaces.Discrete:
         return gymnasium.spaces.Discrete(len(MOVES))
 
-    def sample(self, num_tasks: int, seed: int) -> Tasks:
-        every = self.all_tasks()
-        return every.take(np.random.default_rng(seed).integers(len(every), size=num_tasks))
-
     def all_tasks(self) -> Tasks:
         """Every goal that an episode is long enough to reach."""
         cells = Tasks({"goal": self.cells()})

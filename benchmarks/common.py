@@ -1,0 +1,26 @@
+"""What the benchmarks share: a temporary experiment, and figures as one line of JSON."""
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from configs import ExperimentConfig, load_config
+
+DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
+
+
+@contextmanager
+def experiment(*overrides: str) -> Iterator[ExperimentConfig]:
+    """The demo's config with overrides, in a folder that is deleted afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield load_config(DEMO, [*overrides, "--output", folder, "--runtime.trackers", "[]"])
+
+
+def report(name: str, **figures: object) -> None:
+    """Prints one benchmark's figures as a line of JSON."""
+    machine = {"machine": platform.machine(), "cores": os.cpu_count()}
+    print(json.dumps({"benchmark": name, **figures, **machine}), flush=True)

@@ -1,0 +1,38 @@
+"""Whole runs, one a seed: the transformer's in-context return on held-out tasks, its source's, and the wall time.
+
+python -m benchmarks.learning configs/demo.yaml 0 1 2
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.common import report
+from configs import load_config
+from configs.files import read_json
+from configs.run_folder import run_folder
+from eval.evaluate import TRANSFORMER
+
+if __name__ == "__main__":
+    path, seeds = sys.argv[1], sys.argv[2:] or ["0"]
+    for seed in seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            words = ["--config", path, "--seed", seed, "--output", folder]
+            started = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "icrl", "run", *words], check=True, stdout=subprocess.DEVNULL)
+            seconds = time.perf_counter() - started
+            config = load_config(path, words[2:])
+            summary = read_json(run_folder(config).summary)
+        figures = {}
+        for agent in (TRANSFORMER, config.data.sources[0].name):
+            test = summary["agents"][agent]["test"]
+            scores = test["normalised_return"]
+            figures[agent] = {
+                "first_episode": round(scores["first_episode"]["iqm"], 3),
+                "last_episodes": round(scores["last_episodes"]["iqm"], 3),
+                "last_episodes_mean": round(scores["last_episodes"]["mean"], 3),
+                "episodes_to_0.8": test["episodes_to_0.8"],
+            }
+        report("learning", config=Path(path).name, seed=int(seed), seconds=round(seconds, 1), **figures)
