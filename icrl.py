@@ -66,7 +66,7 @@ def info(path: Path) -> None:
     from configs.files import read_json
     from data_gen.data_report import data_report, describe
     from data_gen.generate import load_info
-    from eval.evaluate import describe as evaluation_lines
+    from eval.results import describe as evaluation_lines
 
     folder = RunFolder(path)
     if not folder.config.exists():

@@ -136,6 +136,10 @@ def _accelerator(config: ExperimentConfig, folder: RunFolder) -> Accelerator:
         )
     except (ValueError, ImportError) as error:
         raise UserError(f"runtime: accelerate refuses these settings: {error}") from error
+    there = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
+    absent = [name for name in config.runtime.trackers if name not in {*there, "all"}]
+    if absent:  # accelerate leaves them out in silence
+        raise UserError(f"runtime.trackers: {absent[0]!r} is not installed; install its package or leave it out")
     wanted = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != wanted:
         raise UserError(

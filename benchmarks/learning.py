@@ -13,7 +13,7 @@ from benchmarks.common import report
 from configs import load_config
 from configs.files import read_json
 from configs.run_folder import run_folder
-from eval.evaluate import TRANSFORMER
+from eval.results import TRANSFORMER
 
 if __name__ == "__main__":
     path, seeds = sys.argv[1], sys.argv[2:] or ["0"]

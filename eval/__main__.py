@@ -5,8 +5,9 @@ import sys
 from configs.command import Invocation, run_module, say
 from configs.files import read_json
 from configs.run_folder import run_folder
-from eval.evaluate import describe, evaluate
+from eval.evaluate import evaluate
 from eval.report import write_report
+from eval.results import describe
 
 
 def main(call: Invocation) -> None:

@@ -1,12 +1,10 @@
 """Evaluation: the frozen transformer and every baseline live on the same tasks, held-out ones and training ones."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from einops import rearrange
 from numpy.typing import NDArray
@@ -35,29 +33,10 @@ from data_gen.interaction import Histories, interact
 from data_gen.streams import make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
 from eval.in_context import TransformerAgent
-from eval.statistics import first_reached, iqm, iqm_interval
-
-TRANSFORMER = "transformer"
-LAST_EPISODES = 10
-"""Episodes at the end of a lifetime over which the final return is averaged."""
+from eval.results import LAST_EPISODES, TRANSFORMER, Lifetimes, returns_table, summary_figures
 
 _SEED_PURPOSE = 3  # keeps the evaluation's randomness apart from every other use of config.seed
-_LEVEL = 0.8  # of normalised return, for "how soon"
-_RESAMPLES = 2000
 _PICTURED_TASKS = 6
-
-
-@dataclass(frozen=True)
-class Lifetimes:
-    """One agent on one split. Arrays are (task, seed, episode)."""
-
-    returns: NDArray[np.float64]
-    steps: NDArray[np.int64]
-    """Environment steps made when the episode ended."""
-    seconds: float
-    environment_steps: int
-    paths: dict[str, NDArray[Any]]
-    """First and last episode of a few tasks, for pictures."""
 
 
 def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
@@ -91,7 +70,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             for name, agent in agents.items()
         }
         write_config(config, folder)
-        table, one = _returns_table(distribution, splits, sources, lived)
+        table, one = returns_table(distribution, splits, sources, lived)
         summary = {
             "fingerprint": fingerprint,
             "checkpoint": str(path),
@@ -101,7 +80,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             "last_episodes": min(LAST_EPISODES, config.evaluation.episodes),
             "interval": "95% bootstrap over tasks",
             "normalised_return": {"0": "the random policy's expected return on that task", "1": one},
-            "agents": _summary(table, lived),
+            "agents": summary_figures(table, lived),
         }
         with new_folder(folder.eval) as temporary:
             table.to_parquet(temporary / folder.returns.name, index=False)
@@ -194,80 +173,3 @@ def _paths(
         "length": lengths,
         **{f"task_{name}": tasks[name][:count] for name in tasks},
     }
-
-
-def _returns_table(
-    distribution: TaskDistribution,
-    splits: dict[str, Tasks],
-    sources: list[str],
-    lived: dict[tuple[str, str], Lifetimes],
-) -> tuple[pd.DataFrame, str]:
-    """One row an episode, and what a normalised return of 1 stands for."""
-    parts, one = [], "the optimal policy's expected return on that task"
-    for (name, split), life in lived.items():
-        tasks = splits[split]
-        random, best = distribution.random_return(tasks), distribution.optimal_return(tasks)
-        if np.isnan(best).any():
-            one = f"the best source's mean return over its last {LAST_EPISODES} episodes on that task"
-            finals = [lived[source, split].returns[:, :, -LAST_EPISODES:].mean(axis=(1, 2)) for source in sources]
-            best = np.max(finals, axis=0)
-        normalised = (life.returns - random[:, None, None]) / (best - random)[:, None, None]
-        task, seed, episode = np.indices(life.returns.shape)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "agent": name,
-                    "split": split,
-                    "task": task.ravel(),
-                    "seed": seed.ravel(),
-                    "episode": episode.ravel() + 1,
-                    "steps": life.steps.ravel(),
-                    "return": life.returns.ravel(),
-                    "normalised_return": normalised.ravel(),
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True), one
-
-
-def describe(summary: dict[str, Any]) -> str:
-    """The summary's held-out figures as a few lines of text."""
-    lines = [
-        f"  normalised return on held-out tasks (IQM): {'episode 1':>12} {'last ' + str(summary['last_episodes']):>9}"
-    ]
-    for agent, splits in summary["agents"].items():
-        figures = splits["test"]["normalised_return"]
-        first, last = figures["first_episode"]["iqm"], figures["last_episodes"]["iqm"]
-        lines.append(f"  {'->' if agent == TRANSFORMER else '  '} {agent:40} {first:11.2f} {last:9.2f}")
-    return "\n".join(lines)
-
-
-def scores_array(table: pd.DataFrame, agent: str, split: str, column: str) -> NDArray[np.float64]:
-    """A column of returns.parquet for one agent and split as an array (task, seed, episode)."""
-    rows = table[(table["agent"] == agent) & (table["split"] == split)].sort_values(["task", "seed", "episode"])
-    shape = [rows[axis].nunique() for axis in ("task", "seed", "episode")]
-    return rows[column].to_numpy(dtype=np.float64).reshape(shape)
-
-
-def _summary(table: pd.DataFrame, lived: dict[tuple[str, str], Lifetimes]) -> dict[str, dict[str, Any]]:
-    agents: dict[str, dict[str, Any]] = {}
-    for (name, split), life in lived.items():
-        figures: dict[str, Any] = {}
-        for label, column in (("return", "return"), ("normalised_return", "normalised_return")):
-            scores = scores_array(table, name, split, column)
-            figures[label] = {
-                "first_episode": _figure(scores[:, :, 0]),
-                "last_episodes": _figure(scores[:, :, -LAST_EPISODES:].mean(axis=2)),
-                "area_under_curve": _figure(scores.mean(axis=2)),
-            }
-            if label == "normalised_return":
-                figures[f"episodes_to_{_LEVEL}"] = first_reached(iqm(scores), _LEVEL)
-        figures["seconds"] = round(life.seconds, 3)
-        figures["environment_steps"] = life.environment_steps
-        agents.setdefault(name, {})[split] = figures
-    return agents
-
-
-def _figure(scores: NDArray[np.float64]) -> dict[str, Any]:
-    low, high = iqm_interval(scores, _RESAMPLES)
-    return {"iqm": float(iqm(scores)), "interval": [float(low), float(high)], "mean": float(scores.mean())}

@@ -21,7 +21,7 @@ from configs.schema import ExperimentConfig
 from data_gen.data_report import DataReport, data_report
 from data_gen.generate import load_info
 from data_gen.tasks.base import TaskDistribution, Tasks
-from eval.evaluate import LAST_EPISODES, TRANSFORMER, scores_array
+from eval.results import LAST_EPISODES, TRANSFORMER, scores_array
 from eval.statistics import iqm, iqm_interval
 
 _CURVE_RESAMPLES = 300
@@ -89,35 +89,32 @@ def agent_color(agents: list[str], agent: str) -> str:
 
 
 def _curves(table: pd.DataFrame, summary: dict[str, Any]) -> Figure:
-    """Normalised return against the episode, every agent on held-out tasks, the transformer on training tasks too."""
+    """Return against the episode, every agent on held-out tasks, the transformer on training tasks too."""
     agents = list(summary["agents"])
     figure = Figure(figsize=(8.2, 4.2))
     axes: Axes = figure.subplots()
+    column = _scale(table)
+    episodes = np.arange(1, summary["episodes"] + 1)
     for agent in agents:
         color = agent_color(agents, agent)
-        scores = scores_array(table, agent, "test", "normalised_return")
-        episodes = np.arange(1, scores.shape[2] + 1)
+        scores = scores_array(table, agent, "test", column)
         low, high = iqm_interval(scores, _CURVE_RESAMPLES)
-        front = agent == TRANSFORMER
-        label = f"{agent}, held-out tasks" if front else agent
-        axes.plot(
-            episodes, iqm(scores), color=color, label=label, linewidth=2.4 if front else 1.6, zorder=3 if front else 2
-        )
+        width, label = (2.4, f"{agent}, held-out tasks") if agent == TRANSFORMER else (1.6, agent)
+        axes.plot(episodes, iqm(scores), color=color, label=label, linewidth=width, zorder=1 + width)
         axes.fill_between(episodes, low, high, color=color, alpha=0.15, linewidth=0)
     if "train" in summary["agents"][TRANSFORMER]:
-        scores = scores_array(table, TRANSFORMER, "train", "normalised_return")
-        episodes = np.arange(1, scores.shape[2] + 1)
-        axes.plot(
-            episodes, iqm(scores), "--", color=_TRANSFORMER_COLOR, label="transformer, training tasks", linewidth=1.4
-        )
-    axes.set(xlabel="episode", ylabel="normalised return (IQM)", xlim=(1, max(2, summary["episodes"])))
+        curve = iqm(scores_array(table, TRANSFORMER, "train", column))
+        axes.plot(episodes, curve, "--", color=_TRANSFORMER_COLOR, label="transformer, training tasks", linewidth=1.4)
+    label = f"{column.replace('_', ' ')} (IQM)"
+    axes.set(xlabel="episode", ylabel=label, xlim=(1, max(2, summary["episodes"])))
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
 def _per_task(table: pd.DataFrame) -> Figure:
     """First episode and last episodes of the transformer, a pair of dots a held-out task."""
-    scores = scores_array(table, TRANSFORMER, "test", "normalised_return").mean(axis=1)
+    column = _scale(table)
+    scores = scores_array(table, TRANSFORMER, "test", column).mean(axis=1)
     first, last = scores[:, 0], scores[:, -LAST_EPISODES:].mean(axis=1)
     order = np.argsort(-last, kind="stable")
     figure = Figure(figsize=(8.2, 3.0))
@@ -126,10 +123,16 @@ def _per_task(table: pd.DataFrame) -> Figure:
     axes.vlines(places, first[order], last[order], color="#cbd5e1", linewidth=2)
     axes.plot(places, first[order], "o", color="#9ca3af", label="first episode", markersize=5)
     axes.plot(places, last[order], "o", color=_TRANSFORMER_COLOR, label=f"last {LAST_EPISODES} episodes", markersize=6)
-    axes.set(xlabel="held-out task (number in returns.parquet)", ylabel="normalised return, mean of seeds")
+    label = f"{column.replace('_', ' ')}, mean of seeds"
+    axes.set(xlabel="held-out task (number in returns.parquet)", ylabel=label)
     axes.set_xticks(places, [str(task) for task in order], fontsize=7 if len(order) > 20 else 9)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def _scale(table: pd.DataFrame) -> str:
+    """The column to draw: normalised returns where every task has them, else raw ones."""
+    return "return" if table["normalised_return"].isna().any() else "normalised_return"
 
 
 def _paths(distribution: TaskDistribution, paths: dict[str, NDArray[Any]]) -> Figure | None:

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, run_python
 
 from configs.run_folder import RunFolder
-from eval.evaluate import scores_array
+from eval.results import scores_array
 
 SMALL = """\
 --tasks.size 6 --tasks.episode_length 12 --data.episodes 100 --data.histories_per_task 48 --training.subsample 12

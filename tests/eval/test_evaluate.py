@@ -14,8 +14,10 @@ from ad_model.train import train
 from configs import UserError
 from configs.run_folder import run_folder
 from data_gen.generate import generate, split_tasks
-from eval.evaluate import evaluate, scores_array
+from data_gen.tasks import Tasks
+from eval.evaluate import evaluate
 from eval.report import write_report
+from eval.results import scores_array
 
 
 @pytest.fixture
@@ -119,6 +121,31 @@ def test_a_damaged_model_is_named(trained):
     model.write_bytes(model.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot load the model"):
         evaluate(config)
+
+
+def test_a_scale_that_nobody_knows_is_left_out_and_not_made_up(trained, monkeypatch):
+    """No optimum, and a source that is no better than random on one task: that task has no normalised return."""
+    from data_gen.tasks.dark_room import DarkRoom
+
+    nobody = lambda self, tasks: np.full(len(tasks), np.nan)  # noqa: E731
+    monkeypatch.setattr(DarkRoom, "optimal_return", nobody)
+    monkeypatch.setattr(DarkRoom, "all_tasks", lambda self: Tasks({"goal": self.cells()}))
+    config = trained(evaluation={"episodes": 12})
+    evaluate(config)
+    table, summary = read(config)
+    assert "the best source's mean return over its last 10" in summary["normalised_return"]["1"]
+    rows = table[(table["agent"] == "q_learning") & (table["split"] == "test")]
+    distribution, _, test = split_tasks(config)
+    random = distribution.random_return(test.take(slice(3)))
+    for task in range(3):
+        mine = rows[rows["task"] == task]
+        best = mine[mine["episode"] > 2]["return"].mean()
+        if best > random[task]:
+            expected = (mine["return"] - random[task]) / (best - random[task])
+            np.testing.assert_allclose(mine["normalised_return"], expected)
+        else:
+            assert mine["normalised_return"].isna().all()
+    write_report(config)
 
 
 def test_two_baselines_of_one_name_are_told_apart(trained):
