@@ -13,6 +13,7 @@ Arrays of the cache, each with one row a step in stream order:
     streams                     (streams, 2): first row and number of rows of each stream that holds a whole window
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,9 +72,7 @@ def _build(path: Path, folder: RunFolder, info: dict[str, Any], subsample: int, 
             columns, lengths = stream_order(read_shard(shard), subsample)
             for name, values in columns.items():
                 if name not in arrays:
-                    arrays[name] = np.lib.format.open_memmap(
-                        path / f"{name}.npy", mode="w+", dtype=values.dtype, shape=(rows_total, *values.shape[1:])
-                    )
+                    arrays[name] = _new_array(path / f"{name}.npy", values.dtype, (rows_total, *values.shape[1:]))
                 arrays[name][row : row + len(values)] = values
             first = row + np.cumsum(lengths) - lengths
             streams.append(np.stack([first, lengths], axis=1)[lengths >= context_length])
@@ -88,6 +87,15 @@ def _build(path: Path, folder: RunFolder, info: dict[str, Any], subsample: int, 
     for array in arrays.values():
         array.flush()
     np.save(path / "streams.npy", found)
+
+
+def _new_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A memory-mapped .npy file with its disk space taken, since a full disk met later would kill the process."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def stream_order(

@@ -31,8 +31,8 @@ if __name__ == "__main__":
             scores = test["normalised_return"]
             figures[agent] = {
                 "first_episode": round(scores["first_episode"]["iqm"], 3),
-                "last_episodes": round(scores["last_episodes"]["iqm"], 3),
-                "last_episodes_mean": round(scores["last_episodes"]["mean"], 3),
+                "last_ten": round(scores["last_ten"]["iqm"], 3),
+                "last_ten_mean": round(scores["last_ten"]["mean"], 3),
                 "episodes_to_0.8": test["episodes_to_0.8"],
             }
         report("learning", config=Path(path).name, seed=int(seed), seconds=round(seconds, 1), **figures)

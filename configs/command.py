@@ -1,6 +1,7 @@
 """What the commands share: `--config FILE`, dotted overrides, `--overwrite`, and errors for people."""
 
 import argparse
+import errno
 import os
 import shlex
 import sys
@@ -20,6 +21,8 @@ SHORTHANDS = {
     "checkpoint": "evaluation.checkpoint",
 }
 """Overrides that are long to type."""
+
+_THE_DISKS_FAULT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def run_module(program: str, description: str, run: Callable[[Invocation], objec
 
 def reported(run: Callable[[], object]) -> int:
     """Runs it, and turns what the user can mend into lines on stderr and an exit code."""
-    sys.path.insert(0, str(Path.cwd()))  # for components of the user's own, named as module:Class
+    sys.path.append(str(Path.cwd()))  # for components of the user's own, named as module:Class
     try:
         run()
     except UserError as error:
@@ -78,9 +81,10 @@ def reported(run: Callable[[], object]) -> int:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
     except OSError as error:
-        if error.filename is None:
+        if error.errno not in _THE_DISKS_FAULT:
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}; run the same command again to go on", file=sys.stderr)
         return 1
     return 0
 

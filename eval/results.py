@@ -78,7 +78,7 @@ def describe(summary: dict[str, Any]) -> str:
     ]
     for agent, splits in summary["agents"].items():
         figures = splits["test"]["normalised_return"]
-        first, last = figures["first_episode"]["iqm"], figures["last_episodes"]["iqm"]
+        first, last = figures["first_episode"]["iqm"], figures["last_ten"]["iqm"]
         mark = "->" if agent == TRANSFORMER else "  "
         lines.append(f"  {mark} {agent:40} {_number(first):>11} {_number(last):>9}")
     return "\n".join(lines)
@@ -105,7 +105,7 @@ def summary_figures(table: pd.DataFrame, lived: dict[tuple[str, str], Lifetimes]
             scores = scores_array(table, name, split, column)
             figures[label] = {
                 "first_episode": _figure(scores[:, :, 0]),
-                "last_episodes": _figure(scores[:, :, -LAST_EPISODES:].mean(axis=2)),
+                "last_ten": _figure(scores[:, :, -LAST_EPISODES:].mean(axis=2)),
                 "area_under_curve": _figure(scores.mean(axis=2)),
             }
             if label == "normalised_return":

@@ -1,8 +1,11 @@
 """The whole: in-context learning emerges; stages are skipped; the README's code runs; others can read what we write."""
 
 import json
+import os
 import re
 import site
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +37,11 @@ def test_in_context_learning_emerges_on_held_out_tasks(small_run):
     agents = json.loads(folder.summary.read_text())["agents"]
     held_out = agents["transformer"]["test"]["normalised_return"]
     assert held_out["first_episode"]["iqm"] < 0.2
-    assert held_out["last_episodes"]["iqm"] > 0.8
+    assert held_out["last_ten"]["iqm"] > 0.8
     source = agents["q_learning"]["test"]["normalised_return"]
     assert held_out["area_under_curve"]["iqm"] > source["area_under_curve"]["iqm"] + 0.1  # it learns faster
-    assert agents["random"]["test"]["normalised_return"]["last_episodes"]["iqm"] < 0.1
-    assert agents["optimal"]["test"]["normalised_return"]["last_episodes"]["iqm"] > 0.99
+    assert agents["random"]["test"]["normalised_return"]["last_ten"]["iqm"] < 0.1
+    assert agents["optimal"]["test"]["normalised_return"]["last_ten"]["iqm"] > 0.99
     table = pd.read_parquet(folder.returns)
     curve = scores_array(table, "transformer", "test", "normalised_return").mean(axis=(0, 1))
     assert np.corrcoef(np.arange(len(curve)), curve)[0, 1] > 0.6
@@ -126,6 +129,22 @@ def test_a_missing_or_half_written_run_folder_is_one_line(icrl, tmp_path):
         assert half.returncode == 1
         assert half.stderr.startswith("error: runs/demo/data/info.json cannot be read: ")
         assert half.stderr.count("\n") == 1
+
+
+def test_a_file_system_that_refuses_is_one_line_and_the_rest_goes_on_later(tiny_file, tmp_path):
+    """A limit on the size of files stands for a full disk: the same system calls fail, with another number."""
+    for verb, limit in (("generate", 1), ("train", 8), ("evaluate", 8)):
+        words = ["-m", "icrl", verb, "--config", str(tiny_file)]
+        limited = f"ulimit -f {limit}; exec {sys.executable} {' '.join(words)}"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(["bash", "-c", limited], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert done.returncode == 1, done.stderr
+        assert len(errors) == 1, done.stderr
+        assert "File too large" in errors[0], done.stderr
+        assert "Traceback" not in done.stderr
+        assert run_python(words, tmp_path).returncode == 0
+    assert not [path for path in (tmp_path / "runs").rglob(".*") if path.name != ".lock"]
 
 
 def blocks(path: Path, language: str) -> list[str]:

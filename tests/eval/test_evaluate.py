@@ -60,9 +60,9 @@ def test_figures_agree_with_the_table_by_hand(trained):
         first = rows[rows["episode"] == 1][column]
         last = rows.groupby(["task", "seed"])[column].mean()  # 3 episodes: all of them are among the last ten
         assert found[column]["first_episode"]["iqm"] == pytest.approx(trim_mean(first, 0.25))
-        assert found[column]["last_episodes"]["iqm"] == pytest.approx(trim_mean(last, 0.25))
-        low, high = found[column]["last_episodes"]["interval"]
-        assert low <= found[column]["last_episodes"]["iqm"] <= high
+        assert found[column]["last_ten"]["iqm"] == pytest.approx(trim_mean(last, 0.25))
+        low, high = found[column]["last_ten"]["interval"]
+        assert low <= found[column]["last_ten"]["iqm"] <= high
     distribution, _, test = split_tasks(config)
     tasks = test.take(slice(3))
     random, best = distribution.random_return(tasks), distribution.optimal_return(tasks)
