@@ -205,6 +205,8 @@ def _make_shards(
 ) -> Iterator[tuple[int, str]]:
     """Makes the `missing` shards on the config's executor; gives (index, checksum) as they are finished."""
     workers = min(config.runtime.workers, len(missing))
+    if workers == 0:  # killed between the last shard and info.json
+        return
     if config.runtime.executor == "processes" and workers == 1:
         for index in missing:
             yield index, make_shard(config, folder.data, index, progress)

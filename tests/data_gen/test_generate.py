@@ -84,6 +84,16 @@ def test_complete_data_is_left_alone_and_a_missing_shard_is_made_again(tiny):
     assert shard_hashes(config) == before
 
 
+def test_killed_between_the_last_shard_and_info_only_info_is_made(tiny):
+    config = tiny(runtime={"workers": 2})
+    generate(config)
+    before = shard_hashes(config)
+    run_folder(config).data_info.unlink()
+    assert generate(config)
+    assert shard_hashes(config) == before
+    assert load_info(run_folder(config))["num_histories"] == 26
+
+
 def test_a_damaged_shard_is_named_and_nothing_is_overwritten(tiny):
     config = tiny()
     generate(config)
