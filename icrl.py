@@ -8,6 +8,7 @@ icrl info runs/demo
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from configs.command import Invocation, add_arguments, invocation, reported, say
@@ -54,19 +55,21 @@ def evaluate(call: Invocation) -> None:
 def run(call: Invocation) -> None:
     """Generates, trains and evaluates, skipping what is complete for the same config."""
     from ad_model.build import check_model
+    from eval.evaluate import check_agents
 
     check_model(call.config.model)  # now, rather than after the data is made
+    check_agents(call.config)
     for stage in (generate, train, evaluate):
-        stage(call)
+        stage(replace(call, alone=False))
 
 
 def info(path: Path) -> None:
     """Says what a run folder holds, whether its data can teach anything, and what to type next."""
     from ad_model.checkpoint import checkpoint_steps
-    from configs.files import read_json
     from data_gen.data_report import data_report, describe
     from data_gen.generate import load_info
     from eval.results import describe as evaluation_lines
+    from eval.results import load_summary
 
     folder = RunFolder(path)
     if not folder.config.exists():
@@ -84,7 +87,7 @@ def info(path: Path) -> None:
         say(f"next: icrl {'evaluate' if done == config.training.steps else 'train'} --config {folder.config}")
         return
     say(f"evaluation: {folder.summary}")
-    say(evaluation_lines(read_json(folder.summary)))
+    say(evaluation_lines(load_summary(folder)))
     say(f"report: {folder.report}")
 
 

@@ -11,6 +11,9 @@ from ad_model.modeling_ad import ADModel
 from configs.errors import ConfigError, did_you_mean
 from configs.schema import ExperimentConfig, ModelConfig
 
+_OURS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+"""What the other keys of `model` and the data decide."""
+
 
 def build_model(config: ExperimentConfig, info: dict[str, Any]) -> ADModel:
     """A transformer with fresh weights that follow from `config.seed`.
@@ -20,24 +23,52 @@ def build_model(config: ExperimentConfig, info: dict[str, Any]) -> ADModel:
 
     Raises ConfigError for an unknown backbone or an option that it does not have.
     """
+    check_model(config.model)
     context_length = config.model.context_episodes * info["episode_length"]
     set_seed(config.seed)
     try:
-        return ADModel(
-            ADConfig(
-                observation_space=info["observation_space"],
-                action_space=info["action_space"],
-                context_length=context_length,
-                backbone=backbone_values(config.model, context_length),
-            )
-        )
+        return _model(config.model, info["observation_space"], info["action_space"], context_length)
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
 
 
 def check_model(model: ModelConfig) -> None:
-    """Raises ConfigError if transformers has no such backbone, or the backbone no such option."""
-    backbone_values(model, context_length=1)
+    """Tries the backbone out with one layer, on the CPU.
+
+    Raises ConfigError if transformers has no such backbone, the backbone no such option, or its values do not go
+    together; or if it looks ahead, which would let training read the answers off the following tokens.
+    """
+    tiny = model.model_copy(update={"num_layers": 1})
+    space = {"type": "Discrete", "n": 2, "start": 0}
+    values = torch.tensor([[0, 1, 0]])
+    inputs = {"previous_action": values, "previous_reward": values.float(), "boundary": values}
+    other = torch.tensor([[0, 1, 1]])
+    try:
+        tried = _model(tiny, space, space, context_length=3).eval()
+        with torch.no_grad():
+            first, second = (tried(observation=seen, **inputs).logits[:, :2] for seen in (values, other))
+    except ConfigError:
+        raise
+    except Exception as error:  # transformers and its models raise anything
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ConfigError(
+            f"model: transformers' {model.backbone!r} does not work with these settings: {why}"
+        ) from error
+    if not torch.equal(first, second):
+        raise ConfigError(f"model.backbone: {model.backbone!r} is not causal, it looks at later steps; take a decoder")
+
+
+def _model(
+    model: ModelConfig, observation_space: dict[str, Any], action_space: dict[str, Any], context_length: int
+) -> ADModel:
+    return ADModel(
+        ADConfig(
+            observation_space=observation_space,
+            action_space=action_space,
+            context_length=context_length,
+            backbone=backbone_values(model, context_length),
+        )
+    )
 
 
 def backbone_values(model: ModelConfig, context_length: int) -> dict[str, Any]:
@@ -46,9 +77,8 @@ def backbone_values(model: ModelConfig, context_length: int) -> dict[str, Any]:
     transformers accepts unknown keys in silence, so they are refused here.
     """
     if model.backbone not in CONFIG_MAPPING:
-        raise ConfigError(
-            f"model.backbone: unknown backbone {model.backbone!r}{did_you_mean(model.backbone, CONFIG_MAPPING)}"
-        )
+        near = did_you_mean(model.backbone, CONFIG_MAPPING)
+        raise ConfigError(f"model.backbone: unknown backbone {model.backbone!r}{near}")
     config_class = CONFIG_MAPPING[model.backbone]
     known = set(inspect.signature(config_class.__init__).parameters) | set(config_class().to_dict())
     names = config_class.attribute_map
@@ -71,16 +101,20 @@ def backbone_values(model: ModelConfig, context_length: int) -> dict[str, Any]:
         "embd_pdrop": model.dropout,
     }
     values = {names.get(key, key): value for key, value in wanted.items() if names.get(key, key) in known}
-    for key in model.backbone_options:
-        if names.get(key, key) not in known:
+    if model.dropout and not values.keys() & {"hidden_dropout", "resid_pdrop"}:
+        raise ConfigError(f"model.dropout: {model.backbone} has no residual dropout; set it to 0 (or take gpt2)")
+    if model.attention_dropout and not values.keys() & {"attention_dropout", "attn_pdrop"}:
+        raise ConfigError(f"model.attention_dropout: {model.backbone} has none; set it to 0")
+    options = {names.get(key, key): value for key, value in model.backbone_options.items()}
+    for key in options:
+        if key not in known:
+            near = did_you_mean(key, known)
+            raise ConfigError(f"model.backbone_options.{key}: {model.backbone} has no such option{near}")
+        if key in {names.get(name, name) for name in _OURS}:
             raise ConfigError(
-                f"model.backbone_options.{key}: {model.backbone} has no such option{did_you_mean(key, known)}"
+                f"model.backbone_options.{key}: is set by another key of model, or by the data; leave it out"
             )
-    options: dict[str, Any] = {**values, **model.backbone_options}
-    config = config_class(**options)
-    if not hasattr(config, "hidden_size"):
-        raise ConfigError(f"model.backbone: {model.backbone!r} is not a decoder that reads embeddings")
-    return {"model_type": model.backbone, **config.to_diff_dict()}
+    return {"model_type": model.backbone, **config_class(**{**values, **options}).to_diff_dict()}
 
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

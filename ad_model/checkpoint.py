@@ -6,6 +6,7 @@ never checks that one is complete.)
 """
 
 import contextlib
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from configs.errors import UserError
-from configs.files import TEMPORARY_SUFFIX, read_json, sync, write_json
+from configs.files import TEMPORARY_SUFFIX, read_record, sync, write_json
 from configs.run_folder import SCHEMA_VERSION, stale
 
 _RECORD = "training.json"
@@ -22,7 +23,8 @@ _RECORD = "training.json"
 
 def checkpoint_steps(folder: Path) -> list[int]:
     """Steps of the complete checkpoints in `folder`, in order."""
-    return sorted(int(path.parent.name.removeprefix("step-")) for path in folder.glob(f"step-*/{_RECORD}"))
+    names = [re.fullmatch(r"step-(\d+)", path.parent.name) for path in folder.glob(f"step-*/{_RECORD}")]
+    return sorted(int(name.group(1)) for name in names if name)
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -40,18 +42,16 @@ def last_checkpoint(folder: Path) -> Path:
 
 def checkpoint_record(path: Path) -> dict[str, Any]:
     """What `training.json` says: `step`, `fingerprint` and what training reported. Raises UserError if unreadable."""
-    record = read_json(path / _RECORD)
-    if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(f"{path / _RECORD}: not the record of a checkpoint of schema version {SCHEMA_VERSION}")
-    return record
+    return read_record(path / _RECORD, SCHEMA_VERSION, ("step", "fingerprint", "data", "parameters", "seconds", "loss"))
 
 
-def resume_step(folder: Path, fingerprint: str) -> int:
-    """The step to go on from, 0 if there is no checkpoint. Raises UserError if one belongs to another config."""
+def resume_step(folder: Path, fingerprint: str, data: str) -> int:
+    """The step to go on from, 0 without a checkpoint. Raises UserError if one is of another config or data."""
     steps = checkpoint_steps(folder)
     if not steps:
         return 0
-    if checkpoint_record(checkpoint_path(folder, steps[-1]))["fingerprint"] != fingerprint:
+    record = checkpoint_record(checkpoint_path(folder, steps[-1]))
+    if (record["fingerprint"], record["data"]) != (fingerprint, data):
         raise stale(checkpoint_path(folder, steps[-1]))
     return steps[-1]
 
@@ -86,7 +86,9 @@ def save_checkpoint(
     except (OSError, RuntimeError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             shutil.rmtree(temporary)
-        raise UserError(f"cannot write the checkpoint {path}: {' '.join(str(error).split())[:300]}") from error
+        why = " ".join(str(error).split())[:300]
+        free = shutil.disk_usage(folder).free // 2**20
+        raise UserError(f"cannot write the checkpoint {path}: {why} ({free} MiB free on that disk)") from error
     return path
 
 

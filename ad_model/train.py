@@ -25,14 +25,16 @@ from ad_model.build import build_model, parameter_groups
 from ad_model.checkpoint import checkpoint_record, last_checkpoint, load_checkpoint, resume_step, save_checkpoint
 from ad_model.throughput import keep_freed_memory
 from ad_model.training_log import TrainingLog
-from ad_model.windows import TokenCache, WindowDataset, token_cache
+from ad_model.windows import WindowDataset, token_cache
 from configs.command import Invocation, run_module, say
 from configs.errors import UserError
 from configs.files import remove_leftovers
 from configs.run_folder import (
     RunFolder,
     data_fingerprint,
+    data_identity,
     locked,
+    origin,
     run_folder,
     stale,
     training_fingerprint,
@@ -60,42 +62,57 @@ def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
         info = load_info(folder)
         if info["fingerprint"] != data_fingerprint(config):
             raise stale(folder.data, "icrl generate --overwrite")
-        _prepare_folder(config, folder, accelerator, overwrite)
-        start = resume_step(folder.checkpoints, training_fingerprint(config))
+        identity = {"fingerprint": training_fingerprint(config), "data": data_identity(info)}
+        start = 0 if overwrite else resume_step(folder.checkpoints, **identity)
         if start == settings.steps:
             return False
         model = build_model(config, info)
-        context_length = model.config.context_length
         with accelerator.main_process_first():
-            cache = token_cache(folder, settings.subsample, context_length)
+            cache = token_cache(folder, settings.subsample, model.config.context_length)
+        windows = WindowDataset(
+            cache,
+            model.config.context_length,
+            settings.batch_size,
+            config.seed,
+            settings.accumulation_steps,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
         optimizer = torch.optim.AdamW(
             parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas, fused=True
         )
+        _prepare_folder(config, folder, accelerator, overwrite)  # only now is anything deleted
         model, optimizer = accelerator.prepare(model, optimizer)
         if start:
             load_checkpoint(accelerator, folder.checkpoints, start)
-        log = TrainingLog(config, folder, accelerator, model, start)
-        for step, batches in _updates(config, cache, context_length, accelerator, start):
-            dropout_seed = make_seeds(1, config.seed, _SEED_PURPOSE, step, accelerator.process_index)
-            torch.manual_seed(int(dropout_seed[0]))
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, step)
-            for batch in batches:
-                with accelerator.accumulate(model):
-                    loss = model(**batch).loss
-                    accelerator.backward(loss)
-                    if accelerator.sync_gradients:
-                        gradient_norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                log.add(loss)
-            done = step + 1
-            if done % config.runtime.log_every == 0 or done == settings.steps:
-                log.write(done, learning_rate(settings, step), gradient_norm)
-            if done % config.runtime.checkpoint_every == 0 or done == settings.steps:
-                record = {"fingerprint": training_fingerprint(config), **log.totals()}
-                save_checkpoint(accelerator, model, folder.checkpoints, done, config.runtime.keep_checkpoints, record)
-        log.close()
+        record = {**identity, "made_with": origin()}
+        with contextlib.closing(TrainingLog(config, folder, accelerator, model, start)) as log:
+            for step, batches in _updates(windows, settings, accelerator, start):
+                dropout_seed = make_seeds(1, config.seed, _SEED_PURPOSE, step, accelerator.process_index)
+                torch.manual_seed(int(dropout_seed[0]))
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(settings, step)
+                for batch in batches:
+                    with accelerator.accumulate(model):
+                        loss = model(**batch).loss
+                        accelerator.backward(loss)
+                        if accelerator.sync_gradients:
+                            gradient_norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+                        optimizer.step()
+                        optimizer.zero_grad()
+                    log.add(loss)
+                done = step + 1
+                if done % config.runtime.log_every == 0 or done == settings.steps:
+                    log.write(done, learning_rate(settings, step), gradient_norm)
+                if done % config.runtime.checkpoint_every == 0 or done == settings.steps:
+                    save_checkpoint(
+                        accelerator,
+                        model,
+                        folder.checkpoints,
+                        done,
+                        config.runtime.keep_checkpoints,
+                        {**record, **log.totals()},
+                    )
         accelerator.end_training()
     return True
 
@@ -111,7 +128,8 @@ def main(call: Invocation) -> None:
         say(f"train: loss {record['loss']:.3f}, {cost}: {checkpoint}")
     else:
         say(f"train: complete for this config, skipped: {checkpoint}")
-    say(f"next: {call.next_command('evaluate')}")
+    if call.alone:
+        say(f"next: {call.next_command('evaluate')}")
 
 
 def learning_rate(settings: TrainingConfig, step: int) -> float:
@@ -152,30 +170,19 @@ def _accelerator(config: ExperimentConfig, folder: RunFolder) -> Accelerator:
 def _prepare_folder(config: ExperimentConfig, folder: RunFolder, accelerator: Accelerator, overwrite: bool) -> None:
     if accelerator.is_main_process:
         if overwrite:
-            shutil.rmtree(folder.checkpoints, ignore_errors=True)
-        for place in (folder.checkpoints, folder.cache):
-            place.mkdir(exist_ok=True)
-            remove_leftovers(place)
+            for place in (folder.checkpoints, folder.path / "logs"):
+                shutil.rmtree(place, ignore_errors=True)
+        folder.checkpoints.mkdir(exist_ok=True)
+        remove_leftovers(folder.checkpoints)
         write_config(config, folder)
     accelerator.wait_for_everyone()
 
 
 def _updates(
-    config: ExperimentConfig, cache: TokenCache, context_length: int, accelerator: Accelerator, start: int
+    windows: WindowDataset, settings: TrainingConfig, accelerator: Accelerator, start: int
 ) -> Iterator[tuple[int, Iterator[dict[str, torch.Tensor]]]]:
     """Gives (step, micro-batches on the device) for every update from `start` on."""
-    settings = config.training
-    parts = settings.accumulation_steps
-    windows = WindowDataset(
-        cache,
-        context_length,
-        settings.batch_size,
-        config.seed,
-        parts,
-        accelerator.process_index,
-        accelerator.num_processes,
-    )
-    cuda = accelerator.device.type == "cuda"
+    parts, cuda = settings.accumulation_steps, accelerator.device.type == "cuda"
     loader = DataLoader(windows, batch_size=None, sampler=range(start * parts, settings.steps * parts), pin_memory=cuda)
     batches = iter(loader)
     for step in range(start, settings.steps):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,12 @@ class TrainingLog:
         """Writes one line for the updates since the last one; called by every process."""
         loss: Any = self.accelerator.reduce(torch.stack(self.losses).mean(), reduction="mean")
         synchronize(self.accelerator.device)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"training diverged: the loss is {float(loss)} at update {step}; lower training.learning_rate"
+            )
+        if hasattr(gradient_norm, "full_tensor"):  # sharded, under FSDP
+            gradient_norm = gradient_norm.full_tensor()
         now = time.perf_counter()
         speed = self.tokens_per_step * (step - self.step) / (now - self.started)
         self.seconds += now - self.started
@@ -96,11 +103,13 @@ class TrainingLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a training log; a last line that a killed process left unfinished is dropped."""
+    """The lines of a training log; a line that a killed process left unfinished is dropped."""
     if not path.exists():
         return []
     lines = []
     for text in path.read_text().splitlines():
         with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(text))
+            line = json.loads(text)
+            if isinstance(line, dict) and {"step", "loss", "seconds"} <= line.keys():
+                lines.append(line)
     return lines

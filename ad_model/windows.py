@@ -14,6 +14,7 @@ Arrays of the cache, each with one row a step in stream order:
 """
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,12 @@ from ad_model.modeling_ad import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE
 from configs.errors import ConfigError, UserError
 from configs.files import new_folder
 from configs.loader import fingerprint
-from configs.run_folder import RunFolder
+from configs.run_folder import RunFolder, data_identity
 from data_gen.generate import checked_shards, load_info
 from data_gen.history import read_shard
+from data_gen.spaces import null_element
 
+_COLUMNS = ("observation", "previous_action", "previous_reward", "boundary", "action")
 _SEED_PURPOSE = 2  # keeps the windows' randomness apart from every other use of config.seed
 
 
@@ -51,13 +54,13 @@ def token_cache(folder: RunFolder, subsample: int, context_length: int) -> Token
     Raises UserError if the data is missing, incomplete or damaged, ConfigError if no stream is as long as a context.
     """
     info = load_info(folder)
-    key = fingerprint(info["fingerprint"], [shard["sha256"] for shard in info["shards"]], subsample, context_length)
-    path = folder.cache / f"tokens-{key}"
+    path = folder.cache / f"tokens-{fingerprint(data_identity(info), subsample, context_length)}"
     if not path.exists():
+        shutil.rmtree(folder.cache, ignore_errors=True)  # of other data or settings, or half made
         with new_folder(path) as temporary:
             _build(temporary, folder, info, subsample, context_length)
     try:
-        arrays = {file.stem: np.load(file, mmap_mode="r") for file in path.glob("*.npy")}
+        arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in (*_COLUMNS, "streams")}
         return TokenCache(streams=arrays.pop("streams"), columns=arrays)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: the token cache is damaged ({error}); delete it, it is made anew") from error
@@ -69,7 +72,7 @@ def _build(path: Path, folder: RunFolder, info: dict[str, Any], subsample: int, 
     streams, row = [], 0
     with tqdm(total=rows_total, unit=" steps", unit_scale=True, desc="tokens", dynamic_ncols=True) as bar:
         for shard in checked_shards(folder, info):
-            columns, lengths = stream_order(read_shard(shard), subsample)
+            columns, lengths = stream_order(read_shard(shard), subsample, info["action_space"])
             for name, values in columns.items():
                 if name not in arrays:
                     arrays[name] = _new_array(path / f"{name}.npy", values.dtype, (rows_total, *values.shape[1:]))
@@ -99,13 +102,14 @@ def _new_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDAr
 
 
 def stream_order(
-    histories: Mapping[str, NDArray[Any]], subsample: int
+    histories: Mapping[str, NDArray[Any]], subsample: int, action_space: dict[str, Any]
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
     """Tokens of all streams of a batch of histories, and how many each stream has.
 
     Args:
         histories: the columns of a shard, (histories, steps, ...).
         subsample: k; stream p of a history has its episodes p, p+k, p+2k ...
+        action_space: as plain values, for the action that stands before the first.
 
     Returns:
         columns with one row a step, stream after stream, and (histories * k,) lengths.
@@ -125,11 +129,13 @@ def stream_order(
     lengths = np.bincount(stream.ravel(), minlength=num_histories * subsample)
     starts = (np.cumsum(lengths) - lengths)[lengths > 0]
     action = ordered("action")
+    previous_action = _after(action, starts)
+    previous_action[starts] = null_element(action_space, action.shape[1:], action.dtype)
     boundary = np.where(_after(ended.ravel()[flat], starts), EPISODE_ENDED, WITHIN_EPISODE).astype(np.uint8)
     boundary[starts] = LIFETIME_STARTS
     columns = {
         "observation": ordered("observation"),
-        "previous_action": _after(action, starts),
+        "previous_action": previous_action,
         "previous_reward": _after(ordered("reward"), starts),
         "boundary": boundary,
         "action": action,

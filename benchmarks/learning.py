@@ -11,9 +11,8 @@ from pathlib import Path
 
 from benchmarks.common import report
 from configs import load_config
-from configs.files import read_json
 from configs.run_folder import run_folder
-from eval.results import TRANSFORMER
+from eval.results import TRANSFORMER, load_summary
 
 if __name__ == "__main__":
     path, seeds = sys.argv[1], sys.argv[2:] or ["0"]
@@ -24,7 +23,7 @@ if __name__ == "__main__":
             subprocess.run([sys.executable, "-m", "icrl", "run", *words], check=True, stdout=subprocess.DEVNULL)
             seconds = time.perf_counter() - started
             config = load_config(path, words[2:])
-            summary = read_json(run_folder(config).summary)
+            summary = load_summary(run_folder(config))
         figures = {}
         for agent in (TRANSFORMER, config.data.sources[0].name):
             test = summary["agents"][agent]["test"]

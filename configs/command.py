@@ -33,6 +33,8 @@ class Invocation:
     config_file: str
     overwrite: bool = False
     overrides: list[str] = field(default_factory=list)
+    alone: bool = True
+    """Whether the person has to type the next verb."""
 
     def next_command(self, verb: str) -> str:
         """What to type for another verb with the same config."""
@@ -78,13 +80,16 @@ def reported(run: Callable[[], object]) -> int:
             print(f"error: {line}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        print("interrupted; run the same command again, without --overwrite, to go on", file=sys.stderr)
         return 130
+    except MemoryError as error:
+        print(f"error: out of memory: {error}; more data.shards make each of them smaller", file=sys.stderr)
+        return 1
     except OSError as error:
-        if error.errno not in _THE_DISKS_FAULT:
+        if error.errno not in _THE_DISKS_FAULT and not error.filename:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror}; run the same command again to go on", file=sys.stderr)
+        print(f"error: {where}{error.strerror}", file=sys.stderr)
         return 1
     return 0
 

@@ -39,7 +39,7 @@ Class = TypeVar("Class", bound=type)
 def component(cls: Class) -> Class:
     """Makes `cls` a dataclass whose arguments are validated: wrong types, ranges and names raise at construction."""
     decorate: Callable[[Any], Any] = pydantic.dataclasses.dataclass(
-        config=pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+        config=pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
     )
     made: Class = decorate(cls)
     return made
@@ -56,9 +56,9 @@ def find_component(name: str, table: dict[str, str]) -> type:
         raise ConfigError(f"unknown name {name!r}{did_you_mean(name, table)} (or give your own as module:Class)")
     try:
         found: Any = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"cannot import {target!r}: {error}") from error
-    if not dataclasses.is_dataclass(found):
+    except Exception as error:  # the user's own module may raise anything
+        raise ConfigError(f"cannot import {target!r}: {type(error).__name__}: {error}") from error
+    if not (isinstance(found, type) and pydantic.dataclasses.is_pydantic_dataclass(found)):
         raise ConfigError(f"{target!r} is not a component: decorate the class with @configs.component")
     return cast(type, found)
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,20 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Raises UserError if the file is missing or is not JSON."""
+def read_record(path: Path, schema_version: int, keys: Iterable[str]) -> dict[str, Any]:
+    """A JSON file that a stage wrote last. Raises UserError if it is missing, or is not such a record."""
     try:
-        return json.loads(path.read_text())
+        record = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        raise UserError(f"{path} cannot be read: {error}; make it again with --overwrite") from error
+    if not isinstance(record, dict) or record.get("schema_version") != schema_version:
+        raise UserError(f"{path}: not a record of schema version {schema_version}; make it again with --overwrite")
+    absent = [key for key in keys if key not in record]
+    if absent:
+        raise UserError(f"{path}: has no {absent[0]!r}; make it again with --overwrite")
+    return record
 
 
 @contextlib.contextmanager

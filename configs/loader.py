@@ -40,13 +40,12 @@ def validate(values: dict[str, Any], where: str = "config") -> ExperimentConfig:
 
     Raises ConfigError with one line a problem.
     """
-    lines: dict[str, str] = {}
+    problems = []
     try:
         config = ExperimentConfig.model_validate(values)
     except pydantic.ValidationError as error:
-        # The members of a union each report; the first one's words are enough.
-        lines = {_dotted(item["loc"]): _line(item) for item in reversed(error.errors())}
-    problems = [*reversed(lines.values()), *_component_problems(values)]
+        problems = _lines(error)
+    problems += _component_problems(values)
     if problems:
         raise ConfigError("\n".join(f"{where}: {line}" for line in problems))
     return config
@@ -134,9 +133,9 @@ def _component_problems(values: dict[str, Any]) -> list[str]:
         except ConfigError as error:
             problems.append(f"{_dotted((*location, 'name'))}: {error}")
         except pydantic.ValidationError as error:
-            cls = find_component(component.name, component.table())
+            cls = find_component(component.name, component.table)
             names = [*type(component).model_fields, *(field.name for field in dataclasses.fields(cls))]
-            problems += [_line(item, location, names) for item in error.errors()]
+            problems += _lines(error, location, names)
     return problems
 
 
@@ -148,6 +147,18 @@ def _components(values: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...],
         items = values[section].get(key) if isinstance(values.get(section), dict) else None
         for index, item in enumerate(items if isinstance(items, list) else []):
             yield (section, key, index), kind, item
+
+
+def _lines(
+    error: pydantic.ValidationError, prefix: tuple[str | int, ...] = (), names: list[str] | None = None
+) -> list[str]:
+    """A line a problem. The members of a union each report, and so do a list and its items: once is enough."""
+    lines: dict[str, str] = {}
+    for item in error.errors():
+        where = _dotted((*prefix, *item["loc"]))
+        if item["type"] != "too_short" or not any(other.startswith(f"{where}.") for other in lines):
+            lines.setdefault(where, _line(item, prefix, names))
+    return list(lines.values())
 
 
 def _line(error: Any, prefix: tuple[str | int, ...] = (), names: list[str] | None = None) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -98,18 +99,25 @@ def evaluation_fingerprint(config: ExperimentConfig) -> str:
     return fingerprint(training_fingerprint(config), config.evaluation)
 
 
+def data_identity(info: dict[str, Any]) -> str:
+    """Changes with every byte of the data; `info` is its info.json."""
+    return fingerprint(info["fingerprint"], [shard["sha256"] for shard in info["shards"]])
+
+
 def stale(path: Path, flag: str = "--overwrite") -> UserError:
     """The error for finished work of another config at `path`."""
     return UserError(f"{path} belongs to another config: choose another --name, or {flag} to delete it and start anew")
 
 
 def write_config(config: ExperimentConfig, folder: RunFolder) -> None:
-    """Writes the resolved config, headed by versions and the git commit, unless it is there already."""
-    origin = {"python": platform.python_version(), **_versions(), "git": git_commit()}
-    header = "".join(f"# {line}\n" for line in yaml.safe_dump(origin, sort_keys=False).splitlines())
-    text = header + dump(config)
-    if not folder.config.exists() or folder.config.read_text() != text:
-        write_file(folder.config, text)
+    """Writes the resolved config, headed by versions and the git commit. For stages that do something."""
+    header = "".join(f"# {line}\n" for line in yaml.safe_dump(origin(), sort_keys=False).splitlines())
+    write_file(folder.config, header + dump(config))
+
+
+def origin() -> dict[str, str]:
+    """What a stage was made with: versions and the git commit."""
+    return {"python": platform.python_version(), **_versions(), "git": git_commit()}
 
 
 def git_commit() -> str:

@@ -5,19 +5,29 @@ Lengths of histories, contexts and evaluations are in *episodes* of the task's f
 how fast, where, and what is logged, and changes no result beyond rounding, so changing it makes no finished work stale.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
-from pydantic import Field, PositiveFloat, PositiveInt, model_serializer, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from configs.components import AGENTS, TASKS, find_component, parameters
+from configs.errors import ConfigError
 
 
 class Section(pydantic.BaseModel):
     """A part of the config: immutable, and closed to unknown keys."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_not_one(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("is true or false where another kind of value is expected")
+        return value
 
 
 class Component(Section):
@@ -41,20 +51,31 @@ class Component(Section):
         own = {key: getattr(self, key) for key in type(self).model_fields if key != "params"}
         return {**own, **parameters(self.build())}
 
-    def table(self) -> dict[str, str]:
-        """The names known to this kind of component."""
-        return AGENTS
+    table: ClassVar[dict[str, str]] = AGENTS
+    """The names known to this kind of component."""
+
+    methods: ClassVar[tuple[str, ...]] = ("reset", "act", "observe")
+    """What its classes can do."""
 
     def build(self) -> Any:
         """A new instance. Raises ConfigError for an unknown name, pydantic.ValidationError for bad parameters."""
-        return find_component(self.name, self.table())(**self.params)
+        cls = find_component(self.name, self.table)
+        lacking = [method for method in self.methods if not hasattr(cls, method)]
+        if lacking:
+            raise ConfigError(f"{self.name!r} cannot be used here: it has no method {lacking[0]!r}")
+        try:
+            return cls(**self.params)
+        except (ConfigError, pydantic.ValidationError):
+            raise
+        except Exception as error:  # the user's own class may raise anything
+            raise ConfigError(f"{self.name!r} cannot be built: {type(error).__name__}: {error}") from error
 
 
 class TasksComponent(Component):
     """A task distribution."""
 
-    def table(self) -> dict[str, str]:
-        return TASKS
+    table: ClassVar[dict[str, str]] = TASKS
+    methods: ClassVar[tuple[str, ...]] = ("split", "make_vec", "optimal_return", "random_return")
 
 
 class Source(Component):
@@ -64,7 +85,7 @@ class Source(Component):
     """Its share of the histories, relative to the other sources' weights."""
 
 
-TaskShare = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
+TaskShare = Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, lt=1)]
 
 
 class SplitConfig(Section):

@@ -20,7 +20,8 @@ def main(call: Invocation) -> None:
         say(describe(data_report(folder, info)))
     else:
         say(f"generate: complete for this config, skipped: {folder.data}")
-    say(f"next: {call.next_command('train')}")
+    if call.alone:
+        say(f"next: {call.next_command('train')}")
 
 
 if __name__ == "__main__":

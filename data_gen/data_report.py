@@ -29,7 +29,7 @@ class DataReport:
     histories: int
     normalised: bool
     curve: NDArray[np.float64]
-    """(episodes,) mean return over histories."""
+    """(episodes,) mean return over histories; one with more or fewer episodes than typical is resampled."""
     first: float
     final: float
     share_improving: float
@@ -67,12 +67,19 @@ def data_report(folder: RunFolder, info: dict[str, Any]) -> DataReport:
     parameters = {key: value for key, value in info["tasks"].items() if key != "name"}
     distribution: TaskDistribution = find_component(info["tasks"]["name"], TASKS)(**parameters)
     tasks = Tasks.load(folder.data / "tasks-train.npz")
-    episodes = info["num_steps"] // info["episode_length"]
-    returns, normalised = [], []
+    returns: list[NDArray[np.float64]] = []
+    normalised, episodes = [], 0
     for path in checked_shards(folder, info):
         shard = read_shard(path)
-        returns.append(episode_returns(shard["reward"], shard["terminated"] | shard["truncated"], episodes))
-        normalised.append(distribution.normalise(returns[-1], tasks.take(shard["task"])))
+        ended = shard["terminated"] | shard["truncated"]
+        counts = ended.sum(axis=1)
+        # Where episodes end early, histories differ in their number; `episodes` is that of a typical one.
+        episodes = episodes or max(1, int(np.median(counts)))
+        own = episode_returns(shard["reward"], ended, int(counts.max()))
+        # The same share of every history's own episodes, so that the last column is the end of all of them.
+        place = np.rint(np.linspace(0, 1, episodes) * (np.maximum(counts, 1)[:, None] - 1)).astype(np.intp)
+        returns.append(np.take_along_axis(own, place, axis=1)[counts > 0])
+        normalised.append(distribution.normalise(returns[-1], tasks.take(shard["task"][counts > 0])))
         if sum(map(len, returns)) >= _MOST_HISTORIES:
             break
     scores = np.concatenate(normalised)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,9 +22,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from configs.errors import UserError
-from configs.files import read_json, remove_leftovers, sha256, write_file, write_json
-from configs.run_folder import SCHEMA_VERSION, RunFolder, data_fingerprint, locked, run_folder, stale, write_config
+from configs.errors import ConfigError, UserError
+from configs.files import read_record, remove_leftovers, sha256, write_file, write_json
+from configs.run_folder import (
+    SCHEMA_VERSION,
+    RunFolder,
+    data_fingerprint,
+    locked,
+    origin,
+    run_folder,
+    stale,
+    write_config,
+)
 from configs.schema import ExperimentConfig
 from data_gen.card import dataset_card
 from data_gen.history import STEP_COLUMNS, damaged, shard_fingerprint, shard_name, write_shard
@@ -32,6 +42,8 @@ from data_gen.spaces import to_json
 from data_gen.streams import make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
 
+_TASK_FILES = ("tasks-train.npz", "tasks-test.npz")
+_INFO_KEYS = ("fingerprint", "observation_space", "action_space", "episode_length", "num_histories", "num_steps")
 _SEED_PURPOSE = 1  # keeps the histories' seeds apart from every other use of config.seed
 
 
@@ -55,6 +67,9 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
     """
     folder, fingerprint = run_folder(config), data_fingerprint(config)
     distribution, train, test = split_tasks(config)
+    num_histories = len(train) * config.data.histories_per_task
+    if config.data.shards > num_histories:
+        raise ConfigError(f"data.shards: {config.data.shards} is more than the {num_histories} histories")
     with locked(folder):
         if overwrite:
             shutil.rmtree(folder.data, ignore_errors=True)
@@ -67,11 +82,10 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
         if strangers:
             raise stale(folder.data / min(strangers))
         missing = [index for index, name in enumerate(names) if checksums[name] is None]
-        write_config(config, folder)
-        if not missing and recorded:
+        if not missing and recorded and all((folder.data / name).exists() for name in _TASK_FILES):
             return False
+        write_config(config, folder)
         started = time.perf_counter()
-        num_histories = len(train) * config.data.histories_per_task
         steps = num_histories * history_steps(config, distribution)
         with tqdm(total=steps, unit=" steps", unit_scale=True, desc="generate", dynamic_ncols=True) as bar:
             bar.update(steps * (len(names) - len(missing)) // len(names))
@@ -82,8 +96,8 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
                 raise UserError(
                     f"{folder.data / name}: made again, it differs from {folder.data_info}: use --overwrite"
                 )
-        train.save(folder.data / "tasks-train.npz")
-        test.save(folder.data / "tasks-test.npz")
+        for name, tasks in zip(_TASK_FILES, (train, test), strict=True):
+            tasks.save(folder.data / name)
         info = {
             "schema_version": SCHEMA_VERSION,
             "fingerprint": fingerprint,
@@ -98,7 +112,8 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             "num_test_tasks": len(test),
             "sources": [source.model_dump(mode="json") for source in config.data.sources],
             "shards": [{"file": name, "sha256": checksums[name]} for name in names],
-            "seconds": round(time.perf_counter() - started, 3),
+            "seconds": time.perf_counter() - started,
+            "made_with": origin(),
         }
         write_file(folder.data / "README.md", dataset_card(config.name, info))
         write_json(folder.data_info, info)
@@ -110,12 +125,7 @@ def load_info(folder: RunFolder) -> dict[str, Any]:
     if not folder.data_info.exists():
         state = "is not complete" if folder.data.is_dir() else "has not been generated"
         raise UserError(f"{folder.data}: the data {state}; run `icrl generate` with this config first")
-    info = read_json(folder.data_info)
-    if not isinstance(info, dict) or info.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(
-            f"{folder.data_info}: not the info of data of schema version {SCHEMA_VERSION}; generate it anew"
-        )
-    return info
+    return read_record(folder.data_info, SCHEMA_VERSION, (*_INFO_KEYS, "tasks", "sources", "shards", "seconds"))
 
 
 def checked_shards(folder: RunFolder, info: dict[str, Any]) -> Iterator[Path]:
@@ -231,8 +241,11 @@ def _executor(config: ExperimentConfig, workers: int) -> Iterator[Executor]:
     """Local processes, or the Dask cluster that `runtime.scheduler` names. Raises UserError if it cannot be had."""
     if config.runtime.executor == "processes":
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as processes:
-            yield processes
+        try:
+            with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as processes:
+                yield processes
+        except BrokenProcessPool as error:
+            raise UserError("a worker was killed; if for memory, take fewer --workers or more data.shards") from error
         return
     try:
         from distributed import Client

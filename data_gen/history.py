@@ -79,8 +79,11 @@ def read_shard(path: Path) -> dict[str, NDArray[Any]]:
 def shard_fingerprint(path: Path) -> str:
     """The config fingerprint that a shard was made with, after reading all of it. Raises UserError if it is damaged."""
     read_shard(path)
-    with h5py.File(path) as file:
-        return str(json.loads(file.attrs.get("fingerprint", '"none"')))
+    try:
+        with h5py.File(path) as file:
+            return str(json.loads(file.attrs.get("fingerprint", '"none"')))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise damaged(path, str(error)) from error
 
 
 def damaged(path: Path, why: str) -> UserError:

@@ -59,12 +59,7 @@ def interact(
     if envs.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
         raise UserError(f"{type(envs).__name__}: needs autoreset_mode SAME_STEP; NEXT_STEP records phantom steps")
     num_envs = envs.num_envs
-    spec = Spec(
-        observation_space=envs.single_observation_space,
-        action_space=envs.single_action_space,
-        num_steps=planned_steps or num_steps,
-        optimal_action=getattr(envs, "optimal_action", None),
-    )
+    spec = spec_of(envs, planned_steps or num_steps)
     observations = _empty(num_steps, num_envs, spec.observation_space)
     actions = _empty(num_steps, num_envs, spec.action_space)
     rewards = np.empty((num_steps, num_envs), dtype=np.float32)
@@ -85,6 +80,16 @@ def interact(
     # The loop writes whole rows (steps, envs), which is fast; readers want (envs, steps).
     columns = (observations, actions, rewards, terminations, truncations)
     return Histories(*(np.ascontiguousarray(column.swapaxes(0, 1)) for column in columns))
+
+
+def spec_of(envs: VectorEnv[Any, Any, Any], num_steps: int) -> Spec:
+    """What an agent is told about `envs` and a lifetime of `num_steps` steps."""
+    return Spec(
+        observation_space=envs.single_observation_space,
+        action_space=envs.single_action_space,
+        num_steps=num_steps,
+        optimal_action=getattr(envs, "optimal_action", None),
+    )
 
 
 def _empty(num_steps: int, num_envs: int, space: gymnasium.Space[Any]) -> NDArray[Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
 from configs.errors import UserError
 
@@ -17,6 +18,17 @@ def to_json(space: gymnasium.Space[Any]) -> dict[str, Any]:
     if isinstance(space, gymnasium.spaces.Box):
         return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype)}
     raise UserError(f"the space {space} is not supported")
+
+
+def null_element(space: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The element that stands where there is none, such as the action before the first: the space's first, or zeros.
+
+    Args:
+        space: a space as `to_json` gives it.
+        shape: of the array to make; a MultiDiscrete's parts are its last axis.
+        dtype: of the array to make.
+    """
+    return np.broadcast_to(np.asarray(space.get("start", 0)), shape).astype(dtype)
 
 
 def storage_type(space: gymnasium.Space[Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -3,11 +3,10 @@
 import sys
 
 from configs.command import Invocation, run_module, say
-from configs.files import read_json
 from configs.run_folder import run_folder
 from eval.evaluate import evaluate
 from eval.report import write_report
-from eval.results import describe
+from eval.results import describe, load_summary
 
 
 def main(call: Invocation) -> None:
@@ -18,7 +17,7 @@ def main(call: Invocation) -> None:
         write_report(call.config)
     else:
         say(f"evaluate: complete for this config, skipped: {folder.eval}")
-    say(describe(read_json(folder.summary)))
+    say(describe(load_summary(folder)))
     say(f"report: {folder.report}")
 
 

@@ -14,12 +14,15 @@ from transformers.utils import logging
 
 from ad_model.checkpoint import checkpoint_record, last_checkpoint
 from ad_model.modeling_ad import ADModel
-from configs.errors import UserError
-from configs.files import new_folder, read_json, remove_leftovers, write_json
+from configs.errors import ConfigError, UserError
+from configs.files import new_folder, remove_leftovers, sha256, write_json
 from configs.run_folder import (
+    SCHEMA_VERSION,
     RunFolder,
+    data_identity,
     evaluation_fingerprint,
     locked,
+    origin,
     run_folder,
     stale,
     training_fingerprint,
@@ -27,13 +30,13 @@ from configs.run_folder import (
 )
 from configs.schema import Component, ExperimentConfig
 from data_gen.agents.base import Agent
-from data_gen.generate import history_steps, split_tasks
+from data_gen.generate import history_steps, load_info, split_tasks
 from data_gen.history import episode_returns
-from data_gen.interaction import Histories, interact
+from data_gen.interaction import Histories, interact, spec_of
 from data_gen.streams import make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
 from eval.in_context import TransformerAgent
-from eval.results import LAST_EPISODES, TRANSFORMER, Lifetimes, returns_table, summary_figures
+from eval.results import LAST_EPISODES, TRANSFORMER, Lifetimes, load_summary, returns_table, summary_figures
 
 _SEED_PURPOSE = 3  # keeps the evaluation's randomness apart from every other use of config.seed
 _PICTURED_TASKS = 6
@@ -50,11 +53,14 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
     folder, fingerprint = run_folder(config), evaluation_fingerprint(config)
     with locked(folder):
         remove_leftovers(folder.path)
+        path = model_path(config, folder)
+        weights = sha256(path / "model.safetensors") if (path / "model.safetensors").exists() else ""
         if folder.summary.exists() and not overwrite:
-            if read_json(folder.summary).get("fingerprint") != fingerprint:
+            summary = load_summary(folder)
+            if (summary["fingerprint"], summary["model_sha256"]) != (fingerprint, weights):
                 raise stale(folder.eval)
             return False
-        path = model_path(config, folder)
+        check_agents(config)
         model = load_model(path, config.runtime.device)
         distribution, train, test = split_tasks(config)
         splits = {
@@ -72,8 +78,11 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
         write_config(config, folder)
         table, one = returns_table(distribution, splits, sources, lived)
         summary = {
+            "schema_version": SCHEMA_VERSION,
             "fingerprint": fingerprint,
             "checkpoint": str(path),
+            "model_sha256": weights,
+            "made_with": origin(),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "device": str(model.device),
             "episodes": config.evaluation.episodes,
@@ -82,6 +91,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             "normalised_return": {"0": "the random policy's expected return on that task", "1": one},
             "agents": summary_figures(table, lived),
         }
+        folder.report.unlink(missing_ok=True)  # it would be of another evaluation
         with new_folder(folder.eval) as temporary:
             table.to_parquet(temporary / folder.returns.name, index=False)
             np.savez(temporary / "paths.npz", **lived[TRANSFORMER, "test"].paths)  # type: ignore[arg-type]
@@ -98,7 +108,8 @@ def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
         return given / "model" if (given / "model").is_dir() else given
     checkpoint = last_checkpoint(folder.checkpoints)
     record = checkpoint_record(checkpoint)
-    if record["fingerprint"] != training_fingerprint(config):
+    other_data = folder.data_info.exists() and record["data"] != data_identity(load_info(folder))
+    if record["fingerprint"] != training_fingerprint(config) or other_data:
         raise stale(checkpoint, "icrl train --overwrite")
     if record["step"] != config.training.steps:
         raise UserError(
@@ -111,12 +122,35 @@ def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
 def load_model(path: Path, device: str | None = None) -> ADModel:
     """The trained transformer on `device`. Raises UserError if the folder holds none, or a damaged one."""
     try:
-        logging.disable_progress_bar()
         place = torch.device(device or (torch.accelerator.current_accelerator() or "cpu"))
-        model: Any = ADModel.from_pretrained(path, local_files_only=True)
-        return model.to(place)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"runtime.device: cannot use {device!r}: {' '.join(str(error).split())[:200]}") from error
+    try:
+        logging.disable_progress_bar()
+        loaded: Any = ADModel.from_pretrained(path, local_files_only=True, output_loading_info=True)
+        model, found = loaded
+        wrong = [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]
+        if wrong:
+            raise ValueError(f"its weights are not those of its config, see {wrong[0]}")
+        placed: ADModel = model.to(place)
+        return placed
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{path}: cannot load the model: {' '.join(str(error).split())[:300]}") from error
+
+
+def check_agents(config: ExperimentConfig) -> None:
+    """Raises UserError if a source or baseline cannot live on these tasks, naming its key."""
+    distribution, _, test = split_tasks(config)
+    envs = distribution.make_vec(test.take([0]))
+    named: list[tuple[str, Component]] = []
+    named += [(f"data.sources.{index}", source) for index, source in enumerate(config.data.sources)]
+    named += [(f"evaluation.baselines.{index}", agent) for index, agent in enumerate(config.evaluation.baselines)]
+    for key, component in named:
+        try:
+            component.build().reset(spec_of(envs, history_steps(config, distribution)), 1, make_seeds(1, 0))
+        except UserError as error:
+            raise ConfigError(f"{key}: {error}") from error
 
 
 def _agents(config: ExperimentConfig, model: ADModel) -> dict[str, Agent]:

@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from ad_model.modeling_ad import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE, ADModel
 from configs.errors import UserError
 from data_gen.agents.base import Agent, Spec, Transition
-from data_gen.spaces import storage_type, to_json
+from data_gen.spaces import null_element, storage_type, to_json
 from data_gen.streams import Seeds, SlotStreams
 
 
@@ -57,7 +57,7 @@ class TransformerAgent(Agent):
         self.cache = window_cache(self.model, self.capacity)
         # What the next token carries of the step before it; at a lifetime's start, nothing.
         self.before = {
-            "previous_action": np.zeros((num_envs, *action_shape), action_type),
+            "previous_action": null_element(config.action_space, (num_envs, *action_shape), action_type),
             "previous_reward": np.zeros(num_envs, np.float32),
             "boundary": np.full(num_envs, LIFETIME_STARTS, np.uint8),
         }

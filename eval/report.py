@@ -2,6 +2,7 @@
 
 import base64
 import io
+import zipfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ad_model.training_log import read_log
-from configs.files import read_json, write_file
+from configs.errors import UserError
+from configs.files import write_file
 from configs.run_folder import RunFolder, run_folder
 from configs.schema import ExperimentConfig
 from data_gen.data_report import DataReport, data_report
 from data_gen.generate import load_info
 from data_gen.tasks.base import TaskDistribution, Tasks
-from eval.results import LAST_EPISODES, TRANSFORMER, scores_array
+from eval.results import LAST_EPISODES, TRANSFORMER, load_summary, scores_array
 from eval.statistics import iqm, iqm_interval
 
 _CURVE_RESAMPLES = 300
@@ -43,19 +45,23 @@ _STYLE: Any = {
 def write_report(config: ExperimentConfig) -> Path:
     """Writes `report.html` and the pictures in `report/` from the run's data, training log and evaluation."""
     folder = run_folder(config)
-    summary, info = read_json(folder.summary), load_info(folder)
-    table = pd.read_parquet(folder.returns)
-    report = data_report(folder, info)
+    summary = load_summary(folder)
+    info = load_info(folder) if folder.data_info.exists() else None  # a checkpoint can be evaluated without its data
+    report = data_report(folder, info) if info else None
     distribution: TaskDistribution = config.tasks.build()
-    with np.load(folder.eval / "paths.npz", allow_pickle=False) as file:
-        paths = dict(file)
+    try:
+        table = pd.read_parquet(folder.returns)
+        with np.load(folder.eval / "paths.npz", allow_pickle=False) as file:
+            paths = dict(file)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{folder.eval}: cannot be read ({error}); run `icrl evaluate --overwrite`") from error
     with matplotlib.rc_context(_STYLE):
         figures = {
             "curves": _curves(table, summary),
             "tasks": _per_task(table),
             "paths": _paths(distribution, paths),
             "loss": _loss(folder),
-            "data": _data(report),
+            "data": _data(report) if report else None,
         }
     pictures = {}
     for name, figure in figures.items():
@@ -73,6 +79,7 @@ def write_report(config: ExperimentConfig) -> Path:
         summary=summary,
         transformer=summary["agents"][TRANSFORMER],
         info=info,
+        tasks=config.tasks.name,
         report=report,
         pictures=pictures,
         log=log,

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from configs.files import read_record
+from configs.run_folder import SCHEMA_VERSION, RunFolder
 from data_gen.tasks.base import TaskDistribution, Tasks
 from eval.statistics import first_reached, iqm, iqm_interval
 
@@ -71,6 +73,12 @@ def returns_table(
     return pd.concat(parts, ignore_index=True), one
 
 
+def load_summary(folder: RunFolder) -> dict[str, Any]:
+    """What `summary.json` says. Raises UserError if it is missing or is not such a record."""
+    keys = ("fingerprint", "model_sha256", "parameters", "episodes", "last_episodes", "normalised_return", "agents")
+    return read_record(folder.summary, SCHEMA_VERSION, keys)
+
+
 def describe(summary: dict[str, Any]) -> str:
     """The summary's held-out figures as a few lines of text."""
     lines = [
@@ -110,7 +118,7 @@ def summary_figures(table: pd.DataFrame, lived: dict[tuple[str, str], Lifetimes]
             }
             if label == "normalised_return":
                 figures[f"episodes_to_{_LEVEL}"] = first_reached(iqm(scores), _LEVEL) if len(scores) else None
-        figures["seconds"] = round(life.seconds, 3)
+        figures["seconds"] = life.seconds
         figures["environment_steps"] = life.environment_steps
         agents.setdefault(name, {})[split] = figures
     return agents

@@ -57,11 +57,15 @@ def test_held_out_goals_are_in_no_training_file(small_run):
 
 
 def test_the_command_says_what_was_written_and_what_to_type_next(small_run):
-    _, stdout, _ = small_run
+    _, stdout, place = small_run
     assert "generate: 1,392 histories" in stdout
-    assert "next: icrl train --config" in stdout
-    assert "next: icrl evaluate --config" in stdout
+    assert "next: " not in stdout  # `icrl run` has done it all
     assert f"report: {Path('runs/small/report.html')}" in stdout
+    words = ["--config", str(ROOT / "configs/demo.yaml"), *SMALL]
+    for verb, following in (("generate", "train"), ("train", "evaluate")):
+        single = run_python(["-m", "icrl", verb, *words], place).stdout
+        assert f"next: icrl {following} --config" in single
+        assert "--tasks.size 6" in single
 
 
 def test_finished_stages_are_skipped_and_said_so_and_a_missing_one_is_made_again(small_run):

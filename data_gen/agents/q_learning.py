@@ -3,10 +3,12 @@
 from typing import Annotated, Any
 
 import numpy as np
+from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 from pydantic import Field
 
 from configs import component
+from configs.errors import UserError
 from data_gen.agents.base import Agent, Spec, TableIndex, Transition
 from data_gen.streams import Seeds, SlotStreams
 
@@ -33,7 +35,9 @@ class QLearning(Agent):
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         self.index = TableIndex(spec.observation_space, "q_learning")
-        self.num_actions = TableIndex(spec.action_space, "q_learning").size
+        if not isinstance(spec.action_space, Discrete):
+            raise UserError(f"q_learning needs a Discrete action space, not {spec.action_space}")
+        self.num_actions, self.first_action = int(spec.action_space.n), int(spec.action_space.start)
         self.streams = SlotStreams(seeds)
         noise = self.streams.uniform(self.index.size * self.num_actions) - 0.5
         table = self.initial_value + _TIE_BREAK * noise
@@ -50,14 +54,14 @@ class QLearning(Agent):
             explore = np.flatnonzero(coin < epsilon)
             # Given that the coin fell below epsilon, coin / epsilon is uniform again: one draw a step, not two.
             action[explore] = coin[explore] * (self.num_actions / epsilon)
-        return action
+        return self.first_action + action
 
     def observe(self, transition: Transition) -> None:
         row = self.first_row + self.index(transition.observation)
         next_row = self.first_row + self.index(transition.next_observation)
         next_value = self.q.take(next_row, axis=0).max(axis=1)
         target = transition.reward + self.discount * np.where(transition.terminated, 0, next_value)
-        entry = row * self.num_actions + transition.action
+        entry = row * self.num_actions + transition.action - self.first_action
         q = self.q.reshape(-1)
         old = q.take(entry)
         q[entry] = old + self.step_size * (target - old)

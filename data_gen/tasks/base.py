@@ -59,7 +59,8 @@ class Tasks:
             with np.load(path, allow_pickle=False) as file:
                 return Tasks({name: file[name] for name in file.files})
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path}: is not a file of tasks: {error}") from error
+            why = f"{path}: is not a file of tasks ({error})"
+            raise UserError(f"{why}; delete it, and `icrl generate` makes it again") from error
 
 
 class TaskDistribution(ABC):
@@ -148,6 +149,8 @@ class TaskDistribution(ABC):
         # A share of .2 of 81 tasks is 16 and one of .8 is the 65 that are left: test rounds down, train up.
         num_test = int(test) if test >= 1 else max(1, int(test * len(every) + 1e-9))
         num_train = int(train) if train >= 1 else max(1, int(np.ceil(train * len(every) - 1e-9)))
+        if train < 1 and train + test <= 1:
+            num_train = min(num_train, len(every) - num_test)
         if num_train + num_test > len(every):
             raise ConfigError(
                 f"split.train {train} and split.test {test} ask for {num_train} + {num_test} tasks, "

@@ -9,7 +9,6 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from configs.errors import UserError
 from data_gen.streams import Seeds, SlotStreams, make_seeds
 
 
@@ -21,6 +20,9 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
 
     `infos["final_obs"]` holds the observations before any reset for *all* slots, shape (num_envs, ...), and
     `infos["_final_obs"]` says which slots ended; both are there only when some slot did.
+
+    A family that knows its optimal policy has a method `optimal_action()` as well: an optimal action in every slot's
+    present state, hidden parts included, shape (num_envs, ...).
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -51,10 +53,6 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
     @abstractmethod
     def _observe(self) -> NDArray[Any]:
         """The observations now, shape (num_envs, ...), in an array that later steps leave alone."""
-
-    def optimal_action(self) -> NDArray[Any]:
-        """An optimal action in every slot's present state, hidden parts included, shape (num_envs, ...)."""
-        raise UserError(f"{type(self).__name__} does not know its optimal policy")
 
     def reset(
         self, *, seed: int | list[int] | Seeds | None = None, options: dict[str, Any] | None = None

@@ -12,6 +12,9 @@ from data_gen.generate import generate
 from data_gen.history import read_shard
 
 
+ACTIONS = {"type": "Discrete", "n": 5, "start": 0}
+
+
 def reference_streams(histories, k):
     """The definition, step by step: for each history and phase, the steps of episodes phase, phase + k, ..."""
     for h in range(len(histories["reward"])):
@@ -41,7 +44,7 @@ def ragged():
 
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_streams_are_every_kth_episode_and_tokens_carry_what_the_step_before_brought(ragged, k):
-    columns, lengths = stream_order(ragged, k)
+    columns, lengths = stream_order(ragged, k, ACTIONS)
     streams = list(reference_streams(ragged, k))
     np.testing.assert_array_equal(lengths, [len(steps) for _, steps in streams])
     row = 0
@@ -70,10 +73,22 @@ def test_the_boundary_token_carries_the_real_last_action_and_reward_by_hand():
         "terminated": np.zeros((1, 4), dtype=bool),
         "truncated": np.array([[False, True, False, True]]),
     }
-    columns, _ = stream_order(histories, 1)
+    columns, _ = stream_order(histories, 1, ACTIONS)
     np.testing.assert_array_equal(columns["boundary"], [LIFETIME_STARTS, WITHIN_EPISODE, EPISODE_ENDED, WITHIN_EPISODE])
     np.testing.assert_array_equal(columns["previous_action"], [0, 4, 2, 3])
     np.testing.assert_array_equal(columns["previous_reward"], [0, 0, 1, 0])  # the real one, beside the new first cell
+
+
+def test_the_action_before_the_first_is_the_spaces_first():
+    histories = {
+        "observation": np.zeros((1, 3), dtype=np.uint8),
+        "action": np.array([[3, 2, 4]], dtype=np.uint8),
+        "reward": np.zeros((1, 3), dtype=np.float32),
+        "terminated": np.zeros((1, 3), dtype=bool),
+        "truncated": np.zeros((1, 3), dtype=bool),
+    }
+    columns, _ = stream_order(histories, 1, {"type": "Discrete", "n": 3, "start": 2})
+    np.testing.assert_array_equal(columns["previous_action"], [2, 3, 2])
 
 
 @pytest.fixture

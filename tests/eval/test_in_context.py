@@ -73,7 +73,7 @@ def test_the_context_is_what_training_would_have_made_of_the_same_steps(model):
     """The tokens of a lifetime are those of the window code, so training and evaluation cannot drift apart."""
     agent = Recording(model)
     h = live(agent, 60)
-    columns, lengths = stream_order(h.columns(), 1)
+    columns, lengths = stream_order(h.columns(), 1, to_json(ROOM.action_space))
     assert (lengths == 60).all()
     for step in range(60):
         context = agent.contexts[step]
