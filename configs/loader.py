@@ -156,7 +156,8 @@ def _lines(
     lines: dict[str, str] = {}
     for item in error.errors():
         where = _dotted((*prefix, *item["loc"]))
-        if item["type"] != "too_short" or not any(other.startswith(f"{where}.") for other in lines):
+        related = any(other.startswith(f"{where}.") or where.startswith(f"{other}.") for other in lines)
+        if not related:
             lines.setdefault(where, _line(item, prefix, names))
     return list(lines.values())
 

@@ -11,7 +11,6 @@ from configs.run_folder import run_folder
 from data_gen.generate import generate
 from data_gen.history import read_shard
 
-
 ACTIONS = {"type": "Discrete", "n": 5, "start": 0}
 
 
