@@ -11,7 +11,9 @@ from data_gen.generate import generate, load_info
 
 if __name__ == "__main__":
     for workers in (1, 2):
-        with experiment("--data.histories_per_task", "128", "--data.shards", "8", "--workers", str(workers)) as config:
+        with experiment(
+            "--data.histories_per_task", "128", "--data.shards", "8", "--runtime.workers", str(workers)
+        ) as config:
             started = time.perf_counter()
             generate(config)
             seconds = time.perf_counter() - started
