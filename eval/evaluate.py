@@ -16,6 +16,7 @@ from ad_model.checkpoint import checkpoint_record, last_checkpoint
 from ad_model.modeling_ad import ADModel
 from configs.errors import ConfigError, UserError
 from configs.files import new_folder, remove_leftovers, sha256, write_json
+from configs.loader import fingerprint
 from configs.run_folder import (
     SCHEMA_VERSION,
     RunFolder,
@@ -50,14 +51,14 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
     Raises UserError if there is no finished training of this config and no `evaluation.checkpoint`, or if the
     checkpoint is for other spaces.
     """
-    folder, fingerprint = run_folder(config), evaluation_fingerprint(config)
+    folder, identity = run_folder(config), evaluation_fingerprint(config)
     with locked(folder):
         remove_leftovers(folder.path)
         path = model_path(config, folder)
-        weights = sha256(path / "model.safetensors") if (path / "model.safetensors").exists() else ""
+        weights = fingerprint([sha256(file) for file in sorted(path.glob("*.safetensors"))])
         if folder.summary.exists() and not overwrite:
             summary = load_summary(folder)
-            if (summary["fingerprint"], summary["model_sha256"]) != (fingerprint, weights):
+            if (summary["fingerprint"], summary["weights"]) != (identity, weights):
                 raise stale(folder.eval)
             return False
         check_agents(config)
@@ -79,9 +80,9 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
         table, one = returns_table(distribution, splits, sources, lived)
         summary = {
             "schema_version": SCHEMA_VERSION,
-            "fingerprint": fingerprint,
+            "fingerprint": identity,
             "checkpoint": str(path),
-            "model_sha256": weights,
+            "weights": weights,
             "made_with": origin(),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "device": str(model.device),

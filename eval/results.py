@@ -75,7 +75,7 @@ def returns_table(
 
 def load_summary(folder: RunFolder) -> dict[str, Any]:
     """What `summary.json` says. Raises UserError if it is missing or is not such a record."""
-    keys = ("fingerprint", "model_sha256", "parameters", "episodes", "last_episodes", "normalised_return", "agents")
+    keys = ("fingerprint", "weights", "parameters", "episodes", "last_episodes", "normalised_return", "agents")
     return read_record(folder.summary, SCHEMA_VERSION, keys)
 
 
