@@ -22,7 +22,25 @@ import pydantic.dataclasses
 from configs.errors import ConfigError, did_you_mean
 
 TASKS = {
+    "acrobot": "data_gen.tasks.acrobot:Acrobot",
+    "ant": "data_gen.tasks.ant:Ant",
+    "bandit": "data_gen.tasks.bandit:Bandit",
+    "cart_pole": "data_gen.tasks.cart_pole:CartPole",
+    "dark_key_to_door": "data_gen.tasks.dark_key_to_door:DarkKeyToDoor",
     "dark_room": "data_gen.tasks.dark_room:DarkRoom",
+    "grid_navi": "data_gen.tasks.grid_navi:GridNavi",
+    "gymnasium": "data_gen.tasks.gym_adapter:GymnasiumTasks",
+    "half_cheetah": "data_gen.tasks.half_cheetah:HalfCheetah",
+    "hopper": "data_gen.tasks.hopper:Hopper",
+    "meta_world": "data_gen.tasks.meta_world:MetaWorld",
+    "pendulum": "data_gen.tasks.pendulum:Pendulum",
+    "pixels": "data_gen.tasks.pixels:Pixels",
+    "point_navigation": "data_gen.tasks.point_navigation:PointNavigation",
+    "sparse_point_robot": "data_gen.tasks.sparse_point_robot:SparsePointRobot",
+    "tabular_mdp": "data_gen.tasks.tabular_mdp:TabularMDP",
+    "walker2d": "data_gen.tasks.walker2d:Walker2d",
+    "water_maze": "data_gen.tasks.water_maze:WaterMaze",
+    "windy_room": "data_gen.tasks.windy_room:WindyRoom",
 }
 
 AGENTS = {

@@ -19,7 +19,7 @@ import yaml
 
 from configs.components import find_component
 from configs.errors import ConfigError, did_you_mean
-from configs.schema import Component, ExperimentConfig, Source, TasksComponent
+from configs.schema import AgentComponent, Component, ExperimentConfig, Source, TasksComponent
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -143,7 +143,7 @@ def _components(values: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...],
     """Location, kind and value of everything in a plain config that is written as a component."""
     if "tasks" in values:
         yield ("tasks",), TasksComponent, values["tasks"]
-    for section, key, kind in (("data", "sources", Source), ("evaluation", "baselines", Component)):
+    for section, key, kind in (("data", "sources", Source), ("evaluation", "baselines", AgentComponent)):
         items = values[section].get(key) if isinstance(values.get(section), dict) else None
         for index, item in enumerate(items if isinstance(items, list) else []):
             yield (section, key, index), kind, item

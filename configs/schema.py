@@ -78,7 +78,15 @@ class TasksComponent(Component):
     methods: ClassVar[tuple[str, ...]] = ("split", "make_vec", "optimal_return", "random_return")
 
 
-class Source(Component):
+class AgentComponent(Component):
+    """An agent, and what it is shown."""
+
+    sees: Literal["observation", "state"] = "observation"
+    """What the agent is shown. `state` is the environments' whole state, where they hide more than the task; histories
+    hold the observation in either case, so a source may learn with more than the transformer will have."""
+
+
+class Source(AgentComponent):
     """An agent whose learning histories are recorded."""
 
     weight: PositiveFloat = 1.0
@@ -215,7 +223,7 @@ class EvaluationConfig(Section):
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """Of the transformer's action distribution; 0 takes the most likely action, which stops it exploring."""
 
-    baselines: tuple[Component, ...] = (Component(name="random"), Component(name="optimal"))
+    baselines: tuple[AgentComponent, ...] = (AgentComponent(name="random"), AgentComponent(name="optimal"))
     """Agents to compare with. The sources are always among them."""
 
     checkpoint: str | None = None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from configs.errors import UserError
 from data_gen.agents.base import Agent, Spec, Transition
-from data_gen.spaces import storage_type
+from data_gen.spaces import column_name, leaves, map_leaves, storage_type
 from data_gen.streams import Seeds, derive
 
 
@@ -19,18 +19,22 @@ from data_gen.streams import Seeds, derive
 class Histories:
     """Learning histories: what happened in a batch of lifetimes, `num_steps` steps each, episodes one after another.
 
-    `observation` (histories, steps, ...) and `action` (histories, steps, ...) in compact types, `reward` (histories,
-    steps) float32, `terminated` and `truncated` (histories, steps) bool: whether step t ended its episode.
+    `observation` (histories, steps, ...) in compact types, a tree of such arrays where the space is a Dict or a Tuple;
+    `action` (histories, steps, ...) likewise an array; `reward` (histories, steps) float32; `terminated` and
+    `truncated` (histories, steps) bool: whether step t ended its episode.
     """
 
-    observation: NDArray[Any]
+    observation: Any
     action: NDArray[Any]
     reward: NDArray[np.float32]
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        return dict(vars(self))
+        """The arrays by the names that they are stored under: `observation`, or `observation.image` and the like."""
+        values = dict(vars(self))
+        seen = leaves(values.pop("observation"))
+        return {column_name("observation", path): leaf for path, leaf in seen.items()} | values
 
     @property
     def ended(self) -> NDArray[np.bool_]:
@@ -44,6 +48,7 @@ def interact(
     num_steps: int,
     seeds: Seeds,
     planned_steps: int | None = None,
+    sees: str = "observation",
     progress: Callable[[int], object] = lambda steps: None,
 ) -> Histories:
     """Lets `agent` live `num_steps` steps in `envs` from a new start, and records them.
@@ -54,13 +59,15 @@ def interact(
         num_steps: steps in every environment.
         seeds: (num_envs,) one seed an environment, from which its own and its agent's randomness follow.
         planned_steps: the lifetime that the agent's schedules run over, if it is not `num_steps`.
+        sees: what the agent is shown, `observation` or the environments' `state`; the observation is recorded.
         progress: called after each step with the number of environment steps just made.
     """
     if envs.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
         raise UserError(f"{type(envs).__name__}: needs autoreset_mode SAME_STEP; NEXT_STEP records phantom steps")
-    num_envs = envs.num_envs
-    spec = spec_of(envs, planned_steps or num_steps)
-    observations = _empty(num_steps, num_envs, spec.observation_space)
+    num_envs, shown_state = envs.num_envs, sees == "state"
+    spec = spec_of(envs, planned_steps or num_steps, sees)
+    observations = map_leaves(lambda space: _empty(num_steps, num_envs, space), envs.single_observation_space)
+    observation_rows = leaves(observations)
     actions = _empty(num_steps, num_envs, spec.action_space)
     rewards = np.empty((num_steps, num_envs), dtype=np.float32)
     terminations = np.empty((num_steps, num_envs), dtype=np.bool_)
@@ -68,24 +75,33 @@ def interact(
 
     agent.reset(spec, num_envs, derive(seeds, 0))
     observation, _ = envs.reset(seed=derive(seeds, 1))  # type: ignore[arg-type]
+    shown = envs.state() if shown_state else observation  # type: ignore[attr-defined]
     for step in range(num_steps):
-        action = agent.act(observation)
+        action = agent.act(shown)
         following, reward, terminated, truncated, infos = envs.step(action)
-        arrived = infos.get("final_obs", following)
-        agent.observe(Transition(observation, action, reward, terminated, truncated, arrived))
-        observations[step], actions[step], rewards[step] = observation, action, reward
+        next_shown = envs.state() if shown_state else following  # type: ignore[attr-defined]
+        arrived = infos.get("final_state" if shown_state else "final_obs", next_shown)
+        agent.observe(Transition(shown, action, reward, terminated, truncated, arrived))
+        for path, leaf in leaves(observation).items():
+            observation_rows[path][step] = leaf
+        actions[step], rewards[step] = action, reward
         terminations[step], truncations[step] = terminated, truncated
-        observation = following
+        observation, shown = following, next_shown
         progress(num_envs)
     # The loop writes whole rows (steps, envs), which is fast; readers want (envs, steps).
-    columns = (observations, actions, rewards, terminations, truncations)
-    return Histories(*(np.ascontiguousarray(column.swapaxes(0, 1)) for column in columns))
+    columns = (actions, rewards, terminations, truncations)
+    return Histories(map_leaves(_by_history, observations), *map(_by_history, columns))
 
 
-def spec_of(envs: VectorEnv[Any, Any, Any], num_steps: int) -> Spec:
-    """What an agent is told about `envs` and a lifetime of `num_steps` steps."""
+def spec_of(envs: VectorEnv[Any, Any, Any], num_steps: int, sees: str = "observation") -> Spec:
+    """What an agent is told about `envs` and a lifetime of `num_steps` steps. Raises UserError if it cannot see so."""
+    space = envs.single_observation_space
+    if sees == "state":
+        if not hasattr(envs, "state"):
+            raise UserError(f"sees: state: {type(envs).__name__} does not show its state; leave `sees` out")
+        space = envs.single_state_space  # type: ignore[attr-defined]
     return Spec(
-        observation_space=envs.single_observation_space,
+        observation_space=space,
         action_space=envs.single_action_space,
         num_steps=num_steps,
         optimal_action=getattr(envs, "optimal_action", None),
@@ -95,3 +111,7 @@ def spec_of(envs: VectorEnv[Any, Any, Any], num_steps: int) -> Spec:
 def _empty(num_steps: int, num_envs: int, space: gymnasium.Space[Any]) -> NDArray[Any]:
     shape, dtype = storage_type(space)
     return np.empty((num_steps, num_envs, *shape), dtype=dtype)
+
+
+def _by_history(rows: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(rows.swapaxes(0, 1))

@@ -1,23 +1,68 @@
-"""Gymnasium spaces as JSON, and the compact types in which their elements are stored."""
+"""Gymnasium spaces and their elements: as leaves, as JSON, and the compact types in which they are stored.
 
+An observation is an array, or for a Dict or Tuple space a tree of arrays. Everything that is recorded or learned from
+sees a tree as its *leaves*: a flat mapping of dotted paths to arrays, `{"image": ..., "agent.cell": ...}`, and the one
+path of an observation that is an array itself is "".
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from configs.errors import UserError
 
+Space = gymnasium.Space[Any]
 
-def to_json(space: gymnasium.Space[Any]) -> dict[str, Any]:
+
+def leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree of arrays, or of a space, by dotted path; of an array or a plain space, itself under ""."""
+    return dict(_leaves(tree, ""))
+
+
+def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if not isinstance(tree, Mapping | spaces.Dict | tuple | spaces.Tuple):
+        yield path, tree
+        return
+    parts = tree.items() if isinstance(tree, Mapping | spaces.Dict) else enumerate(tree)
+    for name, part in parts:
+        yield from _leaves(part, f"{path}.{name}" if path else str(name))
+
+
+def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """A tree of the same form, each leaf being `function` of the leaves at its place."""
+    if isinstance(tree, Mapping | spaces.Dict):
+        return {name: map_leaves(function, part, *(other[name] for other in others)) for name, part in tree.items()}
+    if isinstance(tree, tuple | spaces.Tuple):
+        return tuple(map_leaves(function, *parts) for parts in zip(tree, *others, strict=True))
+    return function(tree, *others)
+
+
+def column_name(column: str, path: str) -> str:
+    """The name under which the leaf at `path` is stored: `observation`, or `observation.image`."""
+    return f"{column}.{path}" if path else column
+
+
+def to_json(space: Space) -> dict[str, Any]:
     """A space as plain values, for `info.json` and a model's config. Raises UserError for an unsupported space."""
-    if isinstance(space, gymnasium.spaces.Discrete):
+    if isinstance(space, spaces.Discrete):
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
-    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+    if isinstance(space, spaces.MultiDiscrete):
         return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
-    if isinstance(space, gymnasium.spaces.Box):
-        return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype)}
-    raise UserError(f"the space {space} is not supported")
+    if isinstance(space, spaces.MultiBinary):
+        nvec = np.full(space.shape, 2)
+        return {"type": "MultiDiscrete", "nvec": nvec.tolist(), "start": np.zeros_like(nvec).tolist()}
+    if isinstance(space, spaces.Box):
+        bounds = {"low": _bound(space.low), "high": _bound(space.high)}
+        return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
+    if isinstance(space, spaces.Dict):
+        return {"type": "Dict", "spaces": {name: to_json(part) for name, part in space.items()}}
+    if isinstance(space, spaces.Tuple):
+        return {"type": "Tuple", "spaces": [to_json(part) for part in space]}
+    raise _unsupported(space)
 
 
 def null_element(space: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -31,16 +76,30 @@ def null_element(space: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype[
     return np.broadcast_to(np.asarray(space.get("start", 0)), shape).astype(dtype)
 
 
-def storage_type(space: gymnasium.Space[Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and compact type in which elements of `space` are stored. Raises UserError for an unsupported space."""
-    if isinstance(space, gymnasium.spaces.Discrete):
+def storage_type(space: Space) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and compact type in which elements of a leaf space are stored. Raises UserError for an unsupported one."""
+    if isinstance(space, spaces.Discrete):
         return (), _smallest_integer(int(space.start), int(space.start + space.n - 1))
-    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+    if isinstance(space, spaces.MultiDiscrete):
         return space.shape, _smallest_integer(int(space.start.min()), int((space.start + space.nvec - 1).max()))
-    if isinstance(space, gymnasium.spaces.Box):
-        return space.shape, np.dtype(np.float32) if space.dtype == np.float64 else space.dtype
-    raise UserError(f"the space {space} cannot be stored in a learning history")
+    if isinstance(space, spaces.MultiBinary):
+        return space.shape, np.dtype(np.uint8)
+    if isinstance(space, spaces.Box):
+        return space.shape, np.dtype(np.float32) if space.dtype == np.float64 else np.dtype(space.dtype)
+    raise _unsupported(space)
+
+
+def _unsupported(space: Space) -> UserError:
+    known = "Discrete, MultiDiscrete, MultiBinary, Box, and Dict and Tuple of these"
+    return UserError(f"the space {space} cannot be recorded; supported are {known}. Wrap the environment to leave it out")
 
 
 def _smallest_integer(low: int, high: int) -> np.dtype[Any]:
     return np.min_scalar_type(high) if low >= 0 else np.min_scalar_type(min(low, -high - 1))
+
+
+def _bound(values: NDArray[Any]) -> Any:
+    """A Box's bound as plain values: one number where all are the same, None where there is no bound."""
+    plain = np.where(np.isfinite(values), values.astype(np.float64), np.nan).astype(object)
+    plain[plain != plain] = None
+    return plain.flat[0] if plain.size and all(value == plain.flat[0] for value in plain.flat) else plain.tolist()

@@ -25,6 +25,11 @@ def derive(seeds: Seeds, purpose: int) -> Seeds:
     return _mix(seeds + _wrapped((purpose + 1) * int(_MIX_2)))
 
 
+def hashed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's output for each word: a different-looking one for every other input."""
+    return _mix(words + np.uint64(_GAMMA))
+
+
 class SlotStreams:
     """One random stream a slot. Slot i draws the same numbers alone as among many.
 
@@ -43,6 +48,14 @@ class SlotStreams:
         """Uniform numbers for some slots only, shape (len(slots), *shape); the other streams stay where they are."""
         return self._draw(slots, shape)
 
+    def normal(self, *shape: int) -> NDArray[np.float64]:
+        """Standard normal numbers, shape (num_slots, *shape), by Box and Muller's transform."""
+        return _box_muller(self._draw(slice(None), (2, *shape)))
+
+    def normal_at(self, slots: NDArray[np.intp], *shape: int) -> NDArray[np.float64]:
+        """Standard normal numbers for some slots only, shape (len(slots), *shape)."""
+        return _box_muller(self._draw(slots, (2, *shape)))
+
     def _draw(self, slots: slice | NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.float64]:
         count = int(np.prod(shape, dtype=np.int64))
         state = self._state[slots]
@@ -51,6 +64,12 @@ class SlotStreams:
         self._state[slots] = state + _wrapped(count * _GAMMA)
         bits >>= np.uint64(11)
         return (bits.astype(np.float64) * 2.0**-53).reshape(len(state), *shape)
+
+
+def _box_muller(uniform: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(slots, 2, ...) uniform numbers -> (slots, ...) standard normal ones."""
+    radius = np.sqrt(-2.0 * np.log1p(-uniform[:, 0]))  # 1 - u lies in (0, 1]
+    return radius * np.cos(2.0 * np.pi * uniform[:, 1])
 
 
 def _wrapped(value: int) -> np.uint64:

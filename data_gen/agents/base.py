@@ -18,6 +18,7 @@ class Spec:
     """What an agent is told about the environments it is put into."""
 
     observation_space: gymnasium.Space[Any]
+    """Of what the agent is shown."""
     action_space: gymnasium.Space[Any]
     num_steps: int
     """Length of the lifetime that the agent should plan for, in steps; schedules run over it."""
@@ -27,14 +28,14 @@ class Spec:
 
 @dataclass(frozen=True)
 class Transition:
-    """One step of all environments. Arrays have a leading axis of environments."""
+    """One step of all environments. Arrays have a leading axis of environments; an observation may be a tree of them."""
 
-    observation: NDArray[Any]
+    observation: Any
     action: NDArray[Any]
     reward: NDArray[Any]
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
-    next_observation: NDArray[Any]
+    next_observation: Any
     """What the action led to: at an episode's end its last observation, not the first of the next episode."""
 
 
@@ -54,7 +55,7 @@ class Agent(ABC):
         """
 
     @abstractmethod
-    def act(self, observation: NDArray[Any]) -> NDArray[Any]:
+    def act(self, observation: Any) -> NDArray[Any]:
         """(num_envs, ...) observations -> (num_envs, ...) actions."""
 
     def observe(self, transition: Transition) -> None:  # noqa: B027 - an agent that does not learn needs none

@@ -31,7 +31,7 @@ class EpsilonAnnealed(Optimal):
         self.coins, self.noise = SlotStreams(seeds), SlotStreams(derive(seeds, 0))
         self.steps, self.annealing_steps = 0, self.fraction * spec.num_steps
 
-    def act(self, observation: NDArray[Any]) -> NDArray[Any]:
+    def act(self, observation: Any) -> NDArray[Any]:
         progress = min(1.0, self.steps / self.annealing_steps)
         epsilon = self.start + progress * (self.end - self.start)
         optimal, noise = self.optimal_action(), sample_actions(self.space, self.noise)

@@ -19,5 +19,5 @@ class Optimal(Agent):
             raise UserError("agent 'optimal': this task distribution does not know its optimal policy; leave it out")
         self.optimal_action = spec.optimal_action
 
-    def act(self, observation: NDArray[Any]) -> NDArray[Any]:
+    def act(self, observation: Any) -> NDArray[Any]:
         return self.optimal_action()

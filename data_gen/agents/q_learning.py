@@ -45,7 +45,7 @@ class QLearning(Agent):
         self.first_row = np.arange(num_envs) * self.index.size
         self.steps, self.annealing_steps = 0, self.epsilon_fraction * spec.num_steps
 
-    def act(self, observation: NDArray[Any]) -> NDArray[Any]:
+    def act(self, observation: Any) -> NDArray[Any]:
         progress = min(1.0, self.steps / self.annealing_steps)
         epsilon = self.epsilon_start + progress * (self.epsilon_end - self.epsilon_start)
         action = self.q.take(self.first_row + self.index(observation), axis=0).argmax(axis=1)

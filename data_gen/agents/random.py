@@ -17,5 +17,5 @@ class Random(Agent):
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         self.space, self.streams = spec.action_space, SlotStreams(seeds)
 
-    def act(self, observation: NDArray[Any]) -> NDArray[Any]:
+    def act(self, observation: Any) -> NDArray[Any]:
         return sample_actions(self.space, self.streams)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -14,10 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from configs.errors import ConfigError, UserError
 from configs.files import write_file
-from data_gen.streams import SlotStreams, derive, make_seeds
+from data_gen.streams import SlotStreams, derive, hashed, make_seeds
 from data_gen.tasks.vector import TaskVectorEnv
 
 _RANDOM_RETURN_EPISODES = 256
+_HASHED_AT_ONCE = 2**16  # words; what stays in a processor's cache
+_MOST_DRAWS = 16  # a task, in a split of a family whose tasks repeat
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +42,21 @@ class Tasks:
         index = rows if isinstance(rows, slice) else np.asarray(rows)
         return Tasks({name: array[index] for name, array in self.arrays.items()})
 
-    def keys(self) -> NDArray[np.void]:
-        """One opaque value a task, equal for equal tasks, shape (num_tasks,)."""
-        flat = [np.ascontiguousarray(array).reshape(len(self), -1).view(np.uint8) for array in self.arrays.values()]
-        packed = np.ascontiguousarray(np.concatenate(flat, axis=1))
-        return packed.view(np.dtype((np.void, packed.shape[1])))[:, 0]
+    def keys(self) -> NDArray[np.uint64]:
+        """One opaque value a task, shape (num_tasks,): equal for equal tasks, and else equal once in 2^64 pairs."""
+        keys = np.zeros(len(self), dtype=np.uint64)
+        for place, array in enumerate(self.arrays.values()):
+            rows = np.ascontiguousarray(array).reshape(len(self), -1).view(np.uint8)
+            num_words = -(-rows.shape[1] // 8)
+            weights = make_seeds(num_words, place)
+            block = max(1, _HASHED_AT_ONCE // num_words)
+            for first in range(0, len(self), block):
+                part = rows[first : first + block]
+                words = np.zeros((len(part), 8 * num_words), dtype=np.uint8)
+                words[:, : rows.shape[1]] = part
+                keys[first : first + block] += hashed(words.view(np.uint64)) @ weights
+            keys = hashed(keys)
+        return keys
 
     def save(self, path: str | Path) -> None:
         """Writes the arrays to an .npz file; nothing is pickled."""
@@ -70,11 +82,13 @@ class TaskDistribution(ABC):
     Everything else here follows from that, and can be overridden where the family knows better.
     """
 
-    varies: ClassVar[str] = "rewards"
-    """What differs between tasks: `rewards`, `dynamics`, or `rewards and dynamics`."""
-
     episode_length: int
     """Steps after which an episode is truncated."""
+
+    @property
+    def varies(self) -> str:
+        """What differs between tasks: `rewards`, `dynamics`, or `rewards and dynamics`."""
+        return "rewards"
 
     @property
     @abstractmethod
@@ -166,11 +180,19 @@ class TaskDistribution(ABC):
                 "of; give numbers of tasks"
             )
         wanted = int(train) + int(test)
-        drawn = self.sample(2 * wanted, seed)
-        first = np.sort(np.unique(drawn.keys(), return_index=True)[1])[:wanted]
+        drawn = self.sample(wanted, seed)
+        first = np.sort(np.unique(drawn.keys(), return_index=True)[1])
+        if len(first) < wanted:  # a family whose tasks repeat, such as a range of integers
+            drawn = self.sample(_MOST_DRAWS * wanted, seed)
+            first = np.sort(np.unique(drawn.keys(), return_index=True)[1])[:wanted]
         if len(first) < wanted:
-            name = type(self).__name__
-            raise ConfigError(f"{name}: {2 * wanted} draws gave only {len(first)} different tasks of {wanted}")
+            name, draws = type(self).__name__, _MOST_DRAWS * wanted
+            raise ConfigError(
+                f"split.train {train} and split.test {test}: {name} gave only {len(first)} different tasks of {wanted} "
+                f"in {draws} draws: lower one of them"
+            )
+        if len(first) == len(drawn):  # no copy of what may be large
+            return drawn.take(slice(int(train))), drawn.take(slice(int(train), None))
         return drawn.take(first[: int(train)]), drawn.take(first[int(train) :])
 
     def normalise(self, returns: NDArray[np.floating], tasks: Tasks) -> NDArray[np.float64]:

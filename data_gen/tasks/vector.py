@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from data_gen.spaces import map_leaves
 from data_gen.streams import Seeds, SlotStreams, make_seeds
 
 
@@ -19,10 +20,13 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
     step with an ignored action into every history), final observations, and a random stream a slot.
 
     `infos["final_obs"]` holds the observations before any reset for *all* slots, shape (num_envs, ...), and
-    `infos["_final_obs"]` says which slots ended; both are there only when some slot did.
+    `infos["_final_obs"]` says which slots ended; both are there only when some slot did, and so is
+    `infos["final_state"]`, which is to `state()` what the final observation is to the observation.
 
     A family that knows its optimal policy has a method `optimal_action()` as well: an optimal action in every slot's
-    present state, hidden parts included, shape (num_envs, ...).
+    present state, hidden parts included, shape (num_envs, ...). One whose observation hides more than the task (whether
+    the key is held) overrides `state` and `single_state_space`, so that a source may learn from the state what a
+    transformer has to infer from its context.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -51,12 +55,21 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
         """Takes one step in every slot: (num_envs,) rewards and whether the episode terminated."""
 
     @abstractmethod
-    def _observe(self) -> NDArray[Any]:
-        """The observations now, shape (num_envs, ...), in an array that later steps leave alone."""
+    def _observe(self) -> Any:
+        """The observations now, shape (num_envs, ...), in arrays that later steps leave alone."""
+
+    @property
+    def single_state_space(self) -> gymnasium.Space[Any]:
+        """Space of one slot's `state()`."""
+        return self.single_observation_space
+
+    def state(self) -> Any:
+        """Everything about an episode that matters to acting in it, the task apart; here the observation."""
+        return self._observe()
 
     def reset(
         self, *, seed: int | list[int] | Seeds | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Starts an episode in every slot. One seed a slot, or one for all; none goes on with the present streams."""
         if seed is not None:
             seeds = make_seeds(self.num_envs, seed) if isinstance(seed, int) else np.asarray(seed, dtype=np.uint64)
@@ -67,7 +80,7 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
 
     def step(
         self, actions: NDArray[Any]
-    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+    ) -> tuple[Any, NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """One step in every slot; slots whose episode ends are reset in the same step."""
         rewards, terminated = self._advance(np.asarray(actions))
         observations = self._observe()
@@ -77,9 +90,9 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
         if not ended.any():
             return observations, rewards, terminated, truncated, {}
         slots = np.flatnonzero(ended)
+        infos = {"final_obs": observations, "_final_obs": ended, "final_state": self.state()}
         self.elapsed[slots] = 0
         self._restart(slots)
-        infos = {"final_obs": observations, "_final_obs": ended}
         return self._observe(), rewards, terminated, truncated, infos
 
 
@@ -99,10 +112,16 @@ class TaskEnv(gymnasium.Env[Any, Any]):
         if seed is None and following is not None:
             return following, {}
         observations, _ = self._envs.reset(seed=None if seed is None else [seed])
-        return observations[0], {}
+        return self._first(observations), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         observations, rewards, terminated, truncated, infos = self._envs.step(np.asarray(action)[None])
-        observation = infos.get("final_obs", observations)[0]
-        self._following = observations[0] if infos else None
+        observation = self._first(infos.get("final_obs", observations))
+        self._following = self._first(observations) if infos else None
         return observation, float(rewards[0]), bool(terminated[0]), bool(truncated[0]), {}
+
+    def close(self) -> None:
+        self._envs.close()
+
+    def _first(self, observations: Any) -> Any:
+        return map_leaves(lambda values: values[0], observations)
