@@ -15,19 +15,26 @@ _OURS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"
 """What the other keys of `model` and the data decide."""
 
 
-def build_model(config: ExperimentConfig, info: dict[str, Any]) -> ADModel:
+def context_length(config: ExperimentConfig, info: dict[str, Any]) -> int:
+    """The context in steps, from the data's info.json."""
+    return int(config.model.context_episodes * info["episode_length"])
+
+
+def build_model(config: ExperimentConfig, info: dict[str, Any], statistics: dict[str, Any] | None = None) -> ADModel:
     """A transformer with fresh weights that follow from `config.seed`.
 
     Args:
         info: the data's info.json, for its spaces and episode length.
+        statistics: of the training data, as the token cache has them: `reward_scale`, `observation_statistics`;
+            without them Box observations have to have bounds, which are scaled to -1 and 1.
 
     Raises ConfigError for an unknown backbone or an option that it does not have.
     """
     check_model(config.model)
-    context_length = config.model.context_episodes * info["episode_length"]
     set_seed(config.seed)
+    spaces = {name: info[name] for name in ("observation_space", "action_space")}
     try:
-        return _model(config.model, info["observation_space"], info["action_space"], context_length)
+        return _model(config.model, context_length(config, info), **spaces, **(statistics or {}))
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
 
@@ -44,7 +51,7 @@ def check_model(model: ModelConfig) -> None:
     inputs = {"previous_action": values, "previous_reward": values.float(), "boundary": values}
     other = torch.tensor([[0, 1, 1]])
     try:
-        tried = _model(tiny, space, space, context_length=3).eval()
+        tried = _model(tiny, 3, observation_space=space, action_space=space).eval()
         with torch.no_grad():
             first, second = (tried(observation=seen, **inputs).logits[:, :2] for seen in (values, other))
     except ConfigError:
@@ -58,17 +65,9 @@ def check_model(model: ModelConfig) -> None:
         raise ConfigError(f"model.backbone: {model.backbone!r} is not causal, it looks at later steps; take a decoder")
 
 
-def _model(
-    model: ModelConfig, observation_space: dict[str, Any], action_space: dict[str, Any], context_length: int
-) -> ADModel:
-    return ADModel(
-        ADConfig(
-            observation_space=observation_space,
-            action_space=action_space,
-            context_length=context_length,
-            backbone=backbone_values(model, context_length),
-        )
-    )
+def _model(model: ModelConfig, context_length: int, **values: Any) -> ADModel:
+    backbone = backbone_values(model, context_length)
+    return ADModel(ADConfig(context_length=context_length, action_bins=model.action_bins, backbone=backbone, **values))
 
 
 def backbone_values(model: ModelConfig, context_length: int) -> dict[str, Any]:

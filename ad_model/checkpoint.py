@@ -77,11 +77,11 @@ def save_checkpoint(
             write_json(temporary / _RECORD, {"schema_version": SCHEMA_VERSION, "step": step, **record})
             for file in temporary.rglob("*"):
                 sync(file)
-            shutil.rmtree(path, ignore_errors=True)
+            _delete(path)
             temporary.rename(path)
             sync(folder)
             for old in checkpoint_steps(folder)[:-keep]:
-                shutil.rmtree(checkpoint_path(folder, old))
+                _delete(checkpoint_path(folder, old))
         accelerator.wait_for_everyone()
     except (OSError, RuntimeError, SafetensorError) as error:
         with contextlib.suppress(OSError):
@@ -90,6 +90,15 @@ def save_checkpoint(
         free = shutil.disk_usage(folder).free // 2**20
         raise UserError(f"cannot write the checkpoint {path}: {why} ({free} MiB free on that disk)") from error
     return path
+
+
+def _delete(path: Path) -> None:
+    """Deletes a checkpoint under a temporary name: one that a kill leaves half deleted must not pass for complete."""
+    if path.exists():
+        going = path.with_name(f".{path.name}.deleted{TEMPORARY_SUFFIX}")
+        shutil.rmtree(going, ignore_errors=True)
+        path.rename(going)
+        shutil.rmtree(going)
 
 
 def load_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:

@@ -12,6 +12,9 @@ class ADConfig(PreTrainedConfig):
         observation_space: a Gymnasium space as plain values: {"type": "MultiDiscrete", "nvec": [9, 9], ...}.
         action_space: likewise.
         context_length: the most tokens, one an environment step, that the model was trained to see.
+        action_bins: values that each number of a Box action is cut into.
+        reward_scale: what rewards are divided by before they are compressed: their root mean square in training.
+        observation_statistics: by leaf of the observation space, `mean` and `std` of a Box in training.
         backbone: the config of a transformers decoder as plain values, `model_type` among them.
     """
 
@@ -22,13 +25,17 @@ class ADConfig(PreTrainedConfig):
         observation_space: dict[str, Any] | None = None,
         action_space: dict[str, Any] | None = None,
         context_length: int = 100,
+        action_bins: int = 32,
+        reward_scale: float = 1.0,
+        observation_statistics: dict[str, dict[str, list[float]]] | None = None,
         backbone: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         # transformers makes a config without arguments, to know what differs from the defaults
         self.observation_space = observation_space or {}
         self.action_space = action_space or {}
-        self.context_length = context_length
+        self.context_length, self.action_bins, self.reward_scale = context_length, action_bins, reward_scale
+        self.observation_statistics = observation_statistics or {}
         self.backbone = backbone or {"model_type": "llama"}
         super().__init__(**kwargs)
 

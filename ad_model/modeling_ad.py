@@ -5,20 +5,22 @@ Self-contained, as transformers' custom models are: torch and transformers alone
 
 The token of step t carries observation t and what step t-1 brought: its action, its reward, and whether an episode
 ended. The head at that token predicts action t. One token a step, where the paper (Laskin et al. 2022) has three,
-holds three times the history in the same context at a third of the cost.
+holds three times the history in the same context at a third of the cost. Encoders and head follow from the spaces.
 
-Axes: B batch, T steps.
+Axes: B batch, T steps, F factors of an action, K values of a factor.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, Cache, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .action_head_ad import ActionHead
 from .configuration_ad import ADConfig
+from .embeddings_ad import ObservationEmbedding, leaf_embedding
 
 WITHIN_EPISODE, EPISODE_ENDED, LIFETIME_STARTS = 0, 1, 2
 """Values of `boundary`: what stands between step t-1 and step t. At a lifetime's start there is no step t-1: action
@@ -28,40 +30,13 @@ and reward are 0. After an episode's end they are the real last ones of that epi
 @dataclass
 class ADOutput(ModelOutput):
     """`loss` (): mean over B and T of the action's negative log-likelihood, if actions were given.
-    `logits` (B, T, actions): of the next action, float32.
+    `logits` (B, T, F, K): of the next action, float32; F is 1 for a Discrete space. `ADModel.sample` draws from them.
     `past_key_values`: the cache, if one is used.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     past_key_values: Cache | None = None
-
-
-class SpaceEmbedding(nn.Module):
-    """Embeds elements of a space: (B, T, ...) -> (B, T, width). A MultiDiscrete is the sum of its parts' embeddings."""
-
-    first_row: Tensor
-
-    def __init__(self, space: dict[str, Any], width: int) -> None:
-        super().__init__()
-        self.kind: str = space["type"]
-        self.table: nn.Linear | nn.Embedding
-        if self.kind == "Box":
-            self.table = nn.Linear(int(torch.Size(space["shape"]).numel()), width)
-            return
-        if self.kind not in ("Discrete", "MultiDiscrete"):
-            raise ValueError(f"no embedding for a space of type {self.kind}")
-        sizes = [space["n"]] if self.kind == "Discrete" else space["nvec"]
-        starts = [space["start"]] if self.kind == "Discrete" else space["start"]
-        first_row = [sum(sizes[:place]) - start for place, start in enumerate(starts)]
-        self.register_buffer("first_row", torch.tensor(first_row), persistent=True)
-        self.table = nn.Embedding(sum(sizes), width)
-
-    def forward(self, values: Tensor) -> Tensor:
-        if self.kind == "Box":
-            return self.table(values.flatten(2).to(self.table.weight.dtype))
-        rows = values.long().reshape(*values.shape[:2], -1) + self.first_row
-        return self.table(rows).sum(dim=2)
 
 
 class ADPreTrainedModel(PreTrainedModel):
@@ -82,21 +57,18 @@ class ADModel(ADPreTrainedModel):
         super().__init__(config)
         backbone_config = config.backbone_config()
         width = backbone_config.hidden_size
-        if config.action_space["type"] != "Discrete":
-            raise ValueError(f"no action head for a space of type {config.action_space['type']}")
-        self.embed_observation = SpaceEmbedding(config.observation_space, width)
-        self.embed_action = SpaceEmbedding(config.action_space, width)
+        self.embed_observation = ObservationEmbedding(config.observation_space, width, config.observation_statistics)
+        self.head = ActionHead(config.action_space, width, config.action_bins)
+        self.embed_action = leaf_embedding(config.action_space, width)
         self.embed_reward = nn.Linear(1, width, bias=False)
         self.embed_boundary = nn.Embedding(3, width)
         self.backbone = AutoModel.from_config(backbone_config, attn_implementation=config._attn_implementation)
         self.backbone.set_input_embeddings(None)  # tokens come embedded; unused weights would stop DDP
-        self.head = nn.Linear(width, config.action_space["n"])
-        self.first_action = config.action_space["start"]
         self.post_init()
 
     def forward(
         self,
-        observation: Tensor,
+        observation: Tensor | Mapping[str, Tensor],
         previous_action: Tensor,
         previous_reward: Tensor,
         boundary: Tensor,
@@ -107,7 +79,8 @@ class ADModel(ADPreTrainedModel):
         """Predicts the action of every step.
 
         Args:
-            observation: (B, T, ...) observation of step t.
+            observation: (B, T, ...) observation of step t; for a Dict or Tuple space, such a tensor by each leaf's
+                dotted path.
             previous_action: (B, T, ...) action of step t-1.
             previous_reward: (B, T) reward of step t-1.
             boundary: (B, T) one of WITHIN_EPISODE, EPISODE_ENDED, LIFETIME_STARTS.
@@ -118,16 +91,31 @@ class ADModel(ADPreTrainedModel):
         tokens = (
             self.embed_observation(observation)
             + self.embed_action(previous_action)
-            + self.embed_reward(previous_reward[..., None].to(self.embed_reward.weight.dtype))
+            + self.embed_reward(self.compressed(previous_reward)[..., None])
             + self.embed_boundary(boundary.long())
         )
         output = self.backbone(inputs_embeds=tokens, past_key_values=past_key_values, use_cache=use_cache)
-        logits = self.head(output.last_hidden_state).float()
-        loss = None
-        if action is not None:
-            target = action.long() - self.first_action
-            loss = nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten())
+        logits = self.head(output.last_hidden_state)
+        loss = None if action is None else self.head.loss(logits, action)
         return ADOutput(loss=loss, logits=logits, past_key_values=output.past_key_values)
+
+    def compressed(self, reward: Tensor) -> Tensor:
+        """Rewards of any scale as numbers of about 1: sign(x) log(1 + |x|) of x = reward / `reward_scale`.
+
+        Divided by their root mean square, usual rewards are about 1; the logarithm keeps rare large ones in reach.
+        """
+        scaled = reward.to(self.embed_reward.weight.dtype) / self.config.reward_scale
+        return scaled.sign() * scaled.abs().log1p()
+
+    def sample(self, logits: Tensor, uniform: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """Draws one action for each row of `logits` (B, F, K): (B, ...) elements of the action space.
+
+        Args:
+            uniform: (B, F) the random numbers in [0, 1) to use; torch's own generator's without it.
+            temperature: of the distribution; 0 takes the most likely action.
+        """
+        drawn = torch.rand(logits.shape[:2], device=logits.device) if uniform is None else uniform
+        return self.head.sample(logits, drawn, temperature)
 
 
 ADConfig.register_for_auto_class()

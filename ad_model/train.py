@@ -15,13 +15,15 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader
 from transformers.utils import logging
 
-from ad_model.build import build_model, parameter_groups
+from ad_model.build import build_model, context_length, parameter_groups
 from ad_model.checkpoint import checkpoint_record, last_checkpoint, load_checkpoint, resume_step, save_checkpoint
 from ad_model.throughput import keep_freed_memory
 from ad_model.training_log import TrainingLog
@@ -66,12 +68,13 @@ def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
         start = 0 if overwrite else resume_step(folder.checkpoints, **identity)
         if start == settings.steps:
             return False
-        model = build_model(config, info)
+        length = context_length(config, info)
         with accelerator.main_process_first():
-            cache = token_cache(folder, settings.subsample, model.config.context_length)
+            cache = token_cache(folder, settings.subsample, length)
+        model = build_model(config, info, cache.statistics)
         windows = WindowDataset(
             cache,
-            model.config.context_length,
+            length,
             settings.batch_size,
             config.seed,
             settings.accumulation_steps,
@@ -180,19 +183,13 @@ def _prepare_folder(config: ExperimentConfig, folder: RunFolder, accelerator: Ac
 
 def _updates(
     windows: WindowDataset, settings: TrainingConfig, accelerator: Accelerator, start: int
-) -> Iterator[tuple[int, Iterator[dict[str, torch.Tensor]]]]:
+) -> Iterator[tuple[int, Iterator[dict[str, Any]]]]:
     """Gives (step, micro-batches on the device) for every update from `start` on."""
     parts, cuda = settings.accumulation_steps, accelerator.device.type == "cuda"
     loader = DataLoader(windows, batch_size=None, sampler=range(start * parts, settings.steps * parts), pin_memory=cuda)
     batches = iter(loader)
     for step in range(start, settings.steps):
-        yield (
-            step,
-            (
-                {name: value.to(accelerator.device, non_blocking=cuda) for name, value in next(batches).items()}
-                for _ in range(parts)
-            ),
-        )
+        yield step, (send_to_device(next(batches), accelerator.device, non_blocking=cuda) for _ in range(parts))
 
 
 if __name__ == "__main__":

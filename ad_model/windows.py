@@ -8,11 +8,14 @@ does not grow with the data.
 
 Arrays of the cache, each with one row a step in stream order:
 
-    observation, action         of step t
+    observation, action         of step t; an array for each leaf of a Dict or Tuple observation: observation.image
     previous_action, previous_reward, boundary      what the step before it in the stream brought
     streams                     (streams, 2): first row and number of rows of each stream that holds a whole window
+
+`statistics.json` has what the model has to know of the data's scale.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -23,20 +26,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from ad_model.embeddings_ad import leaf_spaces
 from ad_model.modeling_ad import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE
+from ad_model.statistics import DataStatistics
 from configs.errors import ConfigError, UserError
-from configs.files import new_folder
+from configs.files import new_folder, write_json
 from configs.loader import fingerprint
 from configs.run_folder import RunFolder, data_identity
 from data_gen.generate import checked_shards, load_info
 from data_gen.history import read_shard
-from data_gen.spaces import null_element
+from data_gen.spaces import column_name, null_element
 
-_COLUMNS = ("observation", "previous_action", "previous_reward", "boundary", "action")
+_STATISTICS = "statistics.json"
 _SEED_PURPOSE = 2  # keeps the windows' randomness apart from every other use of config.seed
 
 
@@ -46,6 +50,8 @@ class TokenCache:
 
     columns: Mapping[str, NDArray[Any]]
     streams: NDArray[np.int64]
+    statistics: dict[str, Any]
+    """`reward_scale` and `observation_statistics`, as `ADConfig` takes them."""
 
 
 def token_cache(folder: RunFolder, subsample: int, context_length: int) -> TokenCache:
@@ -60,19 +66,36 @@ def token_cache(folder: RunFolder, subsample: int, context_length: int) -> Token
         with new_folder(path) as temporary:
             _build(temporary, folder, info, subsample, context_length)
     try:
-        arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in (*_COLUMNS, "streams")}
-        return TokenCache(streams=arrays.pop("streams"), columns=arrays)
+        statistics = json.loads((path / _STATISTICS).read_text())
+        names = token_columns(info["observation_space"])
+        columns = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in names}
+        return TokenCache(columns, np.load(path / "streams.npy"), statistics)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: the token cache is damaged ({error}); delete it, it is made anew") from error
+
+
+def token_columns(observation_space: dict[str, Any]) -> list[str]:
+    """Names of the arrays that make up tokens and targets, for an observation space as plain values."""
+    seen = [column_name("observation", leaf) for leaf in leaf_spaces(observation_space)]
+    return [*seen, "previous_action", "previous_reward", "boundary", "action"]
+
+
+def model_inputs(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Token columns as the model takes them: a composite observation's columns as one mapping of its leaves."""
+    leaves = {name.partition(".")[2]: values for name, values in columns.items() if name.startswith("observation")}
+    rest = {name: values for name, values in columns.items() if not name.startswith("observation")}
+    return {"observation": leaves.get("", leaves), **rest}
 
 
 def _build(path: Path, folder: RunFolder, info: dict[str, Any], subsample: int, context_length: int) -> None:
     rows_total = info["num_histories"] * info["num_steps"]
     arrays: dict[str, Any] = {}
-    streams, row = [], 0
+    streams, row, statistics = [], 0, DataStatistics(info["observation_space"])
     with tqdm(total=rows_total, unit=" steps", unit_scale=True, desc="tokens", dynamic_ncols=True) as bar:
         for shard in checked_shards(folder, info):
-            columns, lengths = stream_order(read_shard(shard), subsample, info["action_space"])
+            histories = read_shard(shard)
+            statistics.add(histories)
+            columns, lengths = stream_order(histories, subsample, info["action_space"])
             for name, values in columns.items():
                 if name not in arrays:
                     arrays[name] = _new_array(path / f"{name}.npy", values.dtype, (rows_total, *values.shape[1:]))
@@ -90,6 +113,7 @@ def _build(path: Path, folder: RunFolder, info: dict[str, Any], subsample: int, 
     for array in arrays.values():
         array.flush()
     np.save(path / "streams.npy", found)
+    write_json(path / _STATISTICS, statistics.plain())
 
 
 def _new_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -133,8 +157,9 @@ def stream_order(
     previous_action[starts] = null_element(action_space, action.shape[1:], action.dtype)
     boundary = np.where(_after(ended.ravel()[flat], starts), EPISODE_ENDED, WITHIN_EPISODE).astype(np.uint8)
     boundary[starts] = LIFETIME_STARTS
+    seen = [name for name in histories if name.partition(".")[0] == "observation"]
     columns = {
-        "observation": ordered("observation"),
+        **{name: ordered(name) for name in seen},
         "previous_action": previous_action,
         "previous_reward": _after(ordered("reward"), starts),
         "boundary": boundary,
@@ -150,7 +175,7 @@ def _after(values: NDArray[Any], starts: NDArray[np.int64]) -> NDArray[Any]:
     return shifted
 
 
-class WindowDataset(Dataset[dict[str, Tensor]]):
+class WindowDataset(Dataset[dict[str, Any]]):
     """Item `i` is this process's share of micro-batch `i`: windows of `context_length` steps at random offsets.
 
     Micro-batch i is part i % accumulation_steps of update i // accumulation_steps. What an update sees depends on
@@ -190,8 +215,8 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         first, length = self.cache.streams[rng.integers(len(self.cache.streams), size=self.batch_size)].T
         return first + rng.integers(length - self.context_length + 1)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         update, part = divmod(index, self.accumulation_steps)
         rows = self.first_rows(update).reshape(self.accumulation_steps, self.num_processes, -1)[part, self.process]
         steps = rows[:, None] + np.arange(self.context_length)
-        return {name: torch.from_numpy(values[steps]) for name, values in self.cache.columns.items()}
+        return model_inputs({name: torch.from_numpy(values[steps]) for name, values in self.cache.columns.items()})

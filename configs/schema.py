@@ -149,6 +149,9 @@ class ModelConfig(Section):
     context_episodes: PositiveInt = 5
     """Context length, in full-length episodes; improvement has to show inside it."""
 
+    action_bins: Annotated[int, Field(ge=2)] = 32
+    """Bins that the range of each number of a Box action is cut into."""
+
     backbone_options: dict[str, Any] = {}
     """More keys of the backbone's own transformers config; an unknown key is an error."""
 

@@ -36,7 +36,7 @@ from configs.run_folder import (
 )
 from configs.schema import ExperimentConfig
 from data_gen.card import dataset_card
-from data_gen.history import STEP_COLUMNS, damaged, shard_fingerprint, shard_name, write_shard
+from data_gen.history import damaged, shard_fingerprint, shard_name, write_shard
 from data_gen.interaction import interact
 from data_gen.spaces import to_json
 from data_gen.streams import make_seeds
@@ -156,7 +156,8 @@ def make_shard(
         if not len(rows):
             continue
         envs = distribution.make_vec(train.take(task[rows]))
-        lived = interact(chosen.build(), envs, steps, seeds[mine[rows]], progress=progress).columns()
+        lived = interact(chosen.build(), envs, steps, seeds[mine[rows]], sees=chosen.sees, progress=progress).columns()
+        envs.close()
         for name, values in lived.items():
             if len(rows) == len(mine):
                 columns[name] = values
@@ -171,7 +172,7 @@ def make_shard(
     }
     return write_shard(
         folder / shard_name(index, config.data.shards),
-        {name: columns[name] for name in STEP_COLUMNS} | said_once,
+        columns | said_once,
         {"fingerprint": data_fingerprint(config), "schema_version": SCHEMA_VERSION},
     )
 

@@ -26,9 +26,11 @@ from configs.errors import UserError
 from configs.files import write_file
 
 STEP_COLUMNS = ("observation", "action", "reward", "terminated", "truncated")
-"""Columns of shape (histories, steps, ...)."""
+"""Columns of shape (histories, steps, ...). An observation of a Dict or Tuple space has one for each of its leaves,
+`observation.image` and the like."""
 
 _CHUNK_STEPS = 1024
+_CHUNK_BYTES = 2**20  # where a step is large, as an image is
 
 
 def shard_name(index: int, count: int) -> str:
@@ -53,7 +55,7 @@ def write_shard(path: Path, columns: Mapping[str, NDArray[Any]], attributes: Map
             file.create_dataset(
                 name,
                 data=array,
-                chunks=_chunks(array.shape, name in STEP_COLUMNS),
+                chunks=_chunks(array, name.partition(".")[0] in STEP_COLUMNS),
                 compression="gzip",
                 compression_opts=1,
                 shuffle=True,
@@ -91,11 +93,12 @@ def damaged(path: Path, why: str) -> UserError:
     return UserError(f"{path}: the shard is damaged ({why}); delete it and run `icrl generate` to make it again")
 
 
-def _chunks(shape: tuple[int, ...], has_steps: bool) -> tuple[int, ...]:
+def _chunks(array: NDArray[Any], has_steps: bool) -> tuple[int, ...]:
     if not has_steps:
-        return shape
-    pieces = -(-shape[1] // _CHUNK_STEPS)
-    return (1, -(-shape[1] // pieces), *shape[2:])
+        return array.shape
+    steps = min(_CHUNK_STEPS, max(1, _CHUNK_BYTES // max(1, array[0, 0].nbytes)))
+    pieces = -(-array.shape[1] // steps)
+    return (1, -(-array.shape[1] // pieces), *array.shape[2:])
 
 
 def episode_returns(reward: NDArray[Any], ended: NDArray[np.bool_], num_episodes: int) -> NDArray[np.float64]:

@@ -91,7 +91,9 @@ def storage_type(space: Space) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 def _unsupported(space: Space) -> UserError:
     known = "Discrete, MultiDiscrete, MultiBinary, Box, and Dict and Tuple of these"
-    return UserError(f"the space {space} cannot be recorded; supported are {known}. Wrap the environment to leave it out")
+    return UserError(
+        f"the space {space} cannot be recorded; supported are {known}. Wrap the environment to leave it out"
+    )
 
 
 def _smallest_integer(low: int, high: int) -> np.dtype[Any]:

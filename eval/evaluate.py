@@ -29,11 +29,12 @@ from configs.run_folder import (
     training_fingerprint,
     write_config,
 )
-from configs.schema import Component, ExperimentConfig
+from configs.schema import AgentComponent, ExperimentConfig
 from data_gen.agents.base import Agent
 from data_gen.generate import history_steps, load_info, split_tasks
 from data_gen.history import episode_returns
 from data_gen.interaction import Histories, interact, spec_of
+from data_gen.spaces import column_name, leaves
 from data_gen.streams import make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
 from eval.in_context import TransformerAgent
@@ -71,10 +72,10 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
         agents = _agents(config, model)
         sources = list(agents)[1 : 1 + len(config.data.sources)]
         lived = {
-            (name, split): _live(config, distribution, tasks, split, name, agent)
+            (name, split): _live(config, distribution, tasks, split, name, agent, sees)
             for split, tasks in splits.items()
             if len(tasks)
-            for name, agent in agents.items()
+            for name, (agent, sees) in agents.items()
         }
         write_config(config, folder)
         table, one = returns_table(distribution, splits, sources, lived)
@@ -144,30 +145,39 @@ def check_agents(config: ExperimentConfig) -> None:
     """Raises UserError if a source or baseline cannot live on these tasks, naming its key."""
     distribution, _, test = split_tasks(config)
     envs = distribution.make_vec(test.take([0]))
-    named: list[tuple[str, Component]] = []
+    named: list[tuple[str, AgentComponent]] = []
     named += [(f"data.sources.{index}", source) for index, source in enumerate(config.data.sources)]
     named += [(f"evaluation.baselines.{index}", agent) for index, agent in enumerate(config.evaluation.baselines)]
     for key, component in named:
         try:
-            component.build().reset(spec_of(envs, history_steps(config, distribution)), 1, make_seeds(1, 0))
+            spec = spec_of(envs, history_steps(config, distribution), component.sees)
+            component.build().reset(spec, 1, make_seeds(1, 0))
         except UserError as error:
             raise ConfigError(f"{key}: {error}") from error
 
 
-def _agents(config: ExperimentConfig, model: ADModel) -> dict[str, Agent]:
-    """The transformer, the sources and the baselines, by name; a name that comes twice is numbered."""
-    agents: dict[str, Agent] = {TRANSFORMER: TransformerAgent(model, config.evaluation.temperature)}
-    components: tuple[Component, ...] = (*config.data.sources, *config.evaluation.baselines)
+def _agents(config: ExperimentConfig, model: ADModel) -> dict[str, tuple[Agent, str]]:
+    """The transformer, the sources and the baselines, and what they see, by name; one that comes twice is numbered."""
+    agents: dict[str, tuple[Agent, str]] = {
+        TRANSFORMER: (TransformerAgent(model, config.evaluation.temperature), "observation")
+    }
+    components: tuple[AgentComponent, ...] = (*config.data.sources, *config.evaluation.baselines)
     for component in components:
         name, count = component.name, 2
         while name in agents:
             name, count = f"{component.name}_{count}", count + 1
-        agents[name] = component.build()
+        agents[name] = component.build(), component.sees
     return agents
 
 
 def _live(
-    config: ExperimentConfig, distribution: TaskDistribution, tasks: Tasks, split: str, name: str, agent: Agent
+    config: ExperimentConfig,
+    distribution: TaskDistribution,
+    tasks: Tasks,
+    split: str,
+    name: str,
+    agent: Agent,
+    sees: str,
 ) -> Lifetimes:
     """Lets `agent` live on every task with every seed at once. A learner plans for the lifetime that its data has."""
     seeds, episodes = config.evaluation.seeds, config.evaluation.episodes
@@ -179,7 +189,8 @@ def _live(
     started = time.perf_counter()
     with tqdm(total=lanes * steps, unit=" steps", unit_scale=True, desc=f"{description:34}", dynamic_ncols=True) as bar:
         planned = history_steps(config, distribution)
-        histories = interact(agent, envs, steps, lane_seeds, planned_steps=planned, progress=bar.update)
+        histories = interact(agent, envs, steps, lane_seeds, planned_steps=planned, sees=sees, progress=bar.update)
+    envs.close()
     seconds = time.perf_counter() - started
     ends = np.argsort(~histories.ended, axis=1, kind="stable")[:, :episodes] + 1  # the first `episodes` ends, in order
     by_task = "(task seed) episode -> task seed episode"
@@ -202,8 +213,9 @@ def _paths(
     lengths = np.stack([ends[lanes, 0], ends[lanes, last] - starts[:, 1]], axis=1)
     steps = np.minimum(starts[:, :, None] + np.arange(lengths.max()), histories.reward.shape[1] - 1)
     lane = lanes[:, None, None]
+    seen = {column_name("observation", path): leaf for path, leaf in leaves(histories.observation).items()}
     return {
-        "observation": histories.observation[lane, steps],
+        **{name: leaf[lane, steps] for name, leaf in seen.items()},
         "reward": histories.reward[lane, steps],
         "length": lengths,
         **{f"task_{name}": tasks[name][:count] for name in tasks},

@@ -18,9 +18,10 @@ from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 from ad_model.modeling_ad import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE, ADModel
+from ad_model.windows import model_inputs
 from configs.errors import UserError
 from data_gen.agents.base import Agent, Spec, Transition
-from data_gen.spaces import null_element, storage_type, to_json
+from data_gen.spaces import column_name, leaves, null_element, storage_type, to_json
 from data_gen.streams import Seeds, SlotStreams
 
 
@@ -47,9 +48,11 @@ class TransformerAgent(Agent):
         self.capacity, self.keep = config.context_length, config.context_length // 2
         self.length, self.in_cache = 0, 0
         action_shape, action_type = storage_type(spec.action_space)
-        self.action_start = config.action_space["start"]
         self.tokens = {
-            "observation": self._buffer(num_envs, *storage_type(spec.observation_space)),
+            **{
+                column_name("observation", path): self._buffer(num_envs, *storage_type(space))
+                for path, space in leaves(spec.observation_space).items()
+            },
             "previous_action": self._buffer(num_envs, action_shape, action_type),
             "previous_reward": self._buffer(num_envs, (), np.dtype(np.float32)),
             "boundary": self._buffer(num_envs, (), np.dtype(np.uint8)),
@@ -62,14 +65,10 @@ class TransformerAgent(Agent):
             "boundary": np.full(num_envs, LIFETIME_STARTS, np.uint8),
         }
 
-    def act(self, observation: NDArray[Any]) -> NDArray[Any]:
-        logits = self.logits(observation).cpu().numpy().astype(np.float64)
-        if self.temperature == 0:
-            return self.action_start + logits.argmax(axis=1)
-        scaled = (logits - logits.max(axis=1, keepdims=True)) / self.temperature
-        cumulative = np.exp(scaled).cumsum(axis=1)
-        draw = self.streams.uniform() * cumulative[:, -1]
-        return self.action_start + np.minimum((cumulative <= draw[:, None]).sum(axis=1), logits.shape[1] - 1)
+    def act(self, observation: Any) -> NDArray[Any]:
+        logits = self.logits(observation)
+        uniform = torch.from_numpy(self.streams.uniform(logits.shape[1])).to(logits)
+        return self.model.sample(logits, uniform, self.temperature).cpu().numpy()
 
     def observe(self, transition: Transition) -> None:
         ended = transition.terminated | transition.truncated
@@ -80,13 +79,14 @@ class TransformerAgent(Agent):
         }
 
     @torch.inference_mode()
-    def logits(self, observation: NDArray[Any]) -> Tensor:
-        """Adds the token of the present step to the context; (num_envs, actions) logits of the next action."""
+    def logits(self, observation: Any) -> Tensor:
+        """Adds the token of the present step to the context; (num_envs, F, K) logits of the next action."""
         if self.length == self.capacity:
             for tokens in self.tokens.values():
                 tokens[:, : self.keep] = tokens[:, self.capacity - self.keep :].clone()
             self.length, self.in_cache = self.keep, 0
-        for name, values in {"observation": observation, **self.before}.items():
+        seen = {column_name("observation", path): leaf for path, leaf in leaves(observation).items()}
+        for name, values in {**seen, **self.before}.items():
             self.tokens[name][:, self.length] = torch.from_numpy(np.asarray(values))
         self.length += 1
         if not self.cached:
@@ -97,8 +97,8 @@ class TransformerAgent(Agent):
         self.in_cache = self.length
         return output.logits[:, -1]
 
-    def _slice(self, first: int) -> dict[str, Tensor]:
-        return {name: tokens[:, first : self.length] for name, tokens in self.tokens.items()}
+    def _slice(self, first: int) -> dict[str, Any]:
+        return model_inputs({name: tokens[:, first : self.length] for name, tokens in self.tokens.items()})
 
     def _buffer(self, num_envs: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
         kind = torch.from_numpy(np.empty(0, dtype)).dtype

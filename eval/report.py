@@ -148,10 +148,12 @@ def _paths(distribution: TaskDistribution, paths: dict[str, NDArray[Any]]) -> Fi
     figure = Figure(figsize=(1.45 * count + 0.4, 3.3))
     grid = figure.subplots(2, count, squeeze=False)
     tasks = Tasks({name.removeprefix("task_"): array for name, array in paths.items() if name.startswith("task_")})
+    seen = {name.partition(".")[2]: leaf for name, leaf in paths.items() if name.partition(".")[0] == "observation"}
     for column in range(count):
         for row, title in enumerate(("first episode", "last episode")):
             length = paths["length"][column, row]
-            observation, reward = paths["observation"][column, row, :length], paths["reward"][column, row, :length]
+            observation: Any = {path: leaf[column, row, :length] for path, leaf in seen.items()}
+            observation, reward = observation.get("", observation), paths["reward"][column, row, :length]
             if not distribution.draw(grid[row, column], tasks.take([column]), observation, reward):
                 return None
             grid[row, column].spines[:].set_visible(False)

@@ -192,9 +192,9 @@ def test_a_check_of_the_model_does_not_touch_the_weights_that_follow(tiny):
         "action_space": {"type": "Discrete", "n": 2, "start": 0},
         "episode_length": 6,
     }
-    first = build_model(tiny(), info).head.weight
+    first = build_model(tiny(), info).head.linear.weight
     check_model(tiny().model)
-    assert torch.equal(first, build_model(tiny(), info).head.weight)
+    assert torch.equal(first, build_model(tiny(), info).head.linear.weight)
 
 
 def test_more_shards_than_histories_is_an_error_before_anything_is_written(tiny):

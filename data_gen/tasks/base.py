@@ -137,12 +137,13 @@ class TaskDistribution(ABC):
             episodes += terminated | truncated
         return total / episodes
 
-    def draw(self, axes: Any, task: Tasks, observation: NDArray[Any], reward: NDArray[Any]) -> bool:
+    def draw(self, axes: Any, task: Tasks, observation: Any, reward: NDArray[Any]) -> bool:
         """Draws one episode on one task onto matplotlib axes; returns whether this family has a picture at all.
 
         Args:
             task: the task, as one row.
-            observation: (steps, ...) what was seen before each step; may be empty, for the task alone.
+            observation: (steps, ...) what was seen before each step, of a Dict or Tuple space by each leaf's dotted
+                path; may be empty, for the task alone.
             reward: (steps,) what each step earned.
         """
         return False
@@ -197,7 +198,10 @@ class TaskDistribution(ABC):
 
     def normalise(self, returns: NDArray[np.floating], tasks: Tasks) -> NDArray[np.float64]:
         """Returns of shape (num_tasks, ...) on the scale where random is 0 and optimal is 1; NaN where not known."""
-        random, optimal = self.random_return(tasks), self.optimal_return(tasks)
+        optimal = self.optimal_return(tasks)
+        if np.isnan(optimal).all():  # then no need to simulate the random policy
+            return np.full(np.shape(returns), np.nan)
+        random = self.random_return(tasks)
         shape = (len(tasks),) + (1,) * (np.ndim(returns) - 1)
         return (returns - random.reshape(shape)) / (optimal - random).reshape(shape)
 

@@ -37,11 +37,11 @@ def test_every_backbone_predicts_from_the_past_alone(tiny, backbone):
     model = build_model(tiny(model={"backbone": backbone}), INFO).eval()
     inputs = batch()
     logits = model(**inputs).logits
-    assert logits.shape == (3, 12, 5)
+    assert logits.shape == (3, 12, 1, 5)
     for name in inputs:
         changed = {**inputs, name: inputs[name].clone()}
         changed[name][:, 7] = (changed[name][:, 7] + 1) % 3
-        moved = (model(**changed).logits - logits).abs().amax(dim=(0, 2))
+        moved = (model(**changed).logits - logits).abs().amax(dim=(0, 2, 3))
         assert moved[:7].max() < 1e-6, name  # the past does not see it
         assert moved[7:].min() > 0, name  # the present and the future do
 
@@ -60,7 +60,7 @@ def test_the_loss_is_the_mean_over_all_positions(tiny):
     model = build_model(tiny(), INFO).eval()
     action = torch.randint(5, (3, 12))
     output = model(**batch(), action=action)
-    by_hand = -torch.log_softmax(output.logits, dim=-1).gather(2, action[..., None]).mean()
+    by_hand = -torch.log_softmax(output.logits, dim=-1).gather(3, action[..., None, None]).mean()
     torch.testing.assert_close(output.loss, by_hand)
 
 
@@ -96,7 +96,7 @@ print(type(model).__name__)
 
 
 def test_the_weights_follow_from_the_seed(tiny):
-    first, again, other = (build_model(tiny(seed=seed), INFO).head.weight for seed in (0, 0, 1))
+    first, again, other = (build_model(tiny(seed=seed), INFO).head.linear.weight for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -118,9 +118,12 @@ def test_backbone_options_reach_the_backbone(tiny):
     assert model.backbone.config.hidden_act == "relu"
 
 
-def test_a_space_without_an_embedding_is_refused(tiny):
-    with pytest.raises(ConfigError, match="no action head for a space of type Box"):
-        build_model(tiny(), {**INFO, "action_space": {"type": "Box", "shape": [2], "dtype": "float32"}})
+def test_an_action_space_without_bounds_is_refused(tiny):
+    with pytest.raises(ConfigError, match="without bounds cannot be scaled"):
+        build_model(
+            tiny(),
+            {**INFO, "action_space": {"type": "Box", "shape": [2], "dtype": "float32", "low": None, "high": 1.0}},
+        )
 
 
 def test_norms_and_biases_do_not_decay(tiny):

@@ -101,12 +101,12 @@ def test_actions_are_sampled_from_the_distribution_at_its_temperature(model):
     for temperature in (1.0, 0.5):
         agent = Recording(model, temperature)
         h = interact(agent, envs, 1, make_seeds(4000, 1))
-        expected = torch.softmax(agent.kept[0][0].double() / temperature, dim=0).numpy()
+        expected = torch.softmax(agent.kept[0][0, 0].double() / temperature, dim=0).numpy()
         found = np.bincount(h.action[:, 0], minlength=5) / 4000
         assert abs(found - expected).max() < 0.03
     greedy = Recording(model, 0.0)
     h = interact(greedy, envs, 1, make_seeds(4000, 1))
-    assert (h.action[:, 0] == int(greedy.kept[0][0].argmax())).all()
+    assert (h.action[:, 0] == int(greedy.kept[0][0, 0].argmax())).all()
 
 
 def test_a_model_for_other_spaces_is_refused(model):

@@ -1,0 +1,104 @@
+"""The distribution over the next action: independent categorical factors, whatever the action space.
+
+A Discrete action is one factor, a MultiDiscrete one a factor for each part, and a Box one a factor for each number,
+whose range is cut into equal bins: a piecewise constant density, which holds a uniformly random action and a precise
+one alike. Part of the self-contained model: torch alone. Axes: B batch, T steps, F factors, K values of a factor.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .embeddings_ad import bounds, flat
+
+
+class ActionHead(nn.Module):
+    """Logits of every factor, their loss, and actions drawn from them.
+
+    Args:
+        space: the action space as plain values.
+        width: of the transformer.
+        bins: values of a factor of a Box.
+
+    Raises ValueError for a space without a head: none of the three, or a Box without bounds.
+    """
+
+    first: Tensor
+    unreachable: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, space: dict[str, Any], width: int, bins: int) -> None:
+        super().__init__()
+        self.continuous = space["type"] == "Box"
+        self.shape: list[int]
+        if self.continuous:
+            self.shape, sizes = list(space["shape"]), [bins] * math.prod(space["shape"])
+            low, high = bounds(space)
+            self.register_buffer("low", torch.tensor(low), persistent=True)
+            self.register_buffer("high", torch.tensor(high), persistent=True)
+            first = [0] * len(sizes)
+        elif space["type"] in ("Discrete", "MultiDiscrete"):
+            values = space["n"] if space["type"] == "Discrete" else space["nvec"]
+            self.shape, sizes, first = _shape(values), flat(values), flat(space["start"])
+        else:
+            raise ValueError(f"no action head for a space of type {space['type']}")
+        self.bins = max(sizes)
+        self.register_buffer("first", torch.tensor(first), persistent=True)
+        self.register_buffer("unreachable", torch.arange(self.bins) >= torch.tensor(sizes)[:, None], persistent=True)
+        self.linear = nn.Linear(width, len(sizes) * self.bins)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, T, width) -> (B, T, F, K) logits, float32; a factor with fewer than K values has -inf behind them."""
+        logits = self.linear(hidden).float().unflatten(-1, self.unreachable.shape)
+        return logits.masked_fill(self.unreachable, -torch.inf)
+
+    def factors(self, action: Tensor) -> Tensor:
+        """(B, T, ...) actions -> (B, T, F) the value of each factor, from 0."""
+        values = action.flatten(2) if action.ndim > 2 else action[..., None]
+        if not self.continuous:
+            return values.long() - self.first
+        share = (values - self.low) / (self.high - self.low)
+        return (share * self.bins).long().clamp(0, self.bins - 1)
+
+    def loss(self, logits: Tensor, action: Tensor) -> Tensor:
+        """Mean over B and T of the negative log-likelihood of the actions; of a Box's, of their bins."""
+        target = self.factors(action)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 2), target.flatten())
+        return loss * target.shape[-1]
+
+    def sample(self, logits: Tensor, uniform: Tensor, temperature: float = 1.0) -> Tensor:
+        """Actions by inverting the factors' distribution functions.
+
+        Args:
+            logits: (B, F, K).
+            uniform: (B, F) numbers in [0, 1); what is left of one inside its bin places a Box's action in the bin.
+            temperature: of the distribution; 0 takes the most likely value, and the middle of a Box's bin.
+
+        Returns:
+            (B, ...) actions: integers, or float32 for a Box.
+        """
+        if temperature == 0:
+            value = logits.argmax(dim=-1)
+            inside = torch.full_like(uniform, 0.5)
+        else:
+            probability = (logits / temperature).softmax(dim=-1)
+            cumulative = probability.cumsum(dim=-1)
+            draw = (uniform * cumulative[..., -1])[..., None]
+            last = (~self.unreachable).sum(dim=-1) - 1
+            value = torch.minimum((cumulative <= draw).sum(dim=-1), last)
+            own = probability.gather(-1, value[..., None])
+            before = cumulative.gather(-1, value[..., None]) - own
+            inside = ((draw - before) / own.clamp_min(torch.finfo(own.dtype).tiny))[..., 0].clamp(0, 1)
+        if self.continuous:
+            action = self.low + (value + inside) / self.bins * (self.high - self.low)
+        else:
+            action = value + self.first
+        return action.reshape(len(logits), *self.shape)
+
+
+def _shape(values: Any) -> list[int]:
+    """The shape of nested lists."""
+    return [len(values), *_shape(values[0])] if isinstance(values, list) else []

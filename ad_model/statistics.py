@@ -1,0 +1,65 @@
+"""What the model has to know of the training data's scale: the moments of Box observations, and the rewards' size."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ad_model.embeddings_ad import channel_axis, leaf_spaces
+from data_gen.spaces import column_name
+
+_ROWS_AT_ONCE = 2**14  # bounds the memory that their copies in double precision take
+_LEAST_STD = 1e-6  # below it a number is taken for constant
+
+
+@dataclass
+class Moments:
+    """Mean and standard deviation of many rows, gathered part by part in an order that does not matter to memory."""
+
+    count: int = 0
+    mean: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
+    squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
+
+    def add(self, rows: NDArray[Any]) -> None:
+        """Takes in rows (n, numbers), by Chan et al.'s pairwise update, which does not cancel."""
+        for first in range(0, len(rows), _ROWS_AT_ONCE):
+            part = rows[first : first + _ROWS_AT_ONCE].astype(np.float64)
+            mean, total = part.mean(axis=0), self.count + len(part)
+            shift = mean - self.mean
+            self.squares = self.squares + ((part - mean) ** 2).sum(axis=0) + shift**2 * self.count * len(part) / total
+            self.mean = self.mean + shift * len(part) / total
+            self.count = total
+
+    def plain(self) -> dict[str, list[float]]:
+        """`mean` and `std` as plain values; the std of what never varies is 1."""
+        std = np.sqrt(self.squares / max(1, self.count))
+        return {"mean": self.mean.tolist(), "std": np.where(std > _LEAST_STD, std, 1.0).tolist()}
+
+
+class DataStatistics:
+    """Gathers, shard by shard, what `ADConfig` records of the data."""
+
+    def __init__(self, observation_space: dict[str, Any]) -> None:
+        self._spaces = {path: leaf for path, leaf in leaf_spaces(observation_space).items() if leaf["type"] == "Box"}
+        self._moments = {path: Moments() for path in self._spaces}
+        self._reward_squares, self._rewards = 0.0, 0
+
+    def add(self, columns: dict[str, NDArray[Any]]) -> None:
+        """Takes in a shard's columns, (histories, steps, ...)."""
+        for path, space in self._spaces.items():
+            values, axis = columns[column_name("observation", path)], channel_axis(space)
+            if axis in (0, 2):
+                self._moments[path].add(np.moveaxis(values, axis + 2, -1).reshape(-1, space["shape"][axis]))
+            else:
+                self._moments[path].add(values.reshape(-1, 1 if axis == -1 else int(np.prod(space["shape"]))))
+        self._reward_squares += float(np.square(columns["reward"], dtype=np.float64).sum())
+        self._rewards += columns["reward"].size
+
+    def plain(self) -> dict[str, Any]:
+        """The keyword arguments of `ADConfig`."""
+        size = float(np.sqrt(self._reward_squares / max(1, self._rewards)))
+        return {
+            "reward_scale": size or 1.0,
+            "observation_statistics": {path: moments.plain() for path, moments in self._moments.items()},
+        }

@@ -1,0 +1,217 @@
+"""Every space through the model: encoders, the action head's loss and samples, and the data's statistics."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from ad_model import ADModel
+from ad_model.action_head_ad import ActionHead
+from ad_model.build import build_model
+from ad_model.embeddings_ad import ImageEmbedding, VectorEmbedding, leaf_embedding, leaf_spaces
+from ad_model.statistics import DataStatistics
+from configs import ConfigError
+from data_gen.spaces import leaves, map_leaves, storage_type, to_json
+
+VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float64)
+IMAGE = spaces.Box(0, 255, (9, 12, 3), np.uint8)
+OBSERVATIONS = {
+    "discrete": spaces.Discrete(4, start=-1),
+    "multi_discrete": spaces.MultiDiscrete([3, 5], start=[0, 2]),
+    "multi_binary": spaces.MultiBinary(4),
+    "vector": VECTOR,
+    "matrix": spaces.Box(-2, 2, (5, 5), np.float32),
+    "image": IMAGE,
+    "channels_first": spaces.Box(0, 255, (4, 20, 20), np.uint8),
+    "grey": spaces.Box(0, 255, (8, 8), np.uint8),
+    "dict": spaces.Dict({"image": IMAGE, "agent": spaces.Dict({"cell": spaces.Discrete(5), "speed": VECTOR})}),
+    "tuple": spaces.Tuple((spaces.Discrete(3), spaces.Dict({"image": IMAGE}))),
+}
+ACTIONS = {
+    "discrete": spaces.Discrete(5, start=2),
+    "multi_discrete": spaces.MultiDiscrete([2, 4, 3], start=[0, 1, 0]),
+    "box": spaces.Box(np.array([-1, 0], np.float32), np.array([1, 5], np.float32)),
+    "matrix": spaces.Box(-1, 1, (2, 2), np.float32),
+}
+
+
+def drawn(space, shape=(2, 6), seed=0):
+    """Elements of a space as stored arrays, (*shape, ...) by leaf path."""
+    space.seed(seed)
+    found = {}
+    for path, leaf in leaves(space).items():
+        leaf.seed(seed)
+        values = np.stack([leaf.sample() for _ in range(math.prod(shape))])
+        found[path] = values.reshape(*shape, *values.shape[1:]).astype(storage_type(leaf)[1])
+    return found
+
+
+def built(tiny, observation, action, **changes):
+    info = {"observation_space": to_json(observation), "action_space": to_json(action), "episode_length": 2}
+    gathered = DataStatistics(info["observation_space"])
+    columns = {f"observation.{path}".rstrip("."): values for path, values in drawn(observation, (8, 20), 1).items()}
+    gathered.add({**columns, "reward": np.ones((8, 20), np.float32)})
+    return build_model(tiny(**changes), info, gathered.plain()).eval()
+
+
+def batch(observation, action):
+    seen = {path: torch.from_numpy(values) for path, values in drawn(observation).items()}
+    acted = torch.from_numpy(drawn(action)[""])
+    return {
+        "observation": seen.get("", seen),
+        "previous_action": acted.roll(1, dims=1),
+        "previous_reward": torch.randn(2, 6),
+        "boundary": torch.zeros(2, 6, dtype=torch.uint8),
+        "action": acted,
+    }
+
+
+@pytest.mark.parametrize("action", ACTIONS, ids=str)
+@pytest.mark.parametrize("observation", OBSERVATIONS, ids=str)
+def test_every_leaf_reaches_the_prediction_of_the_present_step_and_no_earlier_one(tiny, observation, action):
+    observation, action = OBSERVATIONS[observation], ACTIONS[action]
+    model = built(tiny, observation, action)
+    inputs = batch(observation, action)
+    output = model(**inputs)
+    assert output.loss.isfinite()
+    output.loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    paths = list(leaf_spaces(to_json(observation)))
+    assert paths == list(leaves(observation))
+    finite = output.logits.isfinite()
+    for path in paths:
+        changed = copy.deepcopy(inputs)
+        values = changed["observation"][path] if path else changed["observation"]
+        values[:, 3] = values[:, 2] if not torch.equal(values[:, 3], values[:, 2]) else values[:, 1]
+        moved = (model(**changed).logits - output.logits).where(finite, torch.tensor(0.0)).abs().amax(dim=(0, 2, 3))
+        assert moved[:3].max() < 1e-5, path
+        assert moved[3] > 0, path
+
+
+@pytest.mark.parametrize("observation", OBSERVATIONS, ids=str)
+def test_a_model_of_any_space_is_saved_and_loads_equal(tiny, tmp_path, observation):
+    observation, action = OBSERVATIONS[observation], ACTIONS["box"]
+    model, inputs = built(tiny, observation, action), batch(observation, action)
+    model.save_pretrained(tmp_path)
+    loaded = ADModel.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("action", ACTIONS, ids=str)
+def test_sampled_actions_lie_in_the_space(action):
+    space = ACTIONS[action]
+    head = ActionHead(to_json(space), 8, bins=7)
+    logits = 3 * head(torch.randn(500, 1, 8)).detach()[:, 0]
+    for temperature in (1.0, 0.3, 0.0):
+        found = head.sample(logits, torch.rand(logits.shape[:2]), temperature).numpy()
+        assert found.shape == (500, *space.shape)
+        assert all(space.contains(value.astype(space.dtype)) for value in found)
+
+
+def test_the_loss_of_a_multi_discrete_is_the_sum_over_its_parts_by_hand():
+    head = ActionHead(to_json(spaces.MultiDiscrete([2, 3], start=[5, 0])), 4, bins=9)
+    logits = head(torch.randn(1, 2, 4))
+    assert logits.shape == (1, 2, 2, 3) and logits[0, 0, 0, 2] == -torch.inf
+    action = torch.tensor([[[6, 2], [5, 0]]])
+    first, second = logits[..., 0, :2].log_softmax(-1), logits[..., 1, :].log_softmax(-1)
+    by_hand = -(first[0, 0, 1] + second[0, 0, 2] + first[0, 1, 0] + second[0, 1, 0]) / 2
+    torch.testing.assert_close(head.loss(logits, action), by_hand)
+
+
+def test_a_box_action_falls_into_its_bin_the_bounds_included():
+    head = ActionHead(to_json(spaces.Box(np.float32([-1, 0]), np.float32([1, 10]))), 4, bins=4)
+    actions = torch.tensor([[[-1.0, 0.0], [1.0, 10.0], [0.01, 4.9], [-0.51, 7.5]]])
+    assert head.factors(actions).tolist() == [[[0, 0], [3, 3], [2, 1], [0, 3]]]
+
+
+def test_a_box_is_sampled_from_the_piecewise_constant_density_of_its_logits():
+    head = ActionHead(to_json(spaces.Box(0, 4, (1,), np.float32)), 4, bins=4)
+    logits = torch.tensor([0.1, 0.4, 0.2, 0.3]).log().expand(200_000, 1, 4)
+    generator = torch.Generator().manual_seed(0)
+    found = head.sample(logits, torch.rand(200_000, 1, generator=generator))[:, 0]
+    shares = torch.histc(found, bins=8, min=0, max=4) / len(found)
+    expected = torch.tensor([0.1, 0.4, 0.2, 0.3]).repeat_interleave(2) / 2
+    assert (shares - expected).abs().max() < 0.005
+    assert head.sample(logits[:1], torch.zeros(1, 1), temperature=0).item() == 1.5
+
+
+def test_unseen_values_of_a_short_factor_are_never_drawn():
+    head = ActionHead(to_json(spaces.MultiDiscrete([2, 5])), 4, bins=9)
+    logits = head(torch.zeros(1, 1, 4))[:, 0].expand(1000, -1, -1)
+    almost_one = torch.full((1000, 2), 1 - 2**-24)
+    assert head.sample(logits, almost_one).max(dim=0).values.tolist() == [1, 4]
+
+
+def test_statistics_are_those_of_all_the_data_however_it_is_cut():
+    space = spaces.Dict({"image": IMAGE, "speed": VECTOR, "cell": spaces.Discrete(4)})
+    columns = {f"observation.{path}": values for path, values in drawn(space, (6, 30)).items()}
+    columns["observation.speed"] = columns["observation.speed"] + 1e4  # far from 0: sums of squares would cancel
+    columns["reward"] = np.random.default_rng(0).normal(3, 1, (6, 30)).astype(np.float32)
+    whole, parts = DataStatistics(to_json(space)), DataStatistics(to_json(space))
+    whole.add(columns)
+    for first in (0, 1, 4):
+        last = {0: 1, 1: 4, 4: 6}[first]
+        parts.add({name: values[first:last] for name, values in columns.items()})
+    found = whole.plain()
+    assert found["reward_scale"] == pytest.approx(np.sqrt((columns["reward"].astype(float) ** 2).mean()))
+    assert set(found["observation_statistics"]) == {"image", "speed"}
+    for path, axes in (("image", (0, 1, 2, 3)), ("speed", (0, 1))):
+        values = columns[f"observation.{path}"].astype(np.float64)
+        for statistics in (found, parts.plain()):
+            moments = statistics["observation_statistics"][path]
+            assert moments["mean"] == pytest.approx(values.mean(axis=axes), rel=1e-9)
+            assert moments["std"] == pytest.approx(values.std(axis=axes), rel=1e-6)
+
+
+def test_a_number_that_never_varies_is_not_divided_by_zero():
+    space = to_json(spaces.Box(-1, 1, (2,), np.float32))
+    gathered = DataStatistics(space)
+    gathered.add({"observation": np.full((2, 3, 2), 0.25, np.float32), "reward": np.zeros((2, 3), np.float32)})
+    assert gathered.plain() == {
+        "reward_scale": 1.0,
+        "observation_statistics": {"": {"mean": [0.25, 0.25], "std": [1.0, 1.0]}},
+    }
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_rewards_of_any_scale_are_read_alike(tiny, scale):
+    observation, action = OBSERVATIONS["discrete"], ACTIONS["discrete"]
+    plain, scaled = built(tiny, observation, action), built(tiny, observation, action)
+    scaled.config.reward_scale = scale * plain.config.reward_scale
+    inputs = batch(observation, action)
+    far = {**inputs, "previous_reward": scale * inputs["previous_reward"]}
+    torch.testing.assert_close(scaled(**far).logits, plain(**inputs).logits, rtol=0, atol=1e-4)
+
+
+def test_images_are_told_from_vectors_by_their_space():
+    assert isinstance(leaf_embedding(to_json(IMAGE), 8), ImageEmbedding)
+    assert isinstance(leaf_embedding(to_json(OBSERVATIONS["matrix"]), 8), VectorEmbedding)
+    first = leaf_embedding(to_json(OBSERVATIONS["channels_first"]), 8)
+    assert not first.channels_last and first.layers[0].in_channels == 4
+    assert leaf_embedding(to_json(IMAGE), 8).layers[0].in_channels == 3
+
+
+def test_an_image_is_read_the_same_with_its_channels_first_or_last():
+    last = leaf_embedding(to_json(IMAGE), 8)
+    first = leaf_embedding(to_json(spaces.Box(0, 255, (3, 9, 12), np.uint8)), 8)
+    first.load_state_dict(last.state_dict())
+    image = torch.from_numpy(drawn(IMAGE)[""])
+    torch.testing.assert_close(first(image.movedim(-1, 2)), last(image))
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.Box(-np.inf, 1, (2,)), spaces.Dict({"a": spaces.Discrete(2)})], ids=["unbounded", "dict"]
+)
+def test_an_action_space_without_a_head_is_refused(tiny, space):
+    with pytest.raises(ConfigError, match="model: "):
+        built(tiny, OBSERVATIONS["discrete"], space)
+
+
+def test_leaves_of_spaces_and_of_their_elements_have_the_same_paths():
+    for space in OBSERVATIONS.values():
+        assert list(leaves(space)) == list(leaves(space.sample()))
+        doubled = map_leaves(lambda a, b: np.stack([a, b]), space.sample(), space.sample())
+        assert list(leaves(doubled)) == list(leaves(space))
