@@ -1,8 +1,9 @@
-"""The console command `icrl`: generate, train, evaluate, run (all three), info.
+"""The console command `icrl`: generate, train, evaluate, run (all three), info, tasks.
 
 icrl run --config configs/demo.yaml
 icrl run --config configs/demo.yaml --name small --tasks.size 7 --seed 1
 icrl info runs/demo
+icrl tasks dark_room --size 7
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from configs.command import Invocation, add_arguments, invocation, reported, say
 from configs.errors import UserError
-from configs.loader import load_config
+from configs.loader import load_config, load_tasks
 from configs.run_folder import RunFolder
 
 # Imports of a verb's own modules wait until it runs: torch alone takes seconds.
@@ -27,6 +28,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         return reported(lambda: info(Path(arguments.run)))
+    if arguments.verb == "tasks":
+        return reported(lambda: tasks(arguments.name, Path(arguments.picture), rest))
     verb: Callable[[Invocation], object] = VERBS[arguments.verb]
     return reported(lambda: verb(invocation(arguments, rest)))
 
@@ -91,6 +94,22 @@ def info(path: Path) -> None:
     say(f"report: {folder.report}")
 
 
+def tasks(name: str | None, picture: Path, overrides: list[str]) -> None:
+    """Lists the task families; with a NAME, shows that one, and writes a picture of a few of its tasks."""
+    from data_gen.catalogue import describe, draw_tasks, table
+
+    if name is None:
+        if overrides:
+            raise UserError(f"parameters such as {overrides[0]} need the NAME of a family: icrl tasks NAME ...")
+        say(table())
+        say("one in full, with a picture: icrl tasks NAME [--PARAMETER VALUE ...]")
+        return
+    family = load_tasks(name, overrides)
+    say(describe(name, family))
+    path = picture / f"{name.replace(':', '.')}.png"
+    say(f"picture: {path}" if draw_tasks(family, name, path) else "picture: this family draws none")
+
+
 VERBS: dict[str, Callable[[Invocation], object]] = {
     "generate": generate,
     "train": train,
@@ -111,6 +130,10 @@ def _parser() -> argparse.ArgumentParser:
         add_arguments(verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__, allow_abbrev=False))
     shown = verbs.add_parser("info", help=info.__doc__, description=info.__doc__, allow_abbrev=False)
     shown.add_argument("run", metavar="RUN", help="a run folder, such as runs/demo")
+    listed = verbs.add_parser("tasks", help=tasks.__doc__, description=tasks.__doc__, allow_abbrev=False)
+    listed.add_argument("name", metavar="NAME", nargs="?", help="a family, such as dark_room, or module:Class")
+    listed.add_argument("--picture", metavar="FOLDER", default="runs/tasks", help="where to (default %(default)s)")
+    listed.epilog = "Any parameter of the family can be set: icrl tasks dark_room --size 7"
     return parser
 
 

@@ -51,6 +51,17 @@ def validate(values: dict[str, Any], where: str = "config") -> ExperimentConfig:
     return config
 
 
+def load_tasks(name: str, overrides: Sequence[str] = ()) -> Any:
+    """The task distribution `name` with parameters as overrides (`--size 7`). Raises ConfigError."""
+    values: dict[str, Any] = {"tasks": {"name": name}}
+    for key, value in parse_overrides(overrides):
+        _set(values, f"tasks.{key}", value)
+    problems = _component_problems(values)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return TasksComponent.model_validate(values["tasks"]).build()
+
+
 def parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
     """Splits command-line words into dotted keys and YAML values. Raises ConfigError for a word that is neither."""
     pairs, rest = [], list(words)

@@ -117,3 +117,22 @@ def episode_returns(reward: NDArray[Any], ended: NDArray[np.bool_], num_episodes
     returns: NDArray[np.float64] = total.reshape(histories, num_episodes).astype(np.float64)
     returns[np.arange(num_episodes) >= complete[:, None]] = np.nan
     return returns
+
+
+def last_returns(reward: NDArray[Any], ended: NDArray[np.bool_], share: float) -> NDArray[np.float64]:
+    """Mean return of the episodes that end in the last `share` of the steps, (histories,); NaN where none does.
+
+    Where episodes end early, it says how a lifetime ends, which its first episodes do not.
+
+    Args:
+        reward, ended: (histories, steps).
+        share: of the steps, above 0 and at most 1.
+    """
+    num_steps = reward.shape[1]
+    first = num_steps - max(1, round(share * num_steps))
+    earned = np.concatenate([np.zeros((len(reward), 1)), np.cumsum(reward, axis=1, dtype=np.float64)], axis=1)
+    end = np.where(ended, np.arange(1, num_steps + 1), 0)
+    last, before = end.max(axis=1), end[:, :first].max(axis=1, initial=0)
+    rows, count = np.arange(len(reward)), ended[:, first:].sum(axis=1)
+    total = earned[rows, last] - earned[rows, before]
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

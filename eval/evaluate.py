@@ -32,13 +32,22 @@ from configs.run_folder import (
 from configs.schema import AgentComponent, ExperimentConfig
 from data_gen.agents.base import Agent
 from data_gen.generate import history_steps, load_info, split_tasks
-from data_gen.history import episode_returns
+from data_gen.history import episode_returns, last_returns
 from data_gen.interaction import Histories, interact, spec_of
 from data_gen.spaces import column_name, leaves
 from data_gen.streams import make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
 from eval.in_context import TransformerAgent
-from eval.results import LAST_EPISODES, TRANSFORMER, Lifetimes, load_summary, returns_table, summary_figures
+from eval.results import (
+    LAST_EPISODES,
+    LAST_SHARE,
+    TRANSFORMER,
+    Lifetimes,
+    load_summary,
+    returns_scale,
+    returns_table,
+    summary_figures,
+)
 
 _SEED_PURPOSE = 3  # keeps the evaluation's randomness apart from every other use of config.seed
 _PICTURED_TASKS = 6
@@ -78,7 +87,8 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             for name, (agent, sees) in agents.items()
         }
         write_config(config, folder)
-        table, one = returns_table(distribution, splits, sources, lived)
+        scale, one = returns_scale(distribution, splits, sources, lived)
+        table = returns_table(scale, lived)
         summary = {
             "schema_version": SCHEMA_VERSION,
             "fingerprint": identity,
@@ -91,7 +101,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             "last_episodes": min(LAST_EPISODES, config.evaluation.episodes),
             "interval": "95% bootstrap over tasks",
             "normalised_return": {"0": "the random policy's expected return on that task", "1": one},
-            "agents": summary_figures(table, lived),
+            "agents": summary_figures(table, scale, lived),
         }
         folder.report.unlink(missing_ok=True)  # it would be of another evaluation
         with new_folder(folder.eval) as temporary:
@@ -197,6 +207,7 @@ def _live(
     return Lifetimes(
         returns=rearrange(episode_returns(histories.reward, histories.ended, episodes), by_task, seed=seeds),
         steps=rearrange(ends, by_task, seed=seeds),
+        final=rearrange(last_returns(histories.reward, histories.ended, LAST_SHARE), "(t s) -> t s", s=seeds),
         seconds=seconds,
         environment_steps=lanes * steps,
         paths=_paths(histories, ends, seeds, min(len(tasks), _PICTURED_TASKS), tasks),

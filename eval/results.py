@@ -16,6 +16,9 @@ TRANSFORMER = "transformer"
 LAST_EPISODES = 10
 """Episodes at the end of a lifetime over which the final return is averaged."""
 
+LAST_SHARE = 0.1
+"""Share of a lifetime's steps at its end, over whose episodes the final return is averaged where episodes end early."""
+
 _LEVEL = 0.8  # of normalised return, for "how soon"
 _RESAMPLES = 2000
 
@@ -27,33 +30,44 @@ class Lifetimes:
     returns: NDArray[np.float64]
     steps: NDArray[np.int64]
     """Environment steps made when the episode ended."""
+    final: NDArray[np.float64]
+    """(task, seed): mean return of the episodes that ended in the last tenth of the steps; NaN where none did."""
     seconds: float
     environment_steps: int
     paths: dict[str, NDArray[Any]]
     """First and last episode of a few tasks, for pictures."""
 
 
-def returns_table(
+Scale = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""By split, (task,) the return that is 0, and how much more is 1; NaN where that is not known."""
+
+
+def returns_scale(
     distribution: TaskDistribution,
     splits: dict[str, Tasks],
     sources: list[str],
     lived: dict[tuple[str, str], Lifetimes],
-) -> tuple[pd.DataFrame, str]:
-    """One row an episode, and what a normalised return of 1 stands for.
+) -> tuple[Scale, str]:
+    """The scale of normalised returns, and what 1 stands for.
 
-    Normalised returns are NaN on a task where the best source is no better than random and the optimum is not known.
+    Where an optimum is not known, 1 is the best source's final return; where that is no better than random, NaN.
     """
-    parts, one = [], "the optimal policy's expected return on that task"
-    scale = {}
+    scale, one = {}, "the optimal policy's expected return on that task"
     for split, tasks in splits.items():
         random, best = distribution.random_return(tasks), distribution.optimal_return(tasks)
         if np.isnan(best).any():
             one = f"the best source's mean return over its last {LAST_EPISODES} episodes on that task"
             finals = [lived[source, split].returns[:, :, -LAST_EPISODES:].mean(axis=(1, 2)) for source in sources]
             best = np.max(finals, axis=0)
-        scale[split] = random[:, None, None], np.where(best > random, best - random, np.nan)[:, None, None]
+        scale[split] = random, np.where(best > random, best - random, np.nan)
+    return scale, one
+
+
+def returns_table(scale: Scale, lived: dict[tuple[str, str], Lifetimes]) -> pd.DataFrame:
+    """One row an episode."""
+    parts = []
     for (name, split), life in lived.items():
-        random, span = scale[split]
+        random, span = (values[:, None, None] for values in scale[split])
         normalised = (life.returns - random) / span
         task, seed, episode = np.indices(life.returns.shape)
         parts.append(
@@ -70,7 +84,7 @@ def returns_table(
                 }
             )
         )
-    return pd.concat(parts, ignore_index=True), one
+    return pd.concat(parts, ignore_index=True)
 
 
 def load_summary(folder: RunFolder) -> dict[str, Any]:
@@ -80,15 +94,18 @@ def load_summary(folder: RunFolder) -> dict[str, Any]:
 
 
 def describe(summary: dict[str, Any]) -> str:
-    """The summary's held-out figures as a few lines of text."""
-    lines = [
-        f"  normalised return on held-out tasks (IQM): {'episode 1':>12} {'last ' + str(summary['last_episodes']):>9}"
-    ]
+    """The summary's held-out figures as a few lines of text; raw returns where no scale is known."""
+    known = summary["agents"][TRANSFORMER]["test"]["normalised_return"]["last_ten"]["iqm"] is not None
+    column, title = ("normalised_return", "normalised return") if known else ("return", "return")
+    last = f"last {summary['last_episodes']}"
+    head = f"  {title + ' on held-out tasks (IQM):':48} {'episode 1':>9} {last:>9} {'last tenth':>11}"
+    lines = [head]
     for agent, splits in summary["agents"].items():
-        figures = splits["test"]["normalised_return"]
-        first, last = figures["first_episode"]["iqm"], figures["last_ten"]["iqm"]
+        figures = [splits["test"][column][key]["iqm"] for key in ("first_episode", "last_ten", "last_tenth")]
+        shown = [_number(figure) for figure in figures]
         mark = "->" if agent == TRANSFORMER else "  "
-        lines.append(f"  {mark} {agent:40} {_number(first):>11} {_number(last):>9}")
+        lines.append(f"  {mark} {agent:45} {shown[0]:>9} {shown[1]:>9} {shown[2]:>11}")
+    lines.append("  last tenth: of the steps; where episodes end early, those are later ones")
     return "\n".join(lines)
 
 
@@ -104,16 +121,21 @@ def scores_array(table: pd.DataFrame, agent: str, split: str, column: str) -> ND
     return scores[~np.isnan(scores).any(axis=(1, 2))]
 
 
-def summary_figures(table: pd.DataFrame, lived: dict[tuple[str, str], Lifetimes]) -> dict[str, dict[str, Any]]:
+def summary_figures(
+    table: pd.DataFrame, scale: Scale, lived: dict[tuple[str, str], Lifetimes]
+) -> dict[str, dict[str, Any]]:
     """The `agents` part of summary.json: by agent and split, IQM, 95% interval and mean of every figure, and cost."""
     agents: dict[str, dict[str, Any]] = {}
     for (name, split), life in lived.items():
         figures: dict[str, Any] = {}
-        for label, column in (("return", "return"), ("normalised_return", "normalised_return")):
-            scores = scores_array(table, name, split, column)
+        random, span = (values[:, None] for values in scale[split])
+        finals = {"return": life.final, "normalised_return": (life.final - random) / span}
+        for label, final in finals.items():
+            scores = scores_array(table, name, split, label)
             figures[label] = {
                 "first_episode": _figure(scores[:, :, 0]),
                 "last_ten": _figure(scores[:, :, -LAST_EPISODES:].mean(axis=2)),
+                "last_tenth": _figure(final[~np.isnan(final).any(axis=1)]),
                 "area_under_curve": _figure(scores.mean(axis=2)),
             }
             if label == "normalised_return":

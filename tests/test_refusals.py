@@ -120,7 +120,7 @@ def test_new_bytes_of_data_or_weights_make_later_stages_stale(broken):
 def test_an_evaluation_of_other_weights_is_stale(broken):
     weights = last_checkpoint(run_folder(broken).checkpoints) / "model" / "model.safetensors"
     values = load_file(weights)
-    values["head.bias"] += 1
+    values["head.linear.bias"] += 1
     save_file(values, weights, metadata={"format": "pt"})
     with pytest.raises(UserError, match="eval belongs to another config"):
         evaluate(broken)

@@ -28,7 +28,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Transition:
-    """One step of all environments. Arrays have a leading axis of environments; an observation may be a tree of them."""
+    """One step of all environments. Arrays have a leading axis of environments; an observation may be a tree."""
 
     observation: Any
     action: NDArray[Any]
@@ -74,6 +74,9 @@ class TableIndex:
             self._strides = [int(np.prod(space.nvec[place + 1 :])) for place in range(len(space.nvec))]
         else:
             raise UserError(f"{user} keeps a table, and needs a Discrete or MultiDiscrete space, not {space}")
+        self._elements = self._start + np.stack(np.unravel_index(np.arange(self.size), _sizes(space)), axis=1)
+        if isinstance(space, gymnasium.spaces.Discrete):
+            self._elements = self._elements[:, 0]
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.int64]:
         """(num_envs, ...) elements of the space -> (num_envs,) numbers below `size`."""
@@ -82,3 +85,11 @@ class TableIndex:
         for place in range(1, len(self._strides)):  # a few array operations; an integer matrix product is slower
             numbers += (places[:, place] - self._start[place]) * self._strides[place]
         return numbers
+
+    def elements(self, numbers: NDArray[np.intp]) -> NDArray[np.int64]:
+        """(num_envs,) numbers below `size` -> (num_envs, ...) elements of the space."""
+        return self._elements.take(numbers, axis=0)
+
+
+def _sizes(space: Any) -> tuple[int, ...]:
+    return (int(space.n),) if isinstance(space, gymnasium.spaces.Discrete) else tuple(space.nvec)

@@ -3,12 +3,10 @@
 from typing import Annotated, Any
 
 import numpy as np
-from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 from pydantic import Field
 
 from configs import component
-from configs.errors import UserError
 from data_gen.agents.base import Agent, Spec, TableIndex, Transition
 from data_gen.streams import Seeds, SlotStreams
 
@@ -34,10 +32,10 @@ class QLearning(Agent):
     """Share of the lifetime over which epsilon falls linearly from start to end."""
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
-        self.index = TableIndex(spec.observation_space, "q_learning")
-        if not isinstance(spec.action_space, Discrete):
-            raise UserError(f"q_learning needs a Discrete action space, not {spec.action_space}")
-        self.num_actions, self.first_action = int(spec.action_space.n), int(spec.action_space.start)
+        self.index, self.actions = (
+            TableIndex(space, "q_learning") for space in (spec.observation_space, spec.action_space)
+        )
+        self.num_actions = self.actions.size
         self.streams = SlotStreams(seeds)
         noise = self.streams.uniform(self.index.size * self.num_actions) - 0.5
         table = self.initial_value + _TIE_BREAK * noise
@@ -54,14 +52,14 @@ class QLearning(Agent):
             explore = np.flatnonzero(coin < epsilon)
             # Given that the coin fell below epsilon, coin / epsilon is uniform again: one draw a step, not two.
             action[explore] = coin[explore] * (self.num_actions / epsilon)
-        return self.first_action + action
+        return self.actions.elements(action)
 
     def observe(self, transition: Transition) -> None:
         row = self.first_row + self.index(transition.observation)
         next_row = self.first_row + self.index(transition.next_observation)
         next_value = self.q.take(next_row, axis=0).max(axis=1)
         target = transition.reward + self.discount * np.where(transition.terminated, 0, next_value)
-        entry = row * self.num_actions + transition.action - self.first_action
+        entry = row * self.num_actions + self.actions(transition.action)
         q = self.q.reshape(-1)
         old = q.take(entry)
         q[entry] = old + self.step_size * (target - old)
