@@ -80,7 +80,7 @@ def parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
 
 
 def dump(config: ExperimentConfig) -> str:
-    """The resolved config as YAML, defaults included; `load_config` reads it back to an equal config."""
+    """The resolved config as YAML, defaults included; `load_config` reads it back to one with the same text."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 

@@ -11,7 +11,8 @@ import data_gen  # noqa: F401 - registers the environments
 from configs import ConfigError, UserError
 from data_gen.streams import make_seeds
 from data_gen.tasks import Tasks
-from data_gen.tasks.dark_room import MOVES, DarkRoom
+from data_gen.tasks.dark_room import DarkRoom
+from data_gen.tasks.grid import MOVES
 
 VARIANTS = [
     DarkRoom(),

@@ -1,0 +1,75 @@
+"""Pictures of locomotion tasks: the way of an episode, its goal, and the factors of the model fields."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+
+_WAY, _GOAL, _START, _LINE = "#2563eb", "#f59e0b", "#111827", "#e5e7eb"
+_FIELDS = {"body_mass": "#2563eb", "body_inertia": "#10b981", "dof_damping": "#a855f7", "geom_friction": "#ef4444"}
+_FONT = 6  # points
+_TOP, _BOTTOM = (0.1, 0.68, 0.36, 0.28), (0.1, 0.04, 0.36, 0.28)  # insets: left, bottom, width, height
+
+
+def draw_task(axes: Any, goal: str, task: Arrays, times: NDArray[Any], path: NDArray[Any], seconds: float) -> None:
+    """Draws the way and the goal, with the factors in an inset; without a goal, the factors with the way in an inset.
+
+    Args:
+        axes: matplotlib axes.
+        goal: the kind of goal.
+        task: the arrays of one task.
+        times: (steps,) seconds since the start of the episode.
+        path: (steps, 1 or 2) where the robot was, in metres; may be empty.
+        seconds: length of a whole episode.
+    """
+    factors = {name: np.log2(values.ravel()) for name, values in task.items() if name in _FIELDS}
+    if goal == "none":
+        _draw_factors(axes, factors)
+        axes.legend(fontsize=_FONT, frameon=False, loc="lower left", ncols=2)
+        low, high = axes.get_ylim()
+        axes.set_ylim(low - 0.3 * (high - low), high + 0.6 * (high - low))  # room for the legend and the way
+        if len(path):
+            _draw_over_time(axes.inset_axes(_TOP), times, path)
+        return
+    if goal == "position":
+        axes.plot(*task["position"], "*", color=_GOAL, markersize=12)
+    elif goal == "angle":
+        axes.plot([0, np.cos(task["angle"])], [0, np.sin(task["angle"])], color=_GOAL, linewidth=3)
+    else:  # a velocity is a slope, and a direction that of 1 m/s
+        axes.plot([0, seconds], [0, seconds * task[goal]], "--", color=_GOAL, linewidth=2)
+    (_draw_from_above if path.shape[1] == 2 and goal in ("position", "angle") else _draw_over_time)(axes, times, path)
+    if factors:
+        falls = goal == "direction" and task[goal] < 0
+        _draw_factors(axes.inset_axes(_BOTTOM if falls else _TOP), factors)
+
+
+def _draw_from_above(axes: Any, times: NDArray[Any], path: NDArray[Any]) -> None:
+    axes.plot(*path.T, color=_WAY, linewidth=1.2, alpha=0.8)
+    axes.plot(0, 0, "o", color=_START, markersize=4)
+    axes.set_aspect("equal", adjustable="datalim")
+    _label(axes, "x (m)", "y (m)")
+
+
+def _draw_over_time(axes: Any, times: NDArray[Any], path: NDArray[Any]) -> None:
+    axes.plot(times, path[:, 0], color=_WAY, linewidth=1.2, alpha=0.8)
+    axes.axhline(0, color=_LINE, linewidth=0.6, zorder=0)
+    _label(axes, "time (s)", "x (m)")
+
+
+def _draw_factors(axes: Any, factors: Arrays) -> None:
+    """A bar for each body, joint and geom, coloured by field: up for a factor above 1."""
+    first = 0
+    for name, values in factors.items():
+        axes.bar(first + np.arange(len(values)), values, color=_FIELDS[name], label=name)
+        first += len(values)
+    axes.axhline(0, color=_START, linewidth=0.6)
+    axes.set(xticks=[], yticks=[-1, 0, 1], yticklabels=["x0.5", "x1", "x2"])
+    axes.tick_params(labelsize=_FONT)
+
+
+def _label(axes: Any, x_label: str, y_label: str) -> None:
+    axes.set_xlabel(x_label, fontsize=_FONT + 1)
+    axes.set_ylabel(y_label, fontsize=_FONT + 1)
+    axes.tick_params(labelsize=_FONT)

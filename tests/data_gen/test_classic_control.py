@@ -1,0 +1,192 @@
+"""CartPole, Pendulum and Acrobot with varied physics, against Gymnasium's own environments."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+import data_gen  # noqa: F401 - registers the environments
+from configs import UserError
+from data_gen.streams import SlotStreams, make_seeds
+from data_gen.tasks import Tasks
+from data_gen.tasks.acrobot import Acrobot
+from data_gen.tasks.base import sample_actions
+from data_gen.tasks.cart_pole import CartPole
+from data_gen.tasks.pendulum import Pendulum
+
+GYMNASIUM = {CartPole: "CartPole-v1", Pendulum: "Pendulum-v1", Acrobot: "Acrobot-v1"}
+FAMILIES = list(GYMNASIUM)
+CONSTANTS = [(family, name) for family in FAMILIES for name in family.DEFAULTS]
+
+
+def with_defaults(family, count: int = 1, **changed) -> Tasks:
+    """`count` tasks with default constants, but for those in `changed`."""
+    return Tasks({name: np.full(count, changed.get(name, value)) for name, value in family.DEFAULTS.items()})
+
+
+def gymnasiums(family, task: Tasks) -> gymnasium.Env:
+    """Gymnasium's environment with the constants of a task put into it."""
+    env = gymnasium.make(GYMNASIUM[family]).unwrapped
+    env.reset(seed=0)
+    for name in task:
+        attribute = name.upper() if family is Acrobot else name
+        assert hasattr(env, attribute)
+        setattr(env, attribute, float(task[name][0]))
+    if family is CartPole:  # what its constructor derives from them
+        env.total_mass = env.masspole + env.masscart
+        env.polemass_length = env.masspole * env.length
+    return env
+
+
+def assert_lived_alike(family, tasks: Tasks, policy=None, same_state: bool = False) -> list[int]:
+    """Lives one episode a slot beside Gymnasium's environments; the episodes' lengths.
+
+    Args:
+        policy: envs -> actions; uniformly random without it.
+        same_state: puts Gymnasium's environments into our state before each step.
+    """
+    envs, streams = family.make_vec(tasks), SlotStreams(make_seeds(len(tasks), 1))
+    envs.reset(seed=make_seeds(len(tasks), 0))
+    theirs = [gymnasiums(type(family), tasks.take([slot])) for slot in range(len(tasks))]
+    for slot, env in enumerate(theirs):
+        env.state = envs.motion[:, slot].copy()
+    lengths = [0] * len(tasks)
+    running = set(range(len(tasks)))
+    while running:
+        before = envs.motion.copy()
+        actions = policy(envs) if policy else sample_actions(family.action_space, streams)
+        observation, reward, terminated, truncated, infos = envs.step(actions)
+        arrived = infos.get("final_obs", observation)
+        for slot in sorted(running):
+            if same_state:
+                theirs[slot].state = before[:, slot]
+            seen, earned, over, *_ = theirs[slot].step(actions[slot])
+            np.testing.assert_allclose(arrived[slot], seen, rtol=1e-6, atol=1e-6)
+            assert reward[slot] == pytest.approx(earned, rel=1e-6, abs=1e-6)
+            assert terminated[slot] == over
+            lengths[slot] += 1
+            if over or truncated[slot]:
+                running.remove(slot)
+    return lengths
+
+
+@pytest.mark.parametrize("family", [CartPole, Pendulum])
+def test_default_physics_live_gymnasiums_episodes(family):
+    assert_lived_alike(family(), with_defaults(family, 4))
+
+
+def test_a_balanced_default_cart_pole_stays_with_gymnasiums_to_the_time_limit():
+    lengths = assert_lived_alike(CartPole(), with_defaults(CartPole, 2), lambda envs: envs.optimal_action())
+    assert lengths == [500, 500]
+
+
+def test_a_default_acrobot_moves_as_gymnasiums_does_from_every_state_of_whole_episodes():
+    """From the same state at each step: the acrobot is chaotic, and shows another rounding within seconds."""
+
+    def pump(envs):  # with the joint's own motion, which swings it up
+        return 1 + np.sign(envs.motion[3]).astype(int)
+
+    assert_lived_alike(Acrobot(episode_length=150), with_defaults(Acrobot, 2), same_state=True)
+    lengths = assert_lived_alike(Acrobot(), with_defaults(Acrobot, 3), pump, same_state=True)
+    assert max(lengths) < 500  # so termination is compared too
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_slot_has_its_own_varied_physics(family):
+    distribution = family(episode_length=40)
+    assert_lived_alike(distribution, distribution.sample(6, seed=2), same_state=family is Acrobot)
+
+
+@pytest.mark.parametrize(("family", "name"), CONSTANTS)
+def test_each_constant_changes_the_dynamics_as_it_does_in_gymnasiums_environment(family, name):
+    distribution = family(vary=[name], episode_length=6)
+    changed = with_defaults(family, 3, **{name: 1.7 * family.DEFAULTS[name]})
+    assert_lived_alike(distribution, changed)
+    plain, other = distribution.make_vec(with_defaults(family, 3)), distribution.make_vec(changed)
+    actions = sample_actions(distribution.action_space, SlotStreams(make_seeds(3, 1)))
+    ends = []
+    for envs in (plain, other):
+        envs.reset(seed=make_seeds(3, 0))
+        envs.step(actions)
+        ends.append(envs.motion)
+    assert (abs(ends[0] - ends[1]).max(axis=0) > 1e-6).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_factors_are_log_uniform_and_the_other_constants_stay(family):
+    varied, *others = family.DEFAULTS
+    tasks = family(vary=[varied], low=0.25, high=4).sample(20_000, seed=0)
+    factors = np.log2(tasks[varied] / family.DEFAULTS[varied])
+    np.testing.assert_allclose(np.quantile(factors, [0, 0.25, 0.5, 0.75, 1]), [-2, -1, 0, 1, 2], atol=0.06)
+    for name in others:
+        np.testing.assert_array_equal(tasks[name], family.DEFAULTS[name])
+
+
+def test_the_balancing_policy_holds_every_pole_of_the_default_range_and_so_is_optimal():
+    family = CartPole()
+    corners = np.stack(np.meshgrid(*[[0.5, 2.0]] * 5), axis=-1).reshape(-1, 5).T
+    extreme = {name: value * corner for (name, value), corner in zip(family.DEFAULTS.items(), corners, strict=True)}
+    assert (family.optimal_return(Tasks(extreme)) == 500).all()
+    tasks = family.sample(300, seed=0)
+    assert (family.optimal_return(tasks) == 500).all()
+    envs = family.make_vec(tasks)
+    envs.reset(seed=make_seeds(300, 0))
+    for _ in range(500):
+        _, _, terminated, truncated, _ = envs.step(envs.optimal_action())
+        assert not terminated.any()
+    assert truncated.all()
+
+
+def test_a_pole_that_the_policy_cannot_hold_has_no_known_optimum():
+    family = CartPole(vary=["gravity", "force_mag"], low=0.1, high=10)
+    tasks = with_defaults(family, 2)
+    tasks["gravity"][1], tasks["force_mag"][1] = 98, 1  # it falls faster than the cart can follow
+    np.testing.assert_array_equal(family.optimal_return(tasks), [500, np.nan])
+
+
+def test_an_episode_that_ends_before_a_pole_can_fall_has_a_known_optimum():
+    physics = {"vary": ["gravity", "force_mag"], "low": 0.1, "high": 10}
+    task = with_defaults(CartPole, gravity=98.0, force_mag=1.0)
+    envs = CartPole(**physics).make_vec(task)
+    envs.motion[:] = 0.05  # no start is worse
+    fall = 1
+    while not envs.push(envs.optimal_action()):
+        fall += 1
+    for length in (fall - 1, fall, fall + 1):  # the step that falls is rewarded like any other
+        optimum = CartPole(**physics, episode_length=length).optimal_return(task)
+        np.testing.assert_array_equal(optimum, length if length <= fall else np.nan)
+
+
+def test_the_optimum_of_pendulum_and_acrobot_is_said_to_be_unknown():
+    for family in (Pendulum(), Acrobot()):
+        assert np.isnan(family.optimal_return(family.sample(3, seed=0))).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_varies_is_checked(family):
+    assert family().varies == "dynamics"
+    first = next(iter(family.DEFAULTS))
+    with pytest.raises(ValueError, match=f"there is no constant '{first}x'; did you mean '{first}'"):
+        family(vary=[f"{first}x"])
+    for vary in ([], [first, first]):
+        with pytest.raises(ValueError, match="has to name one constant or more, each once"):
+            family(vary=vary)
+    for low, high in ((2.0, 0.5), (1.0, 1.0)):
+        with pytest.raises(ValueError, match=f"low {low} and high {high} leave no range"):
+            family(low=low, high=high)
+    with pytest.raises(ValueError, match="low"):
+        family(low=0)
+
+
+@pytest.mark.parametrize(("family", "name"), CONSTANTS)
+def test_constants_outside_the_family_are_refused(family, name):
+    far = with_defaults(family, 2, **{name: 3 * family.DEFAULTS[name]})
+    with pytest.raises(UserError, match=f"{name} .* lies outside this family"):
+        family().make_vec(far)
+    with pytest.raises(UserError, match=f"{name} .* lies outside this family"):
+        other = next(constant for constant in family.DEFAULTS if constant != name)
+        family(vary=[other]).make_vec(with_defaults(family, 2, **{name: 1.1 * family.DEFAULTS[name]}))
+
+
+def test_a_task_is_given_by_its_constants():
+    env = gymnasium.make("icrl/Pendulum-v0", task={"g": 9.0, "m": 1.5, "l": 0.8})
+    assert env.observation_space.contains(env.reset(seed=0)[0])
