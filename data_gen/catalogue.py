@@ -64,8 +64,10 @@ def draw_tasks(family: TaskDistribution, title: str, path: Path) -> bool:
     """Writes a picture of a few sampled tasks to `path`; returns whether the family has pictures."""
     every = family.all_tasks()
     count = _PICTURED_TASKS if every is None else min(_PICTURED_TASKS, len(every))
-    chosen = np.random.default_rng(0).permutation(len(every))[:count] if every is not None else []
-    tasks = family.sample(count, seed=0) if every is None else every.take(chosen)
+    if every is None:
+        tasks = family.sample(count, seed=0)
+    else:  # without repeats
+        tasks = every.take(np.random.default_rng(0).permutation(len(every))[:count])
     columns = min(4, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(2.4 * columns, 2.3 * rows + 0.4), layout="constrained")

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -20,7 +21,8 @@ class DarkRoom(Grid):
     do not; there are size^2 tasks, less the goals that are too far to be reached in an episode.
 
     ## Action Space
-    `Discrete(5)`: stay, up, down, left, right. A move into a wall stays.
+    `Discrete(5)`: stay, up, down, left, right. A move into a wall stays. With `diagonal`, `MultiDiscrete([3, 3])`: up,
+    stay or down, and left, stay or right, in one step.
 
     ## Observation Space
     `MultiDiscrete([size, size])`: the agent's row and column, and nothing of the goal.
@@ -35,13 +37,29 @@ class DarkRoom(Grid):
     Truncation after `episode_length` steps; termination at the goal if the reward comes once.
 
     ## Arguments
-    `size`, `episode_length`, `start`, `reward`. Dark Room is the default; Dark Room Hard is size 17 and reward once.
+    `size`, `episode_length`, `start`, `reward`, `diagonal`. Dark Room is the default; Dark Room Hard is size 17 and
+    reward once.
     """
 
     size: Size = 9
     episode_length: Annotated[int, Field(ge=1)] = 20
     start: Start = "center"
     reward: Literal["every_step", "once"] = "every_step"
+    diagonal: bool = False
+
+    @property
+    def action_space(self) -> gymnasium.Space[Any]:
+        return gymnasium.spaces.MultiDiscrete([3, 3]) if self.diagonal else super().action_space
+
+    def moves(self) -> NDArray[np.int64]:
+        """With `diagonal`, the nine pairs of a row step and a column step, the column's running faster."""
+        return np.stack(np.divmod(np.arange(9), 3), axis=1) - 1 if self.diagonal else super().moves()
+
+    def steps_from_start(self, cells: NDArray[Any]) -> NDArray[np.int64]:
+        """Steps that it takes to be on (n, 2) cells from each start, (n, starts): at least the one that may stay."""
+        if not self.diagonal:
+            return super().steps_from_start(cells)
+        return np.maximum(np.abs(cells[:, None] - self.cells()[self.start_cells()]).max(axis=2), 1)
 
     def all_tasks(self) -> Tasks:
         """Every goal that an episode is long enough to reach."""
@@ -79,14 +97,16 @@ class DarkRoomVectorEnv(GridVectorEnv):
     def __init__(self, room: DarkRoom, tasks: Tasks) -> None:
         super().__init__(room, len(tasks))
         self._goal = room.number("goal", tasks["goal"])
-        self._terminates = room.reward == "once"
+        self._terminates, self._diagonal = room.reward == "once", room.diagonal
 
     def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        self._move(actions)
+        self._move(3 * actions[:, 0] + actions[:, 1] if self._diagonal else actions)
         on_goal = self._cell == self._goal
         terminated = on_goal if self._terminates else np.zeros(self.num_envs, dtype=np.bool_)
         return on_goal.astype(np.float32), terminated
 
     def optimal_action(self) -> NDArray[np.int64]:
         """Straight to the goal, and then stay."""
+        if self._diagonal:
+            return 1 + np.sign(self._cells[self._goal] - self._cells[self._cell])
         return self._towards(self._goal)

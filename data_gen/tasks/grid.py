@@ -40,7 +40,7 @@ class Grid(TaskDistribution):
         return gymnasium.spaces.MultiDiscrete([self.size, self.size])
 
     @property
-    def action_space(self) -> gymnasium.spaces.Discrete:
+    def action_space(self) -> gymnasium.Space[Any]:
         return gymnasium.spaces.Discrete(len(MOVES))
 
     def cells(self) -> NDArray[np.int64]:
@@ -53,9 +53,13 @@ class Grid(TaskDistribution):
             raise UserError(f"a {name} lies outside the {self.size}x{self.size} room: rows and columns count from 0")
         return cells @ (self.size, 1)
 
+    def moves(self) -> NDArray[np.int64]:
+        """(row, column) step of each move, shape (moves, 2)."""
+        return MOVES
+
     def next_cells(self) -> NDArray[np.int64]:
-        """The cell number that each move leads to from each cell, shape (size^2, 5); a move into a wall stays."""
-        there = np.clip(self.cells()[:, None] + MOVES, 0, self.size - 1)
+        """The cell number that each move leads to from each cell, shape (size^2, moves); a move into a wall stays."""
+        there = np.clip(self.cells()[:, None] + self.moves(), 0, self.size - 1)
         return there[..., 0] * self.size + there[..., 1]
 
     def start_cells(self) -> NDArray[np.int64]:
@@ -72,8 +76,8 @@ class Grid(TaskDistribution):
 
     def random_walk(self) -> NDArray[np.float64]:
         """Probability of each next cell (column) from each cell (row) under uniformly random actions."""
-        walk = np.zeros((self.size**2, self.size**2))
-        np.add.at(walk, (np.arange(self.size**2)[:, None], self.next_cells()), 1 / len(MOVES))
+        walk, moves = np.zeros((self.size**2, self.size**2)), len(self.moves())
+        np.add.at(walk, (np.arange(self.size**2)[:, None], self.next_cells()), 1 / moves)
         return walk
 
     def draw(self, axes: Any, task: Tasks, observation: Any, reward: NDArray[Any]) -> bool:
@@ -111,7 +115,7 @@ class GridVectorEnv(TaskVectorEnv):
         super().__init__(num_envs, room.observation_space, room.action_space, room.episode_length)
         self._starts = room.start_cells()
         self._cells = room.cells()
-        self._next = room.next_cells().ravel()
+        self._next, self._num_moves = room.next_cells().ravel(), len(room.moves())
         self._cell = np.full(num_envs, self._starts[0])
 
     def _restart(self, slots: NDArray[np.intp]) -> None:
@@ -121,8 +125,8 @@ class GridVectorEnv(TaskVectorEnv):
             choice = self.streams.uniform_at(slots) * len(self._starts)
             self._cell[slots] = self._starts[choice.astype(np.intp)]
 
-    def _move(self, actions: NDArray[Any]) -> None:
-        self._cell = self._next.take(self._cell * len(MOVES) + actions)
+    def _move(self, moves: NDArray[Any]) -> None:
+        self._cell = self._next.take(self._cell * self._num_moves + moves)
 
     def _observe(self) -> NDArray[np.int64]:
         return self._cells.take(self._cell, axis=0)

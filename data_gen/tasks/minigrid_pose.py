@@ -1,4 +1,4 @@
-"""A wrapper for MiniGrid: the observation is where the agent stands and which way it looks, and nothing else."""
+"""A wrapper for MiniGrid's mazes: the observation is where the agent stands and looks, the actions are to walk."""
 
 from typing import Any
 
@@ -6,9 +6,11 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+_WALKING = 3  # of MiniGrid's seven actions: turn left, turn right, go ahead
+
 
 class Pose(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """Column, row and heading (right, down, left, up) as `MultiDiscrete([width, height, 4])`.
+    """Column, row and heading (right, down, left, up) as `MultiDiscrete([width, height, 4])`; no picking up, no doors.
 
     MiniGrid's own observation is a view of the cells ahead. This one hides the maze, as Dark Room does its goal: what
     there is has to be found out and remembered, and a tabular learner can do it.
@@ -18,6 +20,7 @@ class Pose(gymnasium.ObservationWrapper[Any, Any, Any]):
         super().__init__(env)
         self.grid: Any = env.unwrapped
         self.observation_space = gymnasium.spaces.MultiDiscrete([self.grid.width, self.grid.height, 4])
+        self.action_space = gymnasium.spaces.Discrete(_WALKING)
 
     def observation(self, observation: Any) -> NDArray[np.int64]:
         return np.array([*self.grid.agent_pos, self.grid.agent_dir], dtype=np.int64)

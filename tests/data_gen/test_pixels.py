@@ -98,8 +98,9 @@ def test_the_grid_is_part_of_the_config_and_comes_back(config_file):
     config = load_config(config_file, ["--tasks.of.size", "7", "--tasks.tile", "2"])
     assert config.tasks.build().observation_space.shape == (14, 14, 3)
     plain = yaml.safe_load(dump(config))
-    expected = {"name": "dark_room", "size": 7, "episode_length": 5, "start": "center", "reward": "every_step"}
-    assert plain["tasks"] == {"name": "pixels", "of": expected, "tile": 2, "keep": False}
+    assert plain["tasks"].pop("of").items() >= {"name": "dark_room", "size": 7, "start": "center"}.items()
+    assert plain["tasks"] == {"name": "pixels", "tile": 2, "keep": False}
+    plain = yaml.safe_load(dump(config))
     assert dump(validate(plain)) == dump(config)
 
 

@@ -30,6 +30,7 @@ CASES = {
     "dark_key_to_door": ("dark_key_to_door", {"size": 4, "episode_length": 12}),
     "dark_room": ("dark_room", {"size": 5, "episode_length": 7}),
     "dark_room_random_start": ("dark_room", {"size": 5, "episode_length": 7, "start": "random", "reward": "once"}),
+    "dark_room_diagonal": ("dark_room", {"size": 5, "episode_length": 7, "diagonal": True}),
     "grid_navi": ("grid_navi", {}),
     "half_cheetah_direction": ("half_cheetah", {"goal": "direction", "episode_length": 15}),
     "half_cheetah_velocity_and_parameters": (
