@@ -17,6 +17,8 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 NEEDS = {"meta_world": "metaworld", "minigrid": "minigrid", "highway": "highway_env"}
 """Packages that a config, by how its name begins, has to have beyond what this project asks for."""
 
+LONGEST_EPISODE = 25
+
 SMALL = """
     --data.histories_per_task 1 --data.episodes 4 --data.shards 1
     --model.context_episodes 2 --model.hidden_size 16 --model.intermediate_size 16
@@ -35,6 +37,8 @@ def test_a_shipped_config_says_its_purpose_and_goes_through_the_whole_pipeline(p
     config = load_config(path, SMALL)
     split = {"train": min(4, config.split.train), "test": min(2, config.split.test)}
     sizes = [f"split.{name}={size}" for name, size in split.items()]
+    if hasattr(config.tasks.build(), "episode_length") and "pixels" not in config.tasks.name:
+        sizes.append(f"tasks.episode_length={min(LONGEST_EPISODE, config.tasks.build().episode_length)}")
     config = load_config(path, [*SMALL, *sizes, "--output", str(tmp_path)])
     assert generate(config) and train(config) and evaluate(config)
     folder = run_folder(config)

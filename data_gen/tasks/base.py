@@ -10,12 +10,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
 from configs.errors import ConfigError, UserError
 from configs.files import write_file
 from data_gen.streams import SlotStreams, derive, hashed, make_seeds
-from data_gen.tasks.vector import TaskVectorEnv
 
 _RANDOM_RETURN_EPISODES = 256
 _RANDOM_LANES = 32
@@ -103,8 +103,11 @@ class TaskDistribution(ABC):
         """Space of one environment's action."""
 
     @abstractmethod
-    def make_vec(self, tasks: Tasks) -> TaskVectorEnv:
-        """A vector environment with one slot a task; slot i plays `tasks.take(i)` for as long as it lives."""
+    def make_vec(self, tasks: Tasks) -> VectorEnv[Any, Any, Any]:
+        """A vector environment with one slot a task; slot i plays `tasks.take(i)` for as long as it lives.
+
+        In SAME_STEP mode, with `infos["final_obs"]` for all slots in one array: a `TaskVectorEnv`, or one like it.
+        """
 
     def all_tasks(self) -> Tasks | None:
         """Every task of a finite family in a fixed order; None where there is no end of them."""
@@ -142,7 +145,7 @@ class TaskDistribution(ABC):
         streams = SlotStreams(derive(seeds, 1))
         total, episodes = np.zeros(envs.num_envs), np.zeros(envs.num_envs)
         wanted = _RANDOM_RETURN_EPISODES // _RANDOM_LANES
-        envs.reset(seed=seeds)
+        envs.reset(seed=seeds)  # type: ignore[arg-type]
         while (episodes < wanted).any():  # just the first few of each slot: to stop at a time would favour short ones
             _, rewards, terminated, truncated, _ = envs.step(sample_actions(self.action_space, streams))
             counted = episodes < wanted

@@ -4,13 +4,15 @@ import copy
 import difflib
 import functools
 import importlib
+import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -77,7 +79,8 @@ class GymnasiumTasks(TaskDistribution):
       both ends are integers; `log: true` for a log-uniform one), a list of values, or `{call: "module:function",
       seeds: n, ...}` for the list of what the function gives for `seed=0 ... n-1` and the other arguments given here,
       without repeats. `config.lanes_count` is the key `lanes_count` of the mapping `config`.
-    - `layouts`: a number of reset seeds from 0, or `[first, last]`.
+    - `layouts`: a number of reset seeds from 0, or `[first, last]`. Where an environment has few layouts, two seeds may
+      give the same one, and what is held out may have been trained on: nothing here can tell.
     - `wrappers`: `{name: module:Class, ...}` or the name of one of `gymnasium.wrappers`, applied in order, with their
       arguments.
     - `episode_length`: by default the id's own limit.
@@ -130,13 +133,9 @@ class GymnasiumTasks(TaskDistribution):
                 raise ValueError(f"vary.{name} is also fixed by kwargs, to {node!r}: take it out of one of them")
 
     @functools.cached_property
-    def _first(self) -> "EnvMaker":
-        return self.maker(self._extreme(0.0), 0)
-
-    @functools.cached_property
     def _spaces(self) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any], bool]:
         """Observation and action space, and whether there is an expert. Raises UserError if tasks differ in spaces."""
-        env = made(self._first)
+        env = made(self.maker(self._extreme(0.0), 0))
         spaces, expert = (env.observation_space, env.action_space), env.has_wrapper_attr("optimal_action")
         env.close()
         _check_supported(self.env_id, *spaces)
@@ -167,7 +166,7 @@ class GymnasiumTasks(TaskDistribution):
         rng = np.random.default_rng(seed)
         return self._tasks([varied.at(rng.random(num_tasks)) for varied in self._varied.values()])
 
-    def make_vec(self, tasks: Tasks) -> ProcessVectorEnv:  # type: ignore[override]
+    def make_vec(self, tasks: Tasks) -> ProcessVectorEnv:
         """One environment a slot. Raises UserError for a task outside the family."""
         for name, varied in self._varied.items():
             if name not in tasks or not varied.holds(tasks[name]).all():
@@ -192,7 +191,9 @@ class GymnasiumTasks(TaskDistribution):
         for place, (name, varied) in enumerate(self._varied.items()):
             low, high = (float(self._extreme(end)[name][0]) for end in (0.0, 1.0))
             axes.barh(place, (task[name][0] - low) / (high - low), color="#93c5fd")
-            axes.text(0.02, place, f"{name} {varied.value(task[name][0])}", va="center", color="#111827", fontsize=8)
+            value = varied.value(task[name][0])
+            text = f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            axes.text(0.02, place, text, va="center", color="#111827", fontsize=8)
         axes.set(xlim=(0, 1), xticks=[], yticks=[])
         return True
 
@@ -230,7 +231,13 @@ class EnvMaker:
 
     def __call__(self, **kwargs: Any) -> gymnasium.Env[Any, Any]:
         # No TimeLimit (-1): the vector environment counts the steps. No checker: it costs more than CartPole's step.
-        env = gymnasium.make(self.spec, max_episode_steps=-1, disable_env_checker=True, **self.kwargs, **kwargs)
+        try:
+            env = gymnasium.make(self.spec, max_episode_steps=-1, disable_env_checker=True, **self.kwargs, **kwargs)
+        except TypeError as error:
+            unknown = _unknown_keyword(self.spec, self.kwargs)
+            if unknown is not None:
+                raise unknown from error
+            raise
         for wrapper, arguments in self.wrappers:
             env = wrapper(env, **arguments)
         return env if self.layout is None else FixedLayout(env, self.layout)
@@ -241,6 +248,7 @@ class EnvMaker:
 
     def picture(self) -> NDArray[Any] | None:
         """The first state as the environment renders it, (height, width, 3); None if it does not."""
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame wants a screen, even to draw into an array
         try:
             env = self(render_mode="rgb_array")
             env.reset(seed=0)
@@ -286,6 +294,18 @@ def _find_spec(env_id: str) -> EnvSpec:
     return spec
 
 
+def _unknown_keyword(spec: EnvSpec, kwargs: dict[str, Any]) -> UserError | None:
+    """What to say if one of `kwargs` is none of the environment's."""
+    creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    known = inspect.signature(creator).parameters if creator is not None else {}
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    unknown = [name for name in kwargs if name not in known and not takes_any]
+    if not unknown:
+        return None
+    valid = [name for name in known if name not in _OURS]
+    return UserError(f"{spec.id}: takes no argument {unknown[0]!r}{did_you_mean(unknown[0], valid)}")
+
+
 def _find_wrapper(place: int, wrapper: dict[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
     where = f"wrappers.{place}"
     if "name" not in wrapper:
@@ -295,7 +315,7 @@ def _find_wrapper(place: int, wrapper: dict[str, Any]) -> tuple[Callable[..., An
 
 
 def _check_supported(env_id: str, observation_space: Space, action_space: Space) -> None:
-    """Raises UserError for spaces that cannot be recorded, and says what to do about an observation with such a part."""
+    """Raises UserError for spaces that cannot be recorded; says how to leave out a part of an observation."""
     try:
         storage_type(action_space)
     except UserError as error:

@@ -35,9 +35,9 @@ _GOAL_SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "position": {"position": (2,)},
 }
 _RANDOM_EPISODES = 64  # a task
-_RANDOM_EPISODES_OF_ALL = 256  # where all tasks share them
+_RANDOM_EPISODES_OF_ALL = 128  # where all tasks share them
 _MOST_SLOTS = 1024  # simulated at once for random returns, so that many tasks need little memory
-_RANDOM_SEED = 3
+_RANDOM_SEED = 2
 _ROUNDING = 1e-5  # of factors, which are stored in single precision
 
 
@@ -189,7 +189,7 @@ class Locomotion(TaskDistribution):
     def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
         """An estimate from 64 simulated episodes a task with fixed seeds.
 
-        Where no dynamics vary, the goal changes what an episode earns and not what happens in it, so the same 256
+        Where no dynamics vary, the goal changes what an episode earns and not what happens in it, so the same 128
         episodes are rated once for each goal. The base's 256 episodes for each task would take minutes here.
         """
         if not self.vary:

@@ -10,7 +10,7 @@ Arrays = dict[str, NDArray[Any]]
 _WAY, _GOAL, _START, _LINE = "#2563eb", "#f59e0b", "#111827", "#e5e7eb"
 _FIELDS = {"body_mass": "#2563eb", "body_inertia": "#10b981", "dof_damping": "#a855f7", "geom_friction": "#ef4444"}
 _FONT = 6  # points
-_TOP, _BOTTOM = (0.1, 0.68, 0.36, 0.28), (0.1, 0.04, 0.36, 0.28)  # insets: left, bottom, width, height
+_TOP, _BOTTOM = (0.14, 0.68, 0.36, 0.28), (0.14, 0.04, 0.36, 0.28)  # insets: left, bottom, width, height
 
 
 def draw_task(axes: Any, goal: str, task: Arrays, times: NDArray[Any], path: NDArray[Any], seconds: float) -> None:
@@ -27,11 +27,15 @@ def draw_task(axes: Any, goal: str, task: Arrays, times: NDArray[Any], path: NDA
     factors = {name: np.log2(values.ravel()) for name, values in task.items() if name in _FIELDS}
     if goal == "none":
         _draw_factors(axes, factors)
-        axes.legend(fontsize=_FONT, frameon=False, loc="lower left", ncols=2)
+        small = {"fontsize": _FONT - 1, "handlelength": 0.7, "columnspacing": 0.5}
+        legend = axes.legend(frameon=False, loc="lower left", ncols=2, **small)
+        legend.set_in_layout(False)
         low, high = axes.get_ylim()
-        axes.set_ylim(low - 0.3 * (high - low), high + 0.6 * (high - low))  # room for the legend and the way
+        axes.set_ylim(low - 0.45 * (high - low), high + 0.8 * (high - low))  # room for the legend and the way
         if len(path):
-            _draw_over_time(axes.inset_axes(_TOP), times, path)
+            inset = _inset(axes, _TOP)
+            _draw_over_time(inset, times, path)
+            inset.set(xticks=[], yticks=[], xlabel="", ylabel="")
         return
     if goal == "position":
         axes.plot(*task["position"], "*", color=_GOAL, markersize=12)
@@ -39,13 +43,25 @@ def draw_task(axes: Any, goal: str, task: Arrays, times: NDArray[Any], path: NDA
         axes.plot([0, np.cos(task["angle"])], [0, np.sin(task["angle"])], color=_GOAL, linewidth=3)
     else:  # a velocity is a slope, and a direction that of 1 m/s
         axes.plot([0, seconds], [0, seconds * task[goal]], "--", color=_GOAL, linewidth=2)
-    (_draw_from_above if path.shape[1] == 2 and goal in ("position", "angle") else _draw_over_time)(axes, times, path)
+    if goal in ("position", "angle"):
+        _draw_from_above(axes, path)
+    else:
+        _draw_over_time(axes, times, path)
     if factors:
         falls = goal == "direction" and task[goal] < 0
-        _draw_factors(axes.inset_axes(_BOTTOM if falls else _TOP), factors)
+        inset = _inset(axes, _BOTTOM if falls else _TOP)
+        _draw_factors(inset, factors)
+        inset.set(yticks=[])
 
 
-def _draw_from_above(axes: Any, times: NDArray[Any], path: NDArray[Any]) -> None:
+def _inset(axes: Any, place: tuple[float, float, float, float]) -> Any:
+    """Axes inside `axes` that take no room of their own, which small axes have not got."""
+    inset = axes.inset_axes(place)
+    inset.set_in_layout(False)
+    return inset
+
+
+def _draw_from_above(axes: Any, path: NDArray[Any]) -> None:
     axes.plot(*path.T, color=_WAY, linewidth=1.2, alpha=0.8)
     axes.plot(0, 0, "o", color=_START, markersize=4)
     axes.set_aspect("equal", adjustable="datalim")

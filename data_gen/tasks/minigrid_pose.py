@@ -18,8 +18,9 @@ class Pose(gymnasium.ObservationWrapper[Any, Any, Any]):
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
-        self.grid: Any = env.unwrapped
-        self.observation_space = gymnasium.spaces.MultiDiscrete([self.grid.width, self.grid.height, 4])
+        grid: Any = env.unwrapped
+        self.grid = grid
+        self.observation_space = gymnasium.spaces.MultiDiscrete([grid.width, grid.height, 4])
         self.action_space = gymnasium.spaces.Discrete(_WALKING)
 
     def observation(self, observation: Any) -> NDArray[np.int64]:
