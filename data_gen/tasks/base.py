@@ -18,7 +18,7 @@ from configs.files import write_file
 from data_gen.streams import SlotStreams, derive, hashed, make_seeds
 
 _RANDOM_RETURN_EPISODES = 256
-_RANDOM_LANES = 32
+_RANDOM_RETURN_LANES = 32
 _SLOTS_AT_ONCE = 2**14
 _HASHED_AT_ONCE = 2**16  # words; what stays in a processor's cache
 _MOST_DRAWS = 16  # a task, in a split of a family whose tasks repeat
@@ -131,28 +131,9 @@ class TaskDistribution(ABC):
         """Expected undiscounted return of an episode under uniformly random actions, shape (num_tasks,).
 
         Here an estimate from 256 simulated episodes a task with fixed seeds, 8 in each of 32 slots; families that know
-        it override this.
+        it, or where that takes long, override this.
         """
-        block = max(1, _SLOTS_AT_ONCE // _RANDOM_LANES)
-        parts = [
-            self._random_return(tasks.take(slice(first, first + block)), first) for first in range(0, len(tasks), block)
-        ]
-        return np.concatenate(parts)
-
-    def _random_return(self, tasks: Tasks, first: int) -> NDArray[np.float64]:
-        envs = self.make_vec(tasks.take(np.repeat(np.arange(len(tasks)), _RANDOM_LANES)))
-        seeds = make_seeds(envs.num_envs, _RANDOM_RETURN_EPISODES, first)
-        streams = SlotStreams(derive(seeds, 1))
-        total, episodes = np.zeros(envs.num_envs), np.zeros(envs.num_envs)
-        wanted = _RANDOM_RETURN_EPISODES // _RANDOM_LANES
-        envs.reset(seed=seeds)  # type: ignore[arg-type]
-        while (episodes < wanted).any():  # just the first few of each slot: to stop at a time would favour short ones
-            _, rewards, terminated, truncated, _ = envs.step(sample_actions(self.action_space, streams))
-            counted = episodes < wanted
-            total += rewards * counted
-            episodes += terminated | truncated
-        envs.close()
-        return total.reshape(len(tasks), _RANDOM_LANES).sum(axis=1) / _RANDOM_RETURN_EPISODES
+        return simulated_random_return(self, tasks, _RANDOM_RETURN_EPISODES, _RANDOM_RETURN_LANES)
 
     def draw(self, axes: Any, task: Tasks, observation: Any, reward: NDArray[Any]) -> bool:
         """Draws one episode on one task onto matplotlib axes; returns whether this family has a picture at all.
@@ -223,6 +204,28 @@ class TaskDistribution(ABC):
         random = self.random_return(distinct)[place]
         shape = (len(tasks),) + (1,) * (np.ndim(returns) - 1)
         return (returns - random.reshape(shape)) / (optimal - random).reshape(shape)
+
+
+def simulated_random_return(
+    distribution: TaskDistribution, tasks: Tasks, episodes: int, lanes: int
+) -> NDArray[np.float64]:
+    """Mean return of uniformly random actions over `episodes` episodes a task, in `lanes` slots each; (num_tasks,)."""
+    means, block = [], max(1, _SLOTS_AT_ONCE // lanes)
+    for first in range(0, len(tasks), block):
+        part = tasks.take(slice(first, first + block))
+        envs = distribution.make_vec(part.take(np.repeat(np.arange(len(part)), lanes)))
+        seeds = make_seeds(envs.num_envs, episodes, first)
+        streams = SlotStreams(derive(seeds, 1))
+        total, ended = np.zeros(envs.num_envs), np.zeros(envs.num_envs)
+        envs.reset(seed=seeds)  # type: ignore[arg-type]
+        while (ended < episodes // lanes).any():
+            _, rewards, terminated, truncated, _ = envs.step(sample_actions(distribution.action_space, streams))
+            counted = ended < episodes // lanes  # the first ones: of a fixed time, short ones would be a greater part
+            total += rewards * counted
+            ended += terminated | truncated
+        envs.close()
+        means.append(total.reshape(len(part), lanes).sum(axis=1) / episodes)
+    return np.concatenate(means)
 
 
 def sample_actions(space: gymnasium.Space[Any], streams: SlotStreams) -> NDArray[Any]:

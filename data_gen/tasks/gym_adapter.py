@@ -19,9 +19,9 @@ from pydantic import Field
 from configs import component
 from configs.errors import UserError, did_you_mean
 from data_gen.spaces import storage_type, to_json
-from data_gen.tasks.base import TaskDistribution, Tasks
+from data_gen.tasks.base import TaskDistribution, Tasks, simulated_random_return
 from data_gen.tasks.block import Space, check_space, made
-from data_gen.tasks.process_vector import ExpertProcessVectorEnv, ProcessVectorEnv, estimated_random_return
+from data_gen.tasks.process_vector import ExpertProcessVectorEnv, ProcessVectorEnv
 from data_gen.tasks.variation import Choice, Variation, find_attribute, parse_variation
 
 _LAYOUT = "layout"
@@ -178,7 +178,7 @@ class GymnasiumTasks(TaskDistribution):
 
     def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
         """An estimate from 8 episodes a task with fixed seeds: the environment is all there is to know."""
-        return estimated_random_return(self, tasks, _RANDOM_RETURN_EPISODES)
+        return simulated_random_return(self, tasks, _RANDOM_RETURN_EPISODES, lanes=1)
 
     def draw(self, axes: Any, task: Tasks, observation: Any, reward: NDArray[Any]) -> bool:
         """The environment's own picture of the task's first state; without one, what the task's keywords are."""

@@ -4,11 +4,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from configs.components import TASKS, find_component
 from configs.errors import UserError
 from data_gen.tasks.base import TaskDistribution, Tasks
-from data_gen.tasks.vector import TaskEnv, TaskVectorEnv
+from data_gen.tasks.vector import TaskEnv
 
 
 def register(env_id: str, family: str, **params: Any) -> None:
@@ -35,7 +36,7 @@ def make_env(family: str, task: dict[str, Any] | None = None, task_seed: int = 0
 
 def make_vector_env(
     num_envs: int, family: str, tasks: dict[str, Any] | None = None, task_seed: int = 0, **params: Any
-) -> TaskVectorEnv:
+) -> VectorEnv[Any, Any, Any]:
     """Entry point of the registered vector environments.
 
     Args:

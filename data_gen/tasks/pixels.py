@@ -1,7 +1,7 @@
 """Pixels: any grid of this project, seen as an image."""
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import gymnasium
 import numpy as np
@@ -90,7 +90,7 @@ class Pixels(TaskDistribution):
         return self._grid.split(train, test, seed)
 
     def make_vec(self, tasks: Tasks) -> "PixelsVectorEnv":
-        return PixelsVectorEnv(self, self._grid.make_vec(tasks))
+        return PixelsVectorEnv(self, cast(TaskVectorEnv, self._grid.make_vec(tasks)))
 
     def optimal_return(self, tasks: Tasks) -> NDArray[np.float64]:
         return self._grid.optimal_return(tasks)

@@ -32,8 +32,7 @@ from numpy.typing import NDArray
 
 from configs.errors import UserError
 from data_gen.spaces import column_name, leaves, map_leaves
-from data_gen.streams import Seeds, SlotStreams, derive, make_seeds
-from data_gen.tasks.base import TaskDistribution, Tasks, sample_actions
+from data_gen.streams import Seeds, make_seeds
 from data_gen.tasks.block import (
     ASK_EXPERT,
     RESET,
@@ -204,21 +203,6 @@ class ExpertProcessVectorEnv(ProcessVectorEnv):
         """What each environment's expert would do now, shape (num_envs, ...)."""
         self._run(ASK_EXPERT)
         return self._arrays["expert"].copy()
-
-
-def estimated_random_return(distribution: TaskDistribution, tasks: Tasks, episodes: int) -> NDArray[np.float64]:
-    """Mean return of uniformly random actions over `episodes` full-length episodes a task, (num_tasks,)."""
-    seeds = make_seeds(len(tasks), episodes)
-    streams, envs = SlotStreams(derive(seeds, 1)), distribution.make_vec(tasks)
-    total, ended = np.zeros(len(tasks)), np.zeros(len(tasks))
-    envs.reset(seed=seeds)
-    while ended.min() < episodes:
-        _, rewards, terminated, truncated, _ = envs.step(sample_actions(distribution.action_space, streams))
-        counted = ended < episodes  # the first ones: of a fixed time, short episodes would be a greater part
-        total += rewards * counted
-        ended += (terminated | truncated) & counted
-    envs.close()
-    return total / episodes
 
 
 def _default_processes(num_envs: int) -> int:

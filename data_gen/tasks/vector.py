@@ -101,7 +101,7 @@ class TaskEnv(gymnasium.Env[Any, Any]):
 
     metadata: dict[str, Any] = {"render_modes": []}
 
-    def __init__(self, envs: TaskVectorEnv) -> None:
+    def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
         self._envs = envs
         self.observation_space, self.action_space = envs.single_observation_space, envs.single_action_space
         self._following: Any = None  # first observation of the episode that the slot has begun by itself
@@ -111,7 +111,7 @@ class TaskEnv(gymnasium.Env[Any, Any]):
         following, self._following = self._following, None
         if seed is None and following is not None:
             return following, {}
-        observations, _ = self._envs.reset(seed=None if seed is None else [seed])
+        observations, _ = self._envs.reset(seed=None if seed is None else [seed])  # type: ignore[arg-type]
         return self._first(observations), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

@@ -16,6 +16,7 @@ from data_gen.interaction import interact
 from data_gen.spaces import leaves, map_leaves, to_json
 from data_gen.streams import SlotStreams, make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks, sample_actions
+from data_gen.tasks.locomotion import Locomotion
 from data_gen.tasks.vector import TaskEnv
 
 CASES = {
@@ -188,8 +189,10 @@ def test_the_random_return_agrees_with_simulation(distribution):
     if type(distribution).random_return is TaskDistribution.random_return:
         pytest.skip("it is a simulation")
     tasks = few(distribution, 4)
-    simulated = mean_return(Random(), distribution, tasks, 64)
-    assert distribution.random_return(tasks) == pytest.approx(simulated[0], abs=5 * simulated[1].max() + 1e-6)
+    simulated, error = mean_return(Random(), distribution, tasks, 64)
+    if isinstance(distribution, Locomotion):  # itself an estimate, from a quarter as many episodes
+        error = error * np.sqrt(1 + 4)
+    assert distribution.random_return(tasks) == pytest.approx(simulated, abs=5 * error.max() + 1e-6)
 
 
 def test_the_optimal_policy_earns_the_optimal_return(distribution):
