@@ -35,7 +35,7 @@ WAYS = 16
 """Different batches of random actions, used in turn."""
 
 PHYSICS = {"half_cheetah": "HalfCheetah-v5", "ant": "Ant-v5", "hopper": "Hopper-v5", "walker2d": "Walker2d-v5"}
-PHYSICS_SLOTS = 256
+PHYSICS_SLOTS = 512
 ADAPTED = {
     "CartPole-v1": {"sutton_barto_reward": [False, True]},
     "minigrid:MiniGrid-Empty-8x8-v0": {"agent_start_dir": [0, 1]},
@@ -105,7 +105,7 @@ def physics(name: str) -> None:
     """Reports a MuJoCo family beside Gymnasium's own environment."""
     family = made(name)
     envs = family.make_vec(family.sample(PHYSICS_SLOTS, seed=0))
-    pairs = [(rate(envs, 2 * SECONDS), scalar_rate(PHYSICS[name], 2 * SECONDS)) for _ in range(ROUNDS)]
+    pairs = [(rate(envs), scalar_rate(PHYSICS[name])) for _ in range(3 * ROUNDS)]
     ours, theirs = np.median(pairs, axis=0)
     report(
         "tasks",
@@ -122,7 +122,7 @@ def adapter(env_id: str) -> None:
     """Reports the adapter beside Gymnasium's AsyncVectorEnv, which has a process a slot."""
     wrappers = [{"name": "minigrid.wrappers:ImgObsWrapper"}] if env_id.startswith("minigrid") else []
     family: TaskDistribution = find_component("gymnasium", TASKS)(
-        env_id=env_id, vary=ADAPTED[env_id], wrappers=wrappers, varies="rewards"
+        env_id=env_id, vary=ADAPTED[env_id], wrappers=wrappers, varies="rewards", episode_length=200
     )
     pairs = []
     with _closed(family.make_vec(family.sample(ADAPTED_SLOTS, seed=0))) as ours, _closed(_async(env_id)) as theirs:

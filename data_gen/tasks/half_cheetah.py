@@ -61,7 +61,7 @@ class HalfCheetah(Locomotion):
     ctrl_cost_weight: Annotated[float, Field(ge=0)] | None = None
     episode_length: Annotated[int, Field(ge=1)] = 200
 
-    robot = Robot("half_cheetah.xml", frame_skip=5, reset_noise=0.1, normal_velocities=True)
+    robot = Robot("half_cheetah.xml", frame_skip=5, reset_noise=0.1, normal_velocities=True, only_floor_contacts=True)
 
     def reward_weights(self) -> RewardWeights:
         weight = self.ctrl_cost_weight
