@@ -1,13 +1,17 @@
-"""Every shipped config, at a small size, from generation to a report."""
+"""Every shipped config, at a small size, from generation to a report; and the families as `icrl tasks` shows them."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 
 from ad_model.train import train
 from configs import load_config
+from configs.components import TASKS
 from configs.run_folder import run_folder
+from configs.schema import TasksComponent
 from data_gen.generate import generate
 from eval.evaluate import evaluate
 from eval.report import write_report
@@ -46,3 +50,42 @@ def test_a_shipped_config_says_its_purpose_and_goes_through_the_whole_pipeline(p
     assert folder.report.stat().st_size > 10_000
     figures = load_summary(folder)["agents"][TRANSFORMER]["test"]["return"]
     assert figures["last_ten"]["mean"] is not None
+
+
+def test_the_task_sections_of_the_docs_are_valid():
+    sections = re.findall(r"```yaml\n(tasks:.*?)```", (ROOT / "docs" / "tasks.md").read_text(), flags=re.S)
+    assert sections
+    for section in sections:
+        family = TasksComponent.model_validate(yaml.safe_load(section)["tasks"]).build()
+        train, test = family.split(0.5, 0.5, seed=0)
+        assert len(train) and len(test)
+
+
+def test_the_families_are_listed_and_one_is_shown_with_a_picture(icrl, tmp_path):
+    listed = icrl("tasks")
+    assert listed.returncode == 0, listed.stderr
+    for name in TASKS:
+        assert re.search(rf"^{name} ", listed.stdout, flags=re.M), name
+    shown = icrl("tasks", "windy_room", "--size", "4", "--picture", "pictures")
+    assert shown.returncode == 0, shown.stderr
+    assert "MultiDiscrete([4 4])" in shown.stdout and "rewards and dynamics" in shown.stdout
+    assert (tmp_path / "pictures" / "windy_room.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["windy_rom"], "did you mean 'windy_room'"),
+        (["bandit", "--arms", "1"], "tasks.arms: "),
+        (["dark_room", "--start", "[9, 9]"], r"start \[9, 9\] lies outside the 9x9 room"),
+        (["dark_room", "--sise", "4"], "tasks.sise: unknown key"),
+        (["cart_pole", "--low", "2", "--high", "1"], "low"),
+        (["gymnasium", "--env_id", "CartPol-v1", "--vary", "{a: [1, 2]}"], "CartPole"),
+        (["--size=4"], "need the NAME of a family"),
+    ],
+)
+def test_what_is_wrong_with_a_family_is_one_line(icrl, words, expected):
+    done = icrl("tasks", *words)
+    assert done.returncode != 0
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and re.search(expected, lines[0]), done.stderr
