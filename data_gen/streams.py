@@ -5,8 +5,12 @@ depend on how histories are cut into shards. Here every slot has a SplitMix64 st
 Flood 2014, "Fast Splittable Pseudorandom Number Generators"), advanced for all slots by a few array operations.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from configs.errors import UserError
 
 _GAMMA = 0x9E3779B97F4A7C15
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -18,6 +22,18 @@ Seeds = NDArray[np.uint64]
 def make_seeds(count: int, *entropy: int) -> Seeds:
     """`count` well-separated seeds, shape (count,), that follow from `entropy` alone; more extend fewer."""
     return np.random.SeedSequence(entropy).generate_state(count, np.uint64).astype(np.uint64, copy=False)
+
+
+def slot_seeds(count: int, seed: Any) -> Seeds:
+    """A seed a slot, shape (count,), from one for each, or from one for all: slot i has that plus i, as in Gymnasium.
+
+    Raises UserError for another number of seeds.
+    """
+    given = np.asarray(seed)
+    if given.dtype.kind not in "iu" or given.shape not in ((), (count,)):
+        raise UserError(f"seed {seed!r}: give one whole number, or {count}, one for each slot")
+    steps = np.zeros(count) if given.ndim else np.arange(count)
+    return np.add(given.astype(np.uint64), steps.astype(np.uint64), dtype=np.uint64)
 
 
 def derive(seeds: Seeds, purpose: int) -> Seeds:

@@ -59,6 +59,9 @@ def test_the_task_sections_of_the_docs_are_valid():
         family = TasksComponent.model_validate(yaml.safe_load(section)["tasks"]).build()
         train, test = family.split(0.5, 0.5, seed=0)
         assert len(train) and len(test)
+        envs = family.make_vec(test.take([0, 1]))
+        assert envs.observation_space.contains(envs.reset(seed=0)[0])
+        envs.close()
 
 
 def test_the_families_are_listed_and_one_is_shown_with_a_picture(icrl, tmp_path):

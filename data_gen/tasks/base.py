@@ -34,6 +34,11 @@ class Tasks:
         return len(next(iter(self.arrays.values())))
 
     def __getitem__(self, name: str) -> NDArray[Any]:
+        """The array `name`. Raises UserError if these tasks have none."""
+        if name not in self.arrays:
+            raise UserError(
+                f"these tasks have no array {name!r}, they are of another family: they have {[*self.arrays]}"
+            )
         return self.arrays[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -156,6 +161,8 @@ class TaskDistribution(ABC):
 
         Raises ConfigError if the family has not got so many tasks.
         """
+        if train <= 0 or test <= 0:
+            raise ConfigError(f"split.train {train} and split.test {test} have to be above 0")
         every = self.all_tasks()
         if every is None:
             return self._split_unbounded(train, test, seed)
@@ -207,10 +214,13 @@ class TaskDistribution(ABC):
 
 
 def simulated_random_return(
-    distribution: TaskDistribution, tasks: Tasks, episodes: int, lanes: int
+    distribution: TaskDistribution, tasks: Tasks, episodes: int, lanes: int, slots_at_once: int = _SLOTS_AT_ONCE
 ) -> NDArray[np.float64]:
-    """Mean return of uniformly random actions over `episodes` episodes a task, in `lanes` slots each; (num_tasks,)."""
-    means, block = [], max(1, _SLOTS_AT_ONCE // lanes)
+    """Mean return of uniformly random actions over `episodes` episodes a task, in `lanes` slots each; (num_tasks,).
+
+    `slots_at_once` bounds the memory that many tasks take.
+    """
+    means, block = [], max(1, slots_at_once // lanes)
     for first in range(0, len(tasks), block):
         part = tasks.take(slice(first, first + block))
         envs = distribution.make_vec(part.take(np.repeat(np.arange(len(part)), lanes)))
@@ -234,6 +244,8 @@ def sample_actions(space: gymnasium.Space[Any], streams: SlotStreams) -> NDArray
         return space.start + (streams.uniform() * space.n).astype(np.int64)
     if isinstance(space, gymnasium.spaces.MultiDiscrete):
         return space.start + (streams.uniform(*space.nvec.shape) * space.nvec).astype(np.int64)
+    if isinstance(space, gymnasium.spaces.MultiBinary):
+        return (streams.uniform(*space.shape) * 2).astype(space.dtype)
     if isinstance(space, gymnasium.spaces.Box) and space.is_bounded():
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
         return (low + streams.uniform(*space.shape) * (high - low)).astype(space.dtype)

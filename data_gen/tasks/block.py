@@ -4,6 +4,7 @@ The arrays may lie in memory that several processes share: one of them writes th
 and each of the others has a block with its slice of them.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -62,7 +63,7 @@ class Block:
         """Does it in every slot. Raises UserError, naming the slot's environment, whatever that raises."""
         try:
             self.commands[command]()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"{self.makers[self.slot]}: {one_line(error)}") from error
 
     def reset(self) -> None:
@@ -108,7 +109,7 @@ class Block:
 
     def close(self) -> None:
         for env in self.envs:
-            env.close()
+            closed(env)
 
 
 def made(maker: Maker) -> gymnasium.Env[Any, Any]:
@@ -117,8 +118,14 @@ def made(maker: Maker) -> gymnasium.Env[Any, Any]:
         return maker()
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{maker}: cannot be made: {one_line(error)}") from error
+
+
+def closed(env: gymnasium.Env[Any, Any]) -> None:
+    """Closes it; one that cannot be closed is of no more use either, and what it raises would hide what matters."""
+    with contextlib.suppress(Exception):
+        env.close()
 
 
 def check_space(maker: Maker, kind: str, space: Space, expected: Space) -> None:
@@ -190,7 +197,7 @@ def _at(observation: Any, keys: tuple[Any, ...]) -> Any:
     return observation
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The error in a line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:_LINE]
 

@@ -19,9 +19,10 @@ from pydantic import Field
 from configs import component
 from configs.errors import UserError, did_you_mean
 from data_gen.spaces import storage_type, to_json
-from data_gen.tasks.base import TaskDistribution, Tasks, simulated_random_return
-from data_gen.tasks.block import Space, check_space, made
-from data_gen.tasks.process_vector import ExpertProcessVectorEnv, ProcessVectorEnv
+from data_gen.streams import SlotStreams, make_seeds
+from data_gen.tasks.base import TaskDistribution, Tasks, sample_actions, simulated_random_return
+from data_gen.tasks.block import Space, check_space, closed, made
+from data_gen.tasks.process_vector import SLOTS_AT_ONCE, ExpertProcessVectorEnv, ProcessVectorEnv
 from data_gen.tasks.variation import Choice, Variation, find_attribute, parse_variation
 
 _LAYOUT = "layout"
@@ -137,13 +138,13 @@ class GymnasiumTasks(TaskDistribution):
         """Observation and action space, and whether there is an expert. Raises UserError if tasks differ in spaces."""
         env = made(self.maker(self._extreme(0.0), 0))
         spaces, expert = (env.observation_space, env.action_space), env.has_wrapper_attr("optimal_action")
-        env.close()
+        closed(env)
         _check_supported(self.env_id, *spaces)
         last = self.maker(self._extreme(1.0), 0)
         env = made(last)
         check_space(last, "observation", env.observation_space, spaces[0])
         check_space(last, "action", env.action_space, spaces[1])
-        env.close()
+        closed(env)
         return *spaces, expert
 
     @property
@@ -178,7 +179,7 @@ class GymnasiumTasks(TaskDistribution):
 
     def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
         """An estimate from 8 episodes a task with fixed seeds: the environment is all there is to know."""
-        return simulated_random_return(self, tasks, _RANDOM_RETURN_EPISODES, lanes=1)
+        return simulated_random_return(self, tasks, _RANDOM_RETURN_EPISODES, 1, SLOTS_AT_ONCE)
 
     def draw(self, axes: Any, task: Tasks, observation: Any, reward: NDArray[Any]) -> bool:
         """The environment's own picture of the task's first state; without one, what the task's keywords are."""
@@ -318,6 +319,7 @@ def _check_supported(env_id: str, observation_space: Space, action_space: Space)
     """Raises UserError for spaces that cannot be recorded; says how to leave out a part of an observation."""
     try:
         storage_type(action_space)
+        sample_actions(action_space, SlotStreams(make_seeds(1, 0)))  # a Box without bounds has no random policy
     except UserError as error:
         raise UserError(f"{env_id}: as actions, {error}") from error
     try:

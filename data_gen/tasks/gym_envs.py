@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
 
 from configs.components import TASKS, find_component
 from configs.errors import UserError
@@ -30,7 +31,7 @@ def make_env(family: str, task: dict[str, Any] | None = None, task_seed: int = 0
         task: one task as a mapping of names to values, such as {"goal": (2, 3)}; without it, the task that
             `task_seed` draws.
     """
-    rows = None if task is None else {name: np.asarray(value)[None] for name, value in task.items()}
+    rows = None if task is None else {name: [value] for name, value in task.items()}
     return TaskEnv(make_vector_env(1, family, rows, task_seed, **params))
 
 
@@ -49,9 +50,22 @@ def make_vector_env(
     sampled: Tasks = distribution.sample(num_envs, task_seed)
     if tasks is None:
         return distribution.make_vec(sampled)
-    given = {name: np.asarray(value, dtype=sampled[name].dtype) for name, value in tasks.items() if name in sampled}
+    given = {name: _as_given(name, tasks[name], sampled[name].dtype) for name in sampled if name in tasks}
     wrong = set(tasks) ^ set(sampled) or [name for name in given if given[name].shape != sampled[name].shape]
     if wrong:
         expected = {name: sampled[name].shape for name in sampled}
         raise UserError(f"tasks of {family!r} are arrays of shapes {expected}; check {', '.join(sorted(wrong))}")
     return distribution.make_vec(Tasks(given))
+
+
+def _as_given(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The value in the family's type. Raises UserError if that would make another value of it."""
+    try:
+        plain = np.asarray(value)
+        array = plain.astype(dtype)
+        same = bool((array == plain).all()) or dtype.kind == "f"
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        raise UserError(f"tasks: {name} has to be numbers of type {dtype} (got {value!r})")
+    return array

@@ -15,7 +15,7 @@ from configs import component
 from configs.errors import ConfigError, UserError, did_you_mean
 from data_gen.tasks.base import TaskDistribution, Tasks, simulated_random_return
 from data_gen.tasks.block import made
-from data_gen.tasks.process_vector import ExpertProcessVectorEnv
+from data_gen.tasks.process_vector import SLOTS_AT_ONCE, ExpertProcessVectorEnv
 
 _WELD_FIELDS = 11
 """Numbers that Meta-World 3.1 sets of a weld: its anchor, relative pose and torque scale, which are MuJoCo 3's all."""
@@ -145,7 +145,7 @@ class MetaWorld(TaskDistribution):
 
     def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
         """An estimate from 4 episodes a task with fixed seeds."""
-        return simulated_random_return(self, tasks, _RANDOM_RETURN_EPISODES, lanes=1)
+        return simulated_random_return(self, tasks, _RANDOM_RETURN_EPISODES, 1, SLOTS_AT_ONCE)
 
     def draw(self, axes: Any, task: Tasks, observation: Any, reward: NDArray[Any]) -> bool:
         """The table from above: where the hand and the first object start, the goal, and the hand's way."""

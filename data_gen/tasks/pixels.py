@@ -5,7 +5,7 @@ from typing import Annotated, Any, cast
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, MultiDiscrete
+from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
@@ -14,6 +14,7 @@ from configs.components import TASKS, find_component
 from configs.errors import did_you_mean
 from configs.schema import TasksComponent
 from data_gen.tasks.base import TaskDistribution, Tasks
+from data_gen.tasks.grid import Grid
 from data_gen.tasks.vector import TaskVectorEnv
 
 _FLOOR, _AGENT = 0, 255  # in all three colours: an image says where the agent is, and nothing else
@@ -26,10 +27,11 @@ def _a_grid(of: TasksComponent) -> TasksComponent:
         unknown = sorted(set(of.params) - set(known))
         if unknown:
             raise ConfigError(f"{of.name} has no parameter {unknown[0]!r}{did_you_mean(unknown[0], known)}")
-        seen = of.build().observation_space
+        grid = of.build()
+        seen = grid.observation_space
     except ConfigError as error:
         raise ValueError(str(error)) from error
-    if not (isinstance(seen, MultiDiscrete) and seen.shape == (2,) and not seen.start.any()):
+    if not isinstance(grid, Grid):
         raise ValueError(f"{of.name} is no grid: its observation is {seen}, not MultiDiscrete([rows, columns])")
     return of
 
@@ -42,7 +44,7 @@ class Pixels(TaskDistribution):
     The tasks, dynamics, rewards and episodes of the grid `of`, whatever they are: only the observation differs.
 
     ## Action Space
-    The grid's: `Discrete(5)`: stay, up, down, left, right.
+    The grid's.
 
     ## Observation Space
     `Box(0, 255, (rows * tile, columns * tile, 3), uint8)`: the agent's cell is white, all others are black; nothing

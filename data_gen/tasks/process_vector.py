@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from configs.errors import UserError
 from data_gen.spaces import column_name, leaves, map_leaves
-from data_gen.streams import Seeds, make_seeds
+from data_gen.streams import Seeds, slot_seeds
 from data_gen.tasks.block import (
     ASK_EXPERT,
     RESET,
@@ -48,6 +48,9 @@ from data_gen.tasks.block import (
 
 _FEWEST_SLOTS = 4  # a process; below this, waking it costs more than it takes off the others
 _SEED_BITS = np.uint64(2**31 - 1)  # what every environment takes as a seed; NumPy's legacy generators take no more
+SLOTS_AT_ONCE = 64
+"""Environments that are worth having at a time where any number would do; some take tens of megabytes each."""
+
 _PATIENCE = 5.0  # seconds that a process gets to close its environments before it is killed
 
 
@@ -124,12 +127,11 @@ class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | list[int] | Seeds | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Starts an episode in every slot. One seed a slot, or one for all; none goes on with the present streams."""
+        """Starts an episode in every slot: one seed a slot, or one for all, of which slot i gets `seed + i`."""
         if seed is None:
             self._run(RESET)
         else:
-            seeds = make_seeds(self.num_envs, seed) if isinstance(seed, int) else np.asarray(seed, dtype=np.uint64)
-            self._arrays["seed"][:] = seeds & _SEED_BITS
+            self._arrays["seed"][:] = slot_seeds(self.num_envs, seed) & _SEED_BITS
             self._run(RESET_SEEDED)
         return self._tree("observation"), {}
 

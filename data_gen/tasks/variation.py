@@ -153,5 +153,6 @@ def _called(where: str, call: str = "", seeds: Any = None, **arguments: Any) -> 
 
 
 def _key(value: Any) -> str:
-    """Equal for equal values; lists and mappings cannot be hashed."""
+    """Equal for equal values, 9 and 9.0 too, but not 1 and true; lists and mappings cannot be hashed."""
+    value = int(value) if isinstance(value, float) and value.is_integer() else value
     return json.dumps(value, sort_keys=True, default=lambda other: getattr(other, "tolist", lambda: repr(other))())

@@ -10,7 +10,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from data_gen.spaces import map_leaves
-from data_gen.streams import Seeds, SlotStreams, make_seeds
+from data_gen.streams import Seeds, SlotStreams, make_seeds, slot_seeds
 
 
 class TaskVectorEnv(VectorEnv[Any, Any, Any]):
@@ -70,10 +70,13 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | list[int] | Seeds | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Starts an episode in every slot. One seed a slot, or one for all; none goes on with the present streams."""
+        """Starts an episode in every slot.
+
+        One seed a slot, or one for all, of which slot i gets `seed + i`; none goes on with the present streams. A slot
+        lives what the scalar form lives with the same seed.
+        """
         if seed is not None:
-            seeds = make_seeds(self.num_envs, seed) if isinstance(seed, int) else np.asarray(seed, dtype=np.uint64)
-            self.streams = SlotStreams(seeds)
+            self.streams = SlotStreams(slot_seeds(self.num_envs, seed))
         self.elapsed[:] = 0
         self._restart(np.arange(self.num_envs))
         return self._observe(), {}

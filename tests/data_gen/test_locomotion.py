@@ -422,7 +422,7 @@ def test_a_picture_shows_the_way_where_it_led(family):
 
     task = family.sample(1, seed=0)
     envs = family.make_vec(task)
-    observations, places = [envs.reset(seed=0)[0][0]], [np.zeros(envs._origin.shape[1])]
+    observations, places = [envs.reset(seed=make_seeds(1, 0))[0][0]], [np.zeros(envs._origin.shape[1])]
     start = envs._origin[0].copy()
     for actions in random_actions(envs, 15):
         observations.append(envs.step(actions)[0][0])

@@ -9,6 +9,7 @@ from gymnasium.utils.env_checker import check_env
 
 import data_gen
 from configs.components import TASKS, find_component
+from configs.errors import UserError
 from data_gen.agents.optimal import Optimal
 from data_gen.agents.random import Random
 from data_gen.history import episode_returns
@@ -130,6 +131,24 @@ def test_the_vector_and_the_scalar_form_live_the_same_trajectory(distribution):
     assert ends >= 3
 
 
+def test_one_seed_for_all_gives_slot_i_the_scalar_forms_seed_plus_i(distribution):
+    tasks = few(distribution)
+    observation, _ = distribution.make_vec(tasks).reset(seed=np.int64(7))
+    for slot in range(3):
+        alone, _ = TaskEnv(distribution.make_vec(tasks.take([slot]))).reset(seed=7 + slot)
+        assert_equal(alone, map_leaves(lambda leaf, s=slot: leaf[s], observation))
+
+
+def test_another_number_of_seeds_is_one_line(distribution):
+    with pytest.raises(UserError, match="give one whole number, or 3"):
+        distribution.make_vec(few(distribution)).reset(seed=[1, 2])
+
+
+def test_tasks_of_another_family_are_one_line(distribution):
+    with pytest.raises(UserError):
+        distribution.make_vec(Tasks({"nothing": np.zeros(3)})).reset(seed=0)
+
+
 def test_observations_are_left_alone_by_later_steps(distribution):
     envs = distribution.make_vec(few(distribution))
     streams = SlotStreams(make_seeds(3, 0))
@@ -244,3 +263,9 @@ def test_registered_environments_are_made_by_their_names():
         assert env.observation_space.contains(env.reset(seed=0)[0])
         envs = gymnasium.make_vec(name, num_envs=2, vectorization_mode="vector_entry_point")
         assert envs.observation_space.contains(envs.reset(seed=0)[0])
+
+
+@pytest.mark.parametrize("goal", [(2.7, 3.9), "corner", ((1, 2), (3,))])
+def test_a_task_that_would_be_another_one_in_the_familys_type_is_refused(goal):
+    with pytest.raises(UserError, match="goal has to be numbers of type int64"):
+        gymnasium.make("icrl/DarkRoom-v0", task={"goal": goal})
