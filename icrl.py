@@ -57,10 +57,11 @@ def evaluate(call: Invocation) -> None:
 
 def run(call: Invocation) -> None:
     """Generates, trains and evaluates, skipping what is complete for the same config."""
-    from ad_model.build import check_model
+    from ad_model.build import check_model, check_spaces
     from eval.evaluate import check_agents
 
     check_model(call.config.model)  # now, rather than after the data is made
+    check_spaces(call.config.model, call.config.tasks.build())
     check_agents(call.config)
     for stage in (generate, train, evaluate):
         stage(replace(call, alone=False))

@@ -35,6 +35,8 @@ class ActionHead(nn.Module):
         self.continuous = space["type"] == "Box"
         self.shape: list[int]
         if self.continuous:
+            if not space["dtype"].startswith("float"):
+                raise ValueError(f"no action head for a Box of {space['dtype']}; make it a MultiDiscrete")
             self.shape, sizes = list(space["shape"]), [bins] * math.prod(space["shape"])
             low, high = bounds(space)
             self.register_buffer("low", torch.tensor(low), persistent=True)
@@ -60,7 +62,7 @@ class ActionHead(nn.Module):
         values = action.flatten(2) if action.ndim > 2 else action[..., None]
         if not self.continuous:
             return values.long() - self.first
-        share = (values - self.low) / (self.high - self.low)
+        share = ((values - self.low) / (self.high - self.low)).nan_to_num()  # where there is but one value
         return (share * self.bins).long().clamp(0, self.bins - 1)
 
     def loss(self, logits: Tensor, action: Tensor) -> Tensor:
@@ -84,9 +86,11 @@ class ActionHead(nn.Module):
             value = logits.argmax(dim=-1)
             inside = torch.full_like(uniform, 0.5)
         else:
-            probability = (logits / temperature).softmax(dim=-1)
+            best = logits.amax(dim=-1, keepdim=True)
+            probability = ((logits - best) / temperature).softmax(dim=-1)
             cumulative = probability.cumsum(dim=-1)
-            draw = (uniform * cumulative[..., -1])[..., None]
+            below_one = uniform.clamp(max=1 - torch.finfo(uniform.dtype).eps)  # where single precision has rounded up
+            draw = (below_one * cumulative[..., -1])[..., None]
             last = (~self.unreachable).sum(dim=-1) - 1
             value = torch.minimum((cumulative <= draw).sum(dim=-1), last)
             own = probability.gather(-1, value[..., None])
@@ -94,6 +98,7 @@ class ActionHead(nn.Module):
             inside = ((draw - before) / own.clamp_min(torch.finfo(own.dtype).tiny))[..., 0].clamp(0, 1)
         if self.continuous:
             action = self.low + (value + inside) / self.bins * (self.high - self.low)
+            action = action.clamp(self.low, self.high)
         else:
             action = value + self.first
         return action.reshape(len(logits), *self.shape)

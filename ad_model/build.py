@@ -6,10 +6,14 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, set_seed
 
+from ad_model.action_head_ad import ActionHead
 from ad_model.configuration_ad import ADConfig
+from ad_model.embeddings_ad import leaf_embedding, leaf_spaces
 from ad_model.modeling_ad import ADModel
 from configs.errors import ConfigError, did_you_mean
 from configs.schema import ExperimentConfig, ModelConfig
+from data_gen.spaces import to_json
+from data_gen.tasks.base import TaskDistribution
 
 _OURS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 """What the other keys of `model` and the data decide."""
@@ -63,6 +67,18 @@ def check_model(model: ModelConfig) -> None:
         ) from error
     if not torch.equal(first, second):
         raise ConfigError(f"model.backbone: {model.backbone!r} is not causal, it looks at later steps; take a decoder")
+
+
+def check_spaces(model: ModelConfig, distribution: TaskDistribution) -> None:
+    """Raises ConfigError if the transformer cannot read the tasks' observations or predict their actions."""
+    width = model.num_heads
+    try:
+        ActionHead(to_json(distribution.action_space), width, model.action_bins)
+        leaf_embedding(to_json(distribution.action_space), width)
+        for leaf in leaf_spaces(to_json(distribution.observation_space)).values():
+            leaf_embedding(leaf, width, {"mean": [0.0], "std": [1.0]})
+    except ValueError as error:
+        raise ConfigError(f"tasks: {error}") from error
 
 
 def _model(model: ModelConfig, context_length: int, **values: Any) -> ADModel:

@@ -71,7 +71,7 @@ class VectorEmbedding(nn.Module):
         self.layers = nn.Sequential(nn.Linear(size, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, values: Tensor) -> Tensor:
-        return self.layers(_standardised(values.flatten(2), self.mean, self.std))
+        return self.layers(_standardised(values.reshape(*values.shape[:2], -1), self.mean, self.std))
 
 
 class ImageEmbedding(nn.Module):
@@ -144,7 +144,7 @@ def leaf_embedding(space: dict[str, Any], width: int, statistics: Mapping[str, A
         if channel_axis(space) is not None:  # an image's bounds are the same everywhere
             low, high = [min(low)], [max(high)]
         pairs = list(zip(low, high, strict=True))
-        statistics = {"mean": [(b + a) / 2 for a, b in pairs], "std": [(b - a) / 2 for a, b in pairs]}
+        statistics = {"mean": [(b + a) / 2 for a, b in pairs], "std": [(b - a) / 2 or 1.0 for a, b in pairs]}
     kind = VectorEmbedding if channel_axis(space) is None else ImageEmbedding
     return kind(space, width, statistics["mean"], statistics["std"])
 
@@ -155,8 +155,8 @@ class ObservationEmbedding(nn.Module):
     def __init__(self, space: dict[str, Any], width: int, statistics: Mapping[str, Any]) -> None:
         super().__init__()
         spaces = leaf_spaces(space)
-        self.paths = list(spaces)
-        self.leaves = nn.ModuleList(leaf_embedding(leaf, width, statistics.get(path)) for path, leaf in spaces.items())
+        self.paths = sorted(spaces)  # not in the space's order, which a config's way through JSON does not keep
+        self.leaves = nn.ModuleList(leaf_embedding(spaces[path], width, statistics.get(path)) for path in self.paths)
 
     def forward(self, observation: Tensor | Mapping[str, Tensor]) -> Tensor:
         """(B, T, ...), or for a Dict or Tuple space such a tensor by each leaf's dotted path -> (B, T, width)."""

@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ad_model.embeddings_ad import channel_axis, leaf_spaces
+from configs.errors import UserError
 from data_gen.spaces import column_name
 
 _ROWS_AT_ONCE = 2**14  # bounds the memory that their copies in double precision take
-_LEAST_STD = 1e-6  # below it a number is taken for constant
+_LEAST_STD = 1e-6  # as a share of the mean's size; below it a number is taken for constant
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Moments:
     def plain(self) -> dict[str, list[float]]:
         """`mean` and `std` as plain values; the std of what never varies is 1."""
         std = np.sqrt(self.squares / max(1, self.count))
-        return {"mean": self.mean.tolist(), "std": np.where(std > _LEAST_STD, std, 1.0).tolist()}
+        return {"mean": self.mean.tolist(), "std": np.where(std > _LEAST_STD * np.abs(self.mean), std, 1.0).tolist()}
 
 
 class DataStatistics:
@@ -46,13 +47,17 @@ class DataStatistics:
         self._reward_squares, self._rewards = 0.0, 0
 
     def add(self, columns: dict[str, NDArray[Any]]) -> None:
-        """Takes in a shard's columns, (histories, steps, ...)."""
+        """Takes in a shard's columns, (histories, steps, ...). Raises UserError if one holds NaN or infinity."""
         for path, space in self._spaces.items():
             values, axis = columns[column_name("observation", path)], channel_axis(space)
+            if not np.isfinite(values).all():
+                raise UserError(f"the data's column {column_name('observation', path)} has values that are not finite")
             if axis in (0, 2):
                 self._moments[path].add(np.moveaxis(values, axis + 2, -1).reshape(-1, space["shape"][axis]))
             else:
                 self._moments[path].add(values.reshape(-1, 1 if axis == -1 else int(np.prod(space["shape"]))))
+        if not np.isfinite(columns["reward"]).all():
+            raise UserError("the data's column reward has values that are not finite")
         self._reward_squares += float(np.square(columns["reward"], dtype=np.float64).sum())
         self._rewards += columns["reward"].size
 

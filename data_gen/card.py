@@ -4,6 +4,8 @@ from typing import Any
 
 import yaml
 
+from data_gen.spaces import column_name, json_leaves
+
 
 def dataset_card(name: str, info: dict[str, Any]) -> str:
     """The text of README.md for a data folder, from its name and the content of its info.json."""
@@ -11,11 +13,22 @@ def dataset_card(name: str, info: dict[str, Any]) -> str:
         {
             "pretty_name": f"{name}: learning histories",
             "tags": ["reinforcement-learning", "in-context-reinforcement-learning", "learning-histories"],
-            "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "train-*.h5"}]}],
+            # `datasets` caches by this name and the pattern: without the fingerprint it would serve another run's rows.
+            "configs": [
+                {
+                    "config_name": f"{name}-{info['fingerprint']}",
+                    "default": True,
+                    "data_files": [{"split": "train", "path": "train-*.h5"}],
+                }
+            ],
         },
         sort_keys=False,
     )
     steps = f"(histories, {info['num_steps']}"
+    observation = "\n".join(
+        f"| `{column_name('observation', path)}` | {steps}, ...) | before the action; space `{leaf}` |"
+        for path, leaf in json_leaves(info["observation_space"]).items()
+    )
     sources = "\n".join(f"- `{yaml.safe_dump(source, default_flow_style=True).strip()}`" for source in info["sources"])
     return f"""---
 {header}---
@@ -36,7 +49,7 @@ print(histories[0]["reward"].shape)  # ({info["num_steps"]},)
 
 | column | shape | what |
 |---|---|---|
-| `observation` | {steps}, ...) | before the action; space `{info["observation_space"]}` |
+{observation}
 | `action` | {steps}, ...) | space `{info["action_space"]}` |
 | `reward` | {steps}) | what the action earned |
 | `terminated`, `truncated` | {steps}) | whether this step ended its episode, and how |

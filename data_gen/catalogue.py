@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from configs.components import TASKS, find_component, parameters
 from configs.errors import UserError
 from configs.files import write_file
-from data_gen.spaces import map_leaves
+from data_gen.spaces import leaves
 from data_gen.tasks.base import TaskDistribution
 
 _PICTURED_TASKS = 8
@@ -72,7 +72,8 @@ def draw_tasks(family: TaskDistribution, title: str, path: Path) -> bool:
     rows = -(-count // columns)
     figure = Figure(figsize=(2.4 * columns, 2.3 * rows + 0.4), layout="constrained")
     figure.suptitle(title)
-    nothing = map_leaves(lambda space: np.empty((0, *space.shape), space.dtype), family.observation_space)
+    parts = {path: np.empty((0, *space.shape), space.dtype) for path, space in leaves(family.observation_space).items()}
+    nothing = parts.get("", parts)
     axes = figure.subplots(rows, columns, squeeze=False)
     for number, place in enumerate(axes.flat):
         if number >= count:

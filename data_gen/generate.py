@@ -18,7 +18,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
@@ -34,10 +36,10 @@ from configs.run_folder import (
     stale,
     write_config,
 )
-from configs.schema import ExperimentConfig
+from configs.schema import AgentComponent, ExperimentConfig
 from data_gen.card import dataset_card
 from data_gen.history import damaged, shard_fingerprint, shard_name, write_shard
-from data_gen.interaction import interact
+from data_gen.interaction import interact, spec_of
 from data_gen.spaces import to_json
 from data_gen.streams import make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
@@ -67,6 +69,11 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
     """
     folder, fingerprint = run_folder(config), data_fingerprint(config)
     distribution, train, test = split_tasks(config)
+    check_spaces(distribution)
+    envs = distribution.make_vec(train.take([0]))
+    for index, source in enumerate(config.data.sources):
+        check_agent(f"data.sources.{index}", source, envs, history_steps(config, distribution))
+    envs.close()
     num_histories = len(train) * config.data.histories_per_task
     if config.data.shards > num_histories:
         raise ConfigError(f"data.shards: {config.data.shards} is more than the {num_histories} histories")
@@ -118,6 +125,24 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
         write_file(folder.data / "README.md", dataset_card(config.name, info))
         write_json(folder.data_info, info)
     return True
+
+
+def check_spaces(distribution: TaskDistribution) -> None:
+    """Raises UserError if what happens on these tasks cannot be recorded."""
+    to_json(distribution.observation_space)
+    if isinstance(distribution.action_space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
+        raise UserError(
+            f"actions of {distribution.action_space} cannot be recorded: Discrete, MultiDiscrete or Box can"
+        )
+    to_json(distribution.action_space)
+
+
+def check_agent(key: str, component: AgentComponent, envs: VectorEnv[Any, Any, Any], num_steps: int) -> None:
+    """Raises ConfigError, naming its `key` of the config, if an agent cannot live in `envs`, which has one slot."""
+    try:
+        component.build().reset(spec_of(envs, num_steps, component.sees), 1, make_seeds(1, 0))
+    except UserError as error:
+        raise ConfigError(f"{key}: {error}") from error
 
 
 def load_info(folder: RunFolder) -> dict[str, Any]:

@@ -80,10 +80,13 @@ def interact(
         action = agent.act(shown)
         following, reward, terminated, truncated, infos = envs.step(action)
         next_shown = envs.state() if shown_state else following  # type: ignore[attr-defined]
-        arrived = infos.get("final_state" if shown_state else "final_obs", next_shown)
+        arrived = next_shown
+        if (terminated | truncated).any():
+            arrived = infos["final_state" if shown_state else "final_obs"]
         agent.observe(Transition(shown, action, reward, terminated, truncated, arrived))
-        for path, leaf in leaves(observation).items():
-            observation_rows[path][step] = leaf
+        seen = leaves(observation)
+        for path, rows in observation_rows.items():
+            rows[step] = seen[path]
         actions[step], rewards[step] = action, reward
         terminations[step], truncations[step] = terminated, truncated
         observation, shown = following, next_shown
@@ -97,9 +100,9 @@ def spec_of(envs: VectorEnv[Any, Any, Any], num_steps: int, sees: str = "observa
     """What an agent is told about `envs` and a lifetime of `num_steps` steps. Raises UserError if it cannot see so."""
     space = envs.single_observation_space
     if sees == "state":
-        if not hasattr(envs, "state"):
+        if not (hasattr(envs, "single_state_space") and callable(getattr(envs, "state", None))):
             raise UserError(f"sees: state: {type(envs).__name__} does not show its state; leave `sees` out")
-        space = envs.single_state_space  # type: ignore[attr-defined]
+        space = envs.single_state_space
     return Spec(
         observation_space=space,
         action_space=envs.single_action_space,

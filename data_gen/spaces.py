@@ -59,10 +59,23 @@ def to_json(space: Space) -> dict[str, Any]:
         bounds = {"low": _bound(space.low), "high": _bound(space.high)}
         return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
     if isinstance(space, spaces.Dict):
+        for name in space:
+            if not isinstance(name, str) or not name or set(name) & {".", "/"}:
+                raise UserError(
+                    f"the key {name!r} of a Dict space cannot name a column: it must be text without . or /"
+                )
         return {"type": "Dict", "spaces": {name: to_json(part) for name, part in space.items()}}
     if isinstance(space, spaces.Tuple):
         return {"type": "Tuple", "spaces": [to_json(part) for part in space]}
     raise _unsupported(space)
+
+
+def json_leaves(space: dict[str, Any], path: str = "") -> dict[str, dict[str, Any]]:
+    """The leaves of a space as `to_json` gives it, by dotted path, as `leaves` gives those of the space itself."""
+    if space["type"] not in ("Dict", "Tuple"):
+        return {path: space}
+    parts = space["spaces"].items() if space["type"] == "Dict" else enumerate(space["spaces"])
+    return {at: leaf for name, part in parts for at, leaf in json_leaves(part, f"{path}.{name}".lstrip(".")).items()}
 
 
 def null_element(space: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from ad_model.checkpoint import checkpoint_record, last_checkpoint
 from ad_model.modeling_ad import ADModel
-from configs.errors import ConfigError, UserError
+from configs.errors import UserError
 from configs.files import new_folder, remove_leftovers, sha256, write_json
 from configs.loader import fingerprint
 from configs.run_folder import (
@@ -31,9 +31,9 @@ from configs.run_folder import (
 )
 from configs.schema import AgentComponent, ExperimentConfig
 from data_gen.agents.base import Agent
-from data_gen.generate import history_steps, load_info, split_tasks
+from data_gen.generate import check_agent, history_steps, load_info, split_tasks
 from data_gen.history import episode_returns, last_returns
-from data_gen.interaction import Histories, interact, spec_of
+from data_gen.interaction import Histories, interact
 from data_gen.spaces import column_name, leaves
 from data_gen.streams import make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
@@ -88,6 +88,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
         }
         write_config(config, folder)
         scale, one = returns_scale(distribution, splits, sources, lived)
+        known = not any(bool(np.isnan(span).any()) for _, span in scale.values())
         table = returns_table(scale, lived)
         summary = {
             "schema_version": SCHEMA_VERSION,
@@ -100,7 +101,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             "episodes": config.evaluation.episodes,
             "last_episodes": min(LAST_EPISODES, config.evaluation.episodes),
             "interval": "95% bootstrap over tasks",
-            "normalised_return": {"0": "the random policy's expected return on that task", "1": one},
+            "normalised_return": {"0": "the random policy's expected return on that task", "1": one, "known": known},
             "agents": summary_figures(table, scale, lived),
         }
         folder.report.unlink(missing_ok=True)  # it would be of another evaluation
@@ -159,11 +160,8 @@ def check_agents(config: ExperimentConfig) -> None:
     named += [(f"data.sources.{index}", source) for index, source in enumerate(config.data.sources)]
     named += [(f"evaluation.baselines.{index}", agent) for index, agent in enumerate(config.evaluation.baselines)]
     for key, component in named:
-        try:
-            spec = spec_of(envs, history_steps(config, distribution), component.sees)
-            component.build().reset(spec, 1, make_seeds(1, 0))
-        except UserError as error:
-            raise ConfigError(f"{key}: {error}") from error
+        check_agent(key, component, envs, history_steps(config, distribution))
+    envs.close()
 
 
 def _agents(config: ExperimentConfig, model: ADModel) -> dict[str, tuple[Agent, str]]:
@@ -207,7 +205,9 @@ def _live(
     return Lifetimes(
         returns=rearrange(episode_returns(histories.reward, histories.ended, episodes), by_task, seed=seeds),
         steps=rearrange(ends, by_task, seed=seeds),
-        final=rearrange(last_returns(histories.reward, histories.ended, LAST_SHARE), "(t s) -> t s", s=seeds),
+        final=rearrange(
+            last_returns(histories.reward, histories.ended, max(LAST_SHARE, 1 / episodes)), "(t s) -> t s", s=seeds
+        ),
         seconds=seconds,
         environment_steps=lanes * steps,
         paths=_paths(histories, ends, seeds, min(len(tasks), _PICTURED_TASKS), tasks),

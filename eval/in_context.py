@@ -87,7 +87,7 @@ class TransformerAgent(Agent):
             self.length, self.in_cache = self.keep, 0
         seen = {column_name("observation", path): leaf for path, leaf in leaves(observation).items()}
         for name, values in {**seen, **self.before}.items():
-            self.tokens[name][:, self.length] = torch.from_numpy(np.asarray(values))
+            self.tokens[name][:, self.length] = torch.from_numpy(np.ascontiguousarray(values))
         self.length += 1
         if not self.cached:
             return self.model(**self._slice(0)).logits[:, -1]

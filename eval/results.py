@@ -17,7 +17,8 @@ LAST_EPISODES = 10
 """Episodes at the end of a lifetime over which the final return is averaged."""
 
 LAST_SHARE = 0.1
-"""Share of a lifetime's steps at its end, over whose episodes the final return is averaged where episodes end early."""
+"""Share of a lifetime's steps at its end, over whose episodes the final return is averaged where episodes end early; at
+least one full-length episode's, so that an episode ends in it."""
 
 _LEVEL = 0.8  # of normalised return, for "how soon"
 _RESAMPLES = 2000
@@ -95,7 +96,7 @@ def load_summary(folder: RunFolder) -> dict[str, Any]:
 
 def describe(summary: dict[str, Any]) -> str:
     """The summary's held-out figures as a few lines of text; raw returns where no scale is known."""
-    known = summary["agents"][TRANSFORMER]["test"]["normalised_return"]["last_ten"]["iqm"] is not None
+    known = summary["normalised_return"]["known"]
     column, title = ("normalised_return", "normalised return") if known else ("return", "return")
     last = f"last {summary['last_episodes']}"
     head = f"  {title + ' on held-out tasks (IQM):':48} {'episode 1':>9} {last:>9} {'last tenth':>11}"

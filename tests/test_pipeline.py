@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, run_python
+from conftest import ROOT, TINY, merged, run_python
 
+from configs.loader import validate
 from configs.run_folder import RunFolder
+from data_gen.generate import generate
 from eval.results import scores_array
 
 SMALL = """\
@@ -94,6 +96,19 @@ def test_the_run_folder_says_what_made_it(small_run):
     assert info.returncode == 0, info.stderr
     for expected in ("histories improve", "suggested: training.subsample", "350 of 350 updates", "transformer"):
         assert expected in info.stdout
+
+
+def test_datasets_does_not_serve_one_runs_rows_as_anothers(tmp_path):
+    """It caches by the card's config name and file pattern, which would be the same for all runs."""
+    seeds = []
+    for seed in (0, 1):
+        config = merged(TINY, {"name": f"seed-{seed}", "seed": seed, "output": str(tmp_path)})
+        generate(validate(config))
+        code = f"from datasets import load_dataset; d = load_dataset({str(tmp_path / f'seed-{seed}' / 'data')!r}, "
+        done = run_python(["-c", code + "split='train'); print(d[0]['seed'])"], tmp_path, {"HF_HOME": str(tmp_path)})
+        assert done.returncode == 0, done.stderr
+        seeds.append(done.stdout.split()[-1])
+    assert seeds[0] != seeds[1]
 
 
 def test_datasets_reads_the_data_folder_without_this_project(small_run, tmp_path):

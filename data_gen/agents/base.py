@@ -1,5 +1,6 @@
 """The agent protocol: everything that acts, for a batch of environments at once, each with its own task."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,21 +63,26 @@ class Agent(ABC):
         """Takes note of what came of the last action; learners learn here."""
 
 
+_LARGEST_TABLE = 2**24  # elements; a learner has a row for each
+
+
 class TableIndex:
     """Numbers the elements of a finite space, for tables: Discrete and MultiDiscrete."""
 
     def __init__(self, space: gymnasium.Space[Any], user: str) -> None:
         """Raises UserError, naming `user`, for any other space."""
         if isinstance(space, gymnasium.spaces.Discrete):
-            self.size, self._start, self._strides = int(space.n), np.atleast_1d(space.start), [1]
+            sizes, start = [int(space.n)], [int(space.start)]
         elif isinstance(space, gymnasium.spaces.MultiDiscrete) and space.nvec.ndim == 1:
-            self.size, self._start = int(np.prod(space.nvec)), space.start
-            self._strides = [int(np.prod(space.nvec[place + 1 :])) for place in range(len(space.nvec))]
+            sizes, start = space.nvec.tolist(), space.start.tolist()
         else:
             raise UserError(f"{user} keeps a table, and needs a Discrete or MultiDiscrete space, not {space}")
-        self._elements = self._start + np.stack(np.unravel_index(np.arange(self.size), _sizes(space)), axis=1)
-        if isinstance(space, gymnasium.spaces.Discrete):
-            self._elements = self._elements[:, 0]
+        self.size = math.prod(sizes)
+        if self.size > _LARGEST_TABLE:
+            raise UserError(f"{user} keeps a table, which {self.size:,} elements of the space {space} are too many for")
+        self._sizes, self._start = sizes, np.array(start)  # of int64, whatever the space's own type
+        self._strides = [math.prod(sizes[place + 1 :]) for place in range(len(sizes))]
+        self._flat = isinstance(space, gymnasium.spaces.Discrete)
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.int64]:
         """(num_envs, ...) elements of the space -> (num_envs,) numbers below `size`."""
@@ -88,8 +94,6 @@ class TableIndex:
 
     def elements(self, numbers: NDArray[np.intp]) -> NDArray[np.int64]:
         """(num_envs,) numbers below `size` -> (num_envs, ...) elements of the space."""
-        return self._elements.take(numbers, axis=0)
-
-
-def _sizes(space: Any) -> tuple[int, ...]:
-    return (int(space.n),) if isinstance(space, gymnasium.spaces.Discrete) else tuple(space.nvec)
+        if self._flat:
+            return self._start[0] + numbers
+        return self._start + np.stack(np.unravel_index(numbers, self._sizes), axis=1)

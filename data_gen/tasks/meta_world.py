@@ -253,7 +253,8 @@ def _library() -> Any:
         import mujoco
         from metaworld.sawyer_xyz_env import SawyerMocapBase
     except ImportError as error:
-        raise ValueError(f"meta_world needs Meta-World ({error}): pip install 'in-context-rl[metaworld]'") from error
+        how = "pip install imageio scipy, then pip install --no-deps metaworld, beside in-context-rl[mujoco]"
+        raise ValueError(f"meta_world needs Meta-World ({error}): {how}") from error
     if mujoco.mjNEQDATA > _WELD_FIELDS:  # MuJoCo 4 has a twelfth, and assigning eleven to twelve fails
         base: Any = SawyerMocapBase
         base.reset_mocap_welds = _reset_mocap_welds

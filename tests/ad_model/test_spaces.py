@@ -14,6 +14,7 @@ from ad_model.build import build_model
 from ad_model.embeddings_ad import ImageEmbedding, VectorEmbedding, leaf_embedding, leaf_spaces
 from ad_model.statistics import DataStatistics
 from configs import ConfigError
+from configs.errors import UserError
 from data_gen.spaces import leaves, map_leaves, storage_type, to_json
 
 VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float64)
@@ -28,6 +29,8 @@ OBSERVATIONS = {
     "channels_first": spaces.Box(0, 255, (4, 20, 20), np.uint8),
     "grey": spaces.Box(0, 255, (8, 8), np.uint8),
     "dict": spaces.Dict({"image": IMAGE, "agent": spaces.Dict({"cell": spaces.Discrete(5), "speed": VECTOR})}),
+    "unsorted": spaces.Dict(z=spaces.Discrete(4), a=spaces.Discrete(4)),
+    "scalar": spaces.Dict({"speed": spaces.Box(-1, 1, (), np.float32)}),
     "tuple": spaces.Tuple((spaces.Discrete(3), spaces.Dict({"image": IMAGE}))),
 }
 ACTIONS = {
@@ -35,6 +38,9 @@ ACTIONS = {
     "multi_discrete": spaces.MultiDiscrete([2, 4, 3], start=[0, 1, 0]),
     "box": spaces.Box(np.array([-1, 0], np.float32), np.array([1, 5], np.float32)),
     "matrix": spaces.Box(-1, 1, (2, 2), np.float32),
+    "scalar": spaces.Box(-1, 1, (), np.float32),
+    "one_value": spaces.Box(np.array([-1, 2], np.float32), np.array([1, 2], np.float32)),
+    "not_dyadic": spaces.Box(-0.1, 0.3, (3,), np.float32),
 }
 
 
@@ -80,7 +86,7 @@ def test_every_leaf_reaches_the_prediction_of_the_present_step_and_no_earlier_on
     output.loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     paths = list(leaf_spaces(to_json(observation)))
-    assert paths == list(leaves(observation))
+    assert set(paths) == set(leaves(observation))
     finite = output.logits.isfinite()
     for path in paths:
         changed = copy.deepcopy(inputs)
@@ -105,8 +111,10 @@ def test_sampled_actions_lie_in_the_space(action):
     space = ACTIONS[action]
     head = ActionHead(to_json(space), 8, bins=7)
     logits = 3 * head(torch.randn(500, 1, 8)).detach()[:, 0]
-    for temperature in (1.0, 0.3, 0.0):
-        found = head.sample(logits, torch.rand(logits.shape[:2]), temperature).numpy()
+    edges = torch.tensor([0.0, 1.0])[:, None].expand(2, logits.shape[1])  # single precision rounds up to 1
+    uniform = torch.cat([edges, torch.rand(498, logits.shape[1])])
+    for temperature in (1.0, 0.3, 1e-39, 0.0):
+        found = head.sample(logits, uniform, temperature).numpy()
         assert found.shape == (500, *space.shape)
         assert all(space.contains(value.astype(space.dtype)) for value in found)
 
@@ -203,7 +211,9 @@ def test_an_image_is_read_the_same_with_its_channels_first_or_last():
 
 
 @pytest.mark.parametrize(
-    "space", [spaces.Box(-np.inf, 1, (2,)), spaces.Dict({"a": spaces.Discrete(2)})], ids=["unbounded", "dict"]
+    "space",
+    [spaces.Box(-np.inf, 1, (2,)), spaces.Dict({"a": spaces.Discrete(2)}), spaces.Box(0, 4, (2,), np.int64)],
+    ids=["unbounded", "dict", "integers"],
 )
 def test_an_action_space_without_a_head_is_refused(tiny, space):
     with pytest.raises(ConfigError, match="model: "):
@@ -215,3 +225,26 @@ def test_leaves_of_spaces_and_of_their_elements_have_the_same_paths():
         assert list(leaves(space)) == list(leaves(space.sample()))
         doubled = map_leaves(lambda a, b: np.stack([a, b]), space.sample(), space.sample())
         assert list(leaves(doubled)) == list(leaves(space))
+
+
+def test_a_dict_keeps_its_encoders_apart_however_its_keys_are_ordered(tiny, tmp_path):
+    """A config's way through JSON sorts keys; Gymnasium keeps the order of keywords."""
+    observation, action = OBSERVATIONS["unsorted"], ACTIONS["discrete"]
+    model, inputs = built(tiny, observation, action), batch(observation, action)
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(ADModel.from_pretrained(tmp_path).eval()(**inputs).logits, model(**inputs).logits)
+
+
+@pytest.mark.parametrize("column", ["observation", "reward"])
+def test_data_that_is_not_finite_is_named(column):
+    gathered = DataStatistics(to_json(VECTOR))
+    columns = {"observation": np.zeros((2, 3, 3), np.float32), "reward": np.zeros((2, 3), np.float32)}
+    columns[column][1, 1] = np.nan
+    with pytest.raises(UserError, match=f"column {column} has values that are not finite"):
+        gathered.add(columns)
+
+
+@pytest.mark.parametrize("key", ["a.b", "a/b", ""])
+def test_a_key_that_cannot_name_a_column_is_refused(key):
+    with pytest.raises(UserError, match="cannot name a column"):
+        to_json(spaces.Dict({key: spaces.Discrete(2)}))

@@ -1,5 +1,6 @@
 """Agents: independence of the slots, Q-learning against a scalar loop, oracles, random numbers."""
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -125,3 +126,15 @@ def test_a_slots_stream_goes_on_where_it_was_when_others_draw():
 def test_seeds_of_other_purposes_and_lengths():
     np.testing.assert_array_equal(make_seeds(5, 0, 1), make_seeds(9, 0, 1)[:5])
     assert len(np.unique(np.concatenate([derive(make_seeds(9, 0), purpose) for purpose in range(3)]))) == 27
+
+
+def test_a_table_numbers_states_of_a_small_integer_type_without_overflow():
+    index = TableIndex(gymnasium.spaces.MultiDiscrete([200, 200], dtype=np.uint8), "q_learning")
+    states = np.array([[3, 4], [199, 199]], np.uint8)
+    assert index(states).tolist() == [604, 39999]
+    np.testing.assert_array_equal(index.elements(index(states)), states)
+
+
+def test_a_space_too_large_for_a_table_is_one_line():
+    with pytest.raises(UserError, match="too many"):
+        TableIndex(gymnasium.spaces.MultiDiscrete([256] * 8), "q_learning")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import UserError
-from data_gen.history import STEP_COLUMNS, episode_returns, read_shard, write_shard
+from data_gen.history import STEP_COLUMNS, episode_returns, last_returns, read_shard, write_shard
 
 
 def test_episode_returns_by_hand():
@@ -74,3 +74,12 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(shard, tmp_path, monk
         write_shard(path, columns, {"fingerprint": "other"})
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_last_returns_are_those_of_episodes_that_end_in_the_last_part_by_hand():
+    reward = np.array([[1, 2, 3, 4, 5, 6, 7, 8, 9, 10.0]] * 3)
+    ended = np.zeros((3, 10), bool)
+    ended[0, [1, 5, 7, 8]] = True  # the last 3 steps hold the ends of (7 + 8) and (9); the last step ends nothing
+    ended[1, [9]] = True  # one episode, all of it
+    assert last_returns(reward, ended, 0.3)[:2].tolist() == [12.0, 55.0]
+    assert np.isnan(last_returns(reward, ended, 0.3)[2])
