@@ -200,17 +200,19 @@ def _live(
         histories = interact(agent, envs, steps, lane_seeds, planned_steps=planned, sees=sees, progress=bar.update)
     envs.close()
     seconds = time.perf_counter() - started
-    ends = np.argsort(~histories.ended, axis=1, kind="stable")[:, :episodes] + 1  # the first `episodes` ends, in order
+    most = int(histories.ended.sum(axis=1).max())
+    ends = np.argsort(~histories.ended, axis=1, kind="stable")[:, :most] + 1  # the ends in order, then other steps
     by_task = "(task seed) episode -> task seed episode"
     return Lifetimes(
-        returns=rearrange(episode_returns(histories.reward, histories.ended, episodes), by_task, seed=seeds),
+        episodes=episodes,
+        returns=rearrange(episode_returns(histories.reward, histories.ended, most), by_task, seed=seeds),
         steps=rearrange(ends, by_task, seed=seeds),
         final=rearrange(
             last_returns(histories.reward, histories.ended, max(LAST_SHARE, 1 / episodes)), "(t s) -> t s", s=seeds
         ),
         seconds=seconds,
         environment_steps=lanes * steps,
-        paths=_paths(histories, ends, seeds, min(len(tasks), _PICTURED_TASKS), tasks),
+        paths=_paths(histories, ends[:, :episodes], seeds, min(len(tasks), _PICTURED_TASKS), tasks),
     )
 
 

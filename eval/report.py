@@ -58,7 +58,7 @@ def write_report(config: ExperimentConfig) -> Path:
     with matplotlib.rc_context(_STYLE):
         figures = {
             "curves": _curves(table, summary),
-            "tasks": _per_task(table),
+            "tasks": _per_task(table, summary["episodes"]),
             "paths": _paths(distribution, paths),
             "loss": _loss(folder),
             "data": _data(report) if report else None,
@@ -104,13 +104,13 @@ def _curves(table: pd.DataFrame, summary: dict[str, Any]) -> Figure:
     episodes = np.arange(1, summary["episodes"] + 1)
     for agent in agents:
         color = agent_color(agents, agent)
-        scores = scores_array(table, agent, "test", column)
+        scores = scores_array(table, agent, "test", column, summary["episodes"])
         low, high = iqm_interval(scores, _CURVE_RESAMPLES)
         width, label = (2.4, f"{agent}, held-out tasks") if agent == TRANSFORMER else (1.6, agent)
         axes.plot(episodes, iqm(scores), color=color, label=label, linewidth=width, zorder=1 + width)
         axes.fill_between(episodes, low, high, color=color, alpha=0.15, linewidth=0)
     if "train" in summary["agents"][TRANSFORMER]:
-        curve = iqm(scores_array(table, TRANSFORMER, "train", column))
+        curve = iqm(scores_array(table, TRANSFORMER, "train", column, summary["episodes"]))
         axes.plot(episodes, curve, "--", color=_TRANSFORMER_COLOR, label="transformer, training tasks", linewidth=1.4)
     label = f"{column.replace('_', ' ')} (IQM)"
     axes.set(xlabel="episode", ylabel=label, xlim=(1, max(2, summary["episodes"])))
@@ -118,10 +118,10 @@ def _curves(table: pd.DataFrame, summary: dict[str, Any]) -> Figure:
     return figure
 
 
-def _per_task(table: pd.DataFrame) -> Figure:
+def _per_task(table: pd.DataFrame, episodes: int) -> Figure:
     """First episode and last episodes of the transformer, a pair of dots a held-out task."""
     column = _scale(table)
-    scores = scores_array(table, TRANSFORMER, "test", column).mean(axis=1)
+    scores = scores_array(table, TRANSFORMER, "test", column, episodes).mean(axis=1)
     first, last = scores[:, 0], scores[:, -LAST_EPISODES:].mean(axis=1)
     order = np.argsort(-last, kind="stable")
     figure = Figure(figsize=(8.2, 3.0))

@@ -26,7 +26,13 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Lifetimes:
-    """One agent on one split. Arrays are (task, seed, episode)."""
+    """One agent on one split. Arrays are (task, seed, episode), as long as the lifetime with the most episodes.
+
+    Where episodes end early, lifetimes differ in their number: what is not there is NaN, and the first `episodes`,
+    which every lifetime has, are those that agents are compared by.
+    """
+
+    episodes: int
 
     returns: NDArray[np.float64]
     steps: NDArray[np.int64]
@@ -37,6 +43,11 @@ class Lifetimes:
     environment_steps: int
     paths: dict[str, NDArray[Any]]
     """First and last episode of a few tasks, for pictures."""
+
+    @property
+    def compared(self) -> NDArray[np.float64]:
+        """Returns of the first `episodes` episodes, (task, seed, episode)."""
+        return self.returns[:, :, : self.episodes]
 
 
 Scale = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -58,14 +69,14 @@ def returns_scale(
         random, best = distribution.random_return(tasks), distribution.optimal_return(tasks)
         if np.isnan(best).any():
             one = f"the best source's mean return over its last {LAST_EPISODES} episodes on that task"
-            finals = [lived[source, split].returns[:, :, -LAST_EPISODES:].mean(axis=(1, 2)) for source in sources]
+            finals = [lived[source, split].compared[:, :, -LAST_EPISODES:].mean(axis=(1, 2)) for source in sources]
             best = np.max(finals, axis=0)
         scale[split] = random, np.where(best > random, best - random, np.nan)
     return scale, one
 
 
 def returns_table(scale: Scale, lived: dict[tuple[str, str], Lifetimes]) -> pd.DataFrame:
-    """One row an episode."""
+    """One row an episode, all of every lifetime."""
     parts = []
     for (name, split), life in lived.items():
         random, span = (values[:, None, None] for values in scale[split])
@@ -85,6 +96,7 @@ def returns_table(scale: Scale, lived: dict[tuple[str, str], Lifetimes]) -> pd.D
                 }
             )
         )
+        parts[-1] = parts[-1][~np.isnan(life.returns.ravel())]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -114,9 +126,13 @@ def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2f}"
 
 
-def scores_array(table: pd.DataFrame, agent: str, split: str, column: str) -> NDArray[np.float64]:
-    """A column of returns.parquet for one agent and split, (task, seed, episode), without tasks where it is NaN."""
-    rows = table[(table["agent"] == agent) & (table["split"] == split)].sort_values(["task", "seed", "episode"])
+def scores_array(table: pd.DataFrame, agent: str, split: str, column: str, episodes: int) -> NDArray[np.float64]:
+    """A column of returns.parquet for one agent and split, (task, seed, episode), without tasks where it is NaN.
+
+    The first `episodes` episodes, as many as every lifetime has.
+    """
+    rows = table[(table["agent"] == agent) & (table["split"] == split) & (table["episode"] <= episodes)]
+    rows = rows.sort_values(["task", "seed", "episode"])
     shape = [rows[axis].nunique() for axis in ("task", "seed", "episode")]
     scores = rows[column].to_numpy(dtype=np.float64).reshape(shape)
     return scores[~np.isnan(scores).any(axis=(1, 2))]
@@ -132,7 +148,7 @@ def summary_figures(
         random, span = (values[:, None] for values in scale[split])
         finals = {"return": life.final, "normalised_return": (life.final - random) / span}
         for label, final in finals.items():
-            scores = scores_array(table, name, split, label)
+            scores = scores_array(table, name, split, label, life.episodes)
             figures[label] = {
                 "first_episode": _figure(scores[:, :, 0]),
                 "last_ten": _figure(scores[:, :, -LAST_EPISODES:].mean(axis=2)),
