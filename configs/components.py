@@ -46,7 +46,7 @@ TASKS = {
 AGENTS = {
     "epsilon_annealed": "data_gen.agents.epsilon_annealed:EpsilonAnnealed",
     "optimal": "data_gen.agents.optimal:Optimal",
-    "q_learning": "data_gen.agents.q_learning:QLearning",
+    "q_learning": "data_gen.agents.tabular.q_learning:QLearning",
     "random": "data_gen.agents.random:Random",
 }
 

@@ -90,7 +90,10 @@ class Source(AgentComponent):
     """An agent whose learning histories are recorded."""
 
     weight: PositiveFloat = 1.0
-    """Its share of the histories, relative to the other sources' weights."""
+    """Its share of the learners, relative to the other sources' weights."""
+
+    record: Literal["first", "all"] = "first"
+    """Which of a learner's actors leave a history: its first, or all of them."""
 
 
 TaskShare = Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, lt=1)]
@@ -113,13 +116,17 @@ class DataConfig(Section):
     """The agents whose lifetimes are recorded."""
 
     histories_per_task: PositiveInt = 32
-    """Independent learners a training task."""
+    """Independent learners a training task. Each leaves a history, or one for each of its actors where its source says
+    `record: all`."""
 
     episodes: PositiveInt = 160
     """The length of a history, in full-length episodes."""
 
     shards: PositiveInt = 4
     """HDF5 files that the histories are written to; a worker holds one of them in memory."""
+
+    optimal_actions: bool = False
+    """Record beside every action what the optimal policy would do there, for DPT and expert distillation."""
 
 
 class ModelConfig(Section):
@@ -246,7 +253,8 @@ class RuntimeConfig(Section):
     """Address of the Dask scheduler, such as tcp://host:8786."""
 
     device: str | None = None
-    """Device for evaluation; the first accelerator if there is one, else the CPU. Training takes accelerate's."""
+    """Device for evaluation and for the sources' networks. Unset, evaluation takes the first accelerator if there is
+    one, and sources the CPU. Training takes accelerate's."""
 
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     """Precision of training; unset takes what `accelerate launch` was told."""

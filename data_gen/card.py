@@ -30,6 +30,12 @@ def dataset_card(name: str, info: dict[str, Any]) -> str:
         for path, leaf in json_leaves(info["observation_space"]).items()
     )
     sources = "\n".join(f"- `{yaml.safe_dump(source, default_flow_style=True).strip()}`" for source in info["sources"])
+    label = ""
+    if info["optimal_actions"]:
+        label = f"| `optimal_action` | {steps}, ...) | what the optimal policy would do there |\n"
+    swept = "".join(
+        f"| `{name}` | (histories,) | its learner's own value, NaN of another source |\n" for name in info["swept"]
+    )
     return f"""---
 {header}---
 
@@ -53,8 +59,9 @@ print(histories[0]["reward"].shape)  # ({info["num_steps"]},)
 | `action` | {steps}, ...) | space `{info["action_space"]}` |
 | `reward` | {steps}) | what the action earned |
 | `terminated`, `truncated` | {steps}) | whether this step ended its episode, and how |
-| `history`, `task`, `source`, `seed` | (histories,) | its number, its training task's, its source's; its seed |
-| `task_*` | (histories, ...) | the task's own parameters |
+{label}| `history`, `task`, `source` | (histories,) | its number, its training task's, its source's |
+| `seed`, `actor` | (histories,) | its learner's seed, and which of the learner's actors it is of |
+{swept}| `task_*` | (histories, ...) | the task's own parameters |
 
 An episode lasts at most {info["episode_length"]} steps. Tasks: `{info["tasks"]}`. Sources, by number:
 

@@ -1,6 +1,6 @@
 """Generation: source agents live on the training tasks, and their learning histories are written as shards.
 
-A shard is a pure function of (config, shard index): history h has its task, its source and its seed from its number
+A shard is a pure function of (config, shard index): a learner has its task, its source and its seed from its number
 alone, so the same config gives the same bytes on any number of workers, finished shards are skipped on a restart, and
 any `concurrent.futures.Executor` can make them.
 """
@@ -36,17 +36,18 @@ from configs.run_folder import (
     stale,
     write_config,
 )
-from configs.schema import AgentComponent, ExperimentConfig
+from configs.schema import AgentComponent, ExperimentConfig, Source
+from data_gen.agents.base import Agent
 from data_gen.card import dataset_card
 from data_gen.history import damaged, shard_fingerprint, shard_name, write_shard
-from data_gen.interaction import interact, spec_of
+from data_gen.interaction import agent_seeds, interact, spec_of
+from data_gen.learners import learners_of, recorded_actors
 from data_gen.spaces import to_json
-from data_gen.streams import make_seeds
+from data_gen.streams import Seeds, make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
 
 _TASK_FILES = ("tasks-train.npz", "tasks-test.npz")
 _INFO_KEYS = ("fingerprint", "observation_space", "action_space", "episode_length", "num_histories", "num_steps")
-_SEED_PURPOSE = 1  # keeps the histories' seeds apart from every other use of config.seed
 
 
 def split_tasks(config: ExperimentConfig) -> tuple[TaskDistribution, Tasks, Tasks]:
@@ -70,13 +71,10 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
     folder, fingerprint = run_folder(config), data_fingerprint(config)
     distribution, train, test = split_tasks(config)
     check_spaces(distribution)
-    envs = distribution.make_vec(train.take([0]))
-    for index, source in enumerate(config.data.sources):
-        check_agent(f"data.sources.{index}", source, envs, history_steps(config, distribution))
-    envs.close()
-    num_histories = len(train) * config.data.histories_per_task
-    if config.data.shards > num_histories:
-        raise ConfigError(f"data.shards: {config.data.shards} is more than the {num_histories} histories")
+    check_sources(config, distribution, train)
+    learners = learners_of(config, len(train))
+    if config.data.shards > len(learners):
+        raise ConfigError(f"data.shards: {config.data.shards} is more than the {len(learners)} learners")
     with locked(folder):
         if overwrite:
             shutil.rmtree(folder.data, ignore_errors=True)
@@ -93,9 +91,9 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             return False
         write_config(config, folder)
         started = time.perf_counter()
-        steps = num_histories * history_steps(config, distribution)
-        with tqdm(total=steps, unit=" steps", unit_scale=True, desc="generate", dynamic_ncols=True) as bar:
-            bar.update(steps * (len(names) - len(missing)) // len(names))
+        lengths = _shard_steps(config)
+        with tqdm(total=sum(lengths), unit=" steps", unit_scale=True, desc="generate", dynamic_ncols=True) as bar:
+            bar.update(sum(lengths) - sum(lengths[index] for index in missing))
             for index, checksum in _make_shards(config, folder, missing, bar.update):
                 checksums[names[index]] = checksum
         for name in names:
@@ -111,12 +109,14 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             "observation_space": to_json(distribution.observation_space),
             "action_space": to_json(distribution.action_space),
             "episode_length": distribution.episode_length,
-            "num_histories": num_histories,
+            "num_histories": int(learners.histories.sum()),
             "num_steps": history_steps(config, distribution),
             "seed": config.seed,
             "tasks": config.tasks.model_dump(mode="json"),
             "num_train_tasks": len(train),
             "num_test_tasks": len(test),
+            "optimal_actions": config.data.optimal_actions,
+            "swept": _swept_columns(config),
             "sources": [source.model_dump(mode="json") for source in config.data.sources],
             "shards": [{"file": name, "sha256": checksums[name]} for name in names],
             "seconds": time.perf_counter() - started,
@@ -137,12 +137,30 @@ def check_spaces(distribution: TaskDistribution) -> None:
     to_json(distribution.action_space)
 
 
-def check_agent(key: str, component: AgentComponent, envs: VectorEnv[Any, Any, Any], num_steps: int) -> None:
+def check_sources(config: ExperimentConfig, distribution: TaskDistribution, tasks: Tasks) -> None:
+    """Raises ConfigError, naming its key of the config, if a source cannot live on these tasks."""
+    envs = distribution.make_vec(tasks.take([0]))
+    for index, source in enumerate(config.data.sources):
+        check_agent(f"data.sources.{index}", source, envs, history_steps(config, distribution), source_device(config))
+    if config.data.optimal_actions and getattr(envs, "optimal_action", None) is None:
+        raise ConfigError(f"data.optimal_actions: {config.tasks.name!r} does not know its optimal policy; leave it out")
+    envs.close()
+
+
+def check_agent(
+    key: str, component: AgentComponent, envs: VectorEnv[Any, Any, Any], num_steps: int, device: str
+) -> None:
     """Raises ConfigError, naming its `key` of the config, if an agent cannot live in `envs`, which has one slot."""
     try:
-        component.build().reset(spec_of(envs, num_steps, component.sees), 1, make_seeds(1, 0))
+        agent: Agent = component.build()
+        agent.reset(spec_of(envs, num_steps, component.sees, device), agent.actors, make_seeds(1, 0))
     except UserError as error:
         raise ConfigError(f"{key}: {error}") from error
+
+
+def source_device(config: ExperimentConfig) -> str:
+    """Where the sources' tensor programs run: small networks are as fast on a CPU, so only where the config says so."""
+    return config.runtime.device or "cpu"
 
 
 def load_info(folder: RunFolder) -> dict[str, Any]:
@@ -169,30 +187,30 @@ def make_shard(
 ) -> str:
     """Makes shard `index` in `folder` and returns its SHA-256. A pure function of (config, index)."""
     distribution, train, _ = split_tasks(config)
-    steps = history_steps(config, distribution)
-    count = len(train) * config.data.histories_per_task
-    seeds = make_seeds(count, config.seed, _SEED_PURPOSE)
-    mine = np.array_split(np.arange(count), config.data.shards)[index]
-    task = mine % len(train)
-    source = _source_of_replica(config)[mine // len(train)]
+    learners = learners_of(config, len(train))
+    mine = learners.shards(config.data.shards)[index]
+    owner = np.repeat(np.arange(len(mine)), learners.histories[mine])  # the learner of each of the shard's histories
+    actor = np.concatenate([np.arange(count) for count in learners.histories[mine]])
     columns: dict[str, NDArray[Any]] = {}
-    for number, chosen in enumerate(config.data.sources):
-        rows = np.flatnonzero(source == number)
-        if not len(rows):
+    for number, source in enumerate(config.data.sources):
+        chosen = mine[learners.source[mine] == number]
+        if not len(chosen):
             continue
-        envs = distribution.make_vec(train.take(task[rows]))
-        lived = interact(chosen.build(), envs, steps, seeds[mine[rows]], sees=chosen.sees, progress=progress).columns()
-        envs.close()
+        rows = np.flatnonzero(learners.source[mine][owner] == number)
+        lived = _live(config, source, distribution, train.take(learners.task[chosen]), learners.seed[chosen], progress)
         for name, values in lived.items():
-            if len(rows) == len(mine):
-                columns[name] = values
-            else:
-                columns.setdefault(name, np.empty((len(mine), *values.shape[1:]), values.dtype))[rows] = values
+            if name not in columns:
+                columns[name] = _unfilled(len(owner), values)
+            columns[name][rows] = values
+    for name in _swept_columns(config):  # every shard has the same ones
+        columns.setdefault(name, np.full(len(owner), np.nan))
+    task = learners.task[mine][owner]
     said_once = {
-        "history": mine,
+        "history": learners.first_history[mine][owner] + actor,
         "task": task,
-        "source": source,
-        "seed": seeds[mine],
+        "source": learners.source[mine][owner],
+        "seed": learners.seed[mine][owner],
+        "actor": actor,
         **{f"task_{name}": train[name][task] for name in train},
     }
     return write_shard(
@@ -202,15 +220,53 @@ def make_shard(
     )
 
 
-def _source_of_replica(config: ExperimentConfig) -> NDArray[np.int64]:
-    """The source's number for each of a task's histories, (histories_per_task,): by weight, the same on every task."""
-    weights = np.array([source.weight for source in config.data.sources])
-    share = weights / weights.sum()
-    counts, chosen = np.zeros(len(share)), []
-    for replica in range(config.data.histories_per_task):
-        chosen.append(int(np.argmax(share * (replica + 1) - counts)))
-        counts[chosen[-1]] += 1
-    return np.array(chosen)
+def _live(
+    config: ExperimentConfig,
+    source: Source,
+    distribution: TaskDistribution,
+    tasks: Tasks,
+    seeds: Seeds,
+    progress: Callable[[int], object],
+) -> dict[str, NDArray[Any]]:
+    """Columns of the histories that learners of one source leave, one a task; a learner's actors beside each other."""
+    agent: Agent = source.build()
+    histories = recorded_actors(source, agent)
+    envs = distribution.make_vec(tasks.take(np.repeat(np.arange(len(tasks)), agent.actors)))
+    lived = interact(
+        agent,
+        envs,
+        history_steps(config, distribution),
+        seeds,
+        sees=source.sees,
+        recorded=slice(None, None, agent.actors // histories),
+        optimal_actions=config.data.optimal_actions,
+        device=source_device(config),
+        progress=progress,
+    )
+    envs.close()
+    # A learner's hyper-parameters follow from the seed that `interact` gives it.
+    drawn = {f"hyper_{name}": agent.drawn(name, agent_seeds(seeds)) for name in agent.swept()}
+    return lived.columns() | {name: np.repeat(values, histories) for name, values in drawn.items()}
+
+
+def _swept_columns(config: ExperimentConfig) -> list[str]:
+    """Names of the columns that hold the learners' own hyper-parameters."""
+    return sorted({f"hyper_{name}" for source in config.data.sources for name in source.build().swept()})
+
+
+def _unfilled(rows: int, values: NDArray[Any]) -> NDArray[Any]:
+    """Room for `rows` rows like those of `values`; numbers that no source gives are NaN."""
+    if values.ndim == 1:
+        return np.full(rows, np.nan)
+    return np.empty((rows, *values.shape[1:]), values.dtype)
+
+
+def _shard_steps(config: ExperimentConfig) -> list[int]:
+    """Environment steps that each shard takes to make."""
+    distribution, train, _ = split_tasks(config)
+    learners = learners_of(config, len(train))
+    steps = history_steps(config, distribution)
+    return [int(learners.actors[part].sum()) * steps for part in learners.shards(config.data.shards)]
 
 
 def _recorded_checksums(folder: RunFolder, fingerprint: str) -> dict[str, str]:
@@ -247,15 +303,13 @@ def _make_shards(
         for index in missing:
             yield index, make_shard(config, folder.data, index, progress)
         return
-    distribution, train, _ = split_tasks(config)
-    count = len(train) * config.data.histories_per_task
-    sizes = [len(part) for part in np.array_split(np.arange(count), config.data.shards)]
+    lengths = _shard_steps(config)
     with _executor(config, workers) as executor:
         futures = {executor.submit(make_shard, config, folder.data.resolve(), index): index for index in missing}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
-                progress(sizes[futures[future]] * history_steps(config, distribution))
+                progress(lengths[futures[future]])
         except BaseException:
             for future in futures:
                 future.cancel()
@@ -268,7 +322,7 @@ def _executor(config: ExperimentConfig, workers: int) -> Iterator[Executor]:
     if config.runtime.executor == "processes":
         context = multiprocessing.get_context("spawn")
         try:
-            with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as processes:
+            with ProcessPoolExecutor(workers, context, _start_worker, (workers,)) as processes:
                 yield processes
         except BrokenProcessPool as error:
             raise UserError("a worker was killed; if for memory, take fewer --workers or more data.shards") from error
@@ -286,8 +340,14 @@ def _executor(config: ExperimentConfig, workers: int) -> Iterator[Executor]:
         yield cluster
 
 
-def _die_with_parent() -> None:
-    """Ends this worker when the process that started it is gone, however it went; else it would wait for ever."""
+def _start_worker(workers: int) -> None:
+    """Gives this worker its share of the cores, and ends it when the process that started it is gone, however it went.
+
+    Tensor programs would else take all cores in every worker, and their threads wait for each other; with these limits
+    set before torch is imported, two workers on two cores are as fast as can be. Nothing else would end an orphan.
+    """
+    for limit in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(limit, str(max(1, (os.cpu_count() or 1) // workers)))
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from configs.errors import UserError
 from configs.files import write_file
 
-STEP_COLUMNS = ("observation", "action", "reward", "terminated", "truncated")
-"""Columns of shape (histories, steps, ...). An observation of a Dict or Tuple space has one for each of its leaves,
+STEP_COLUMNS = ("observation", "action", "reward", "terminated", "truncated", "optimal_action")
+"""Columns of shape (histories, steps, ...), the last one where the config asks for it. An observation of a Dict or Tuple space has one for each of its leaves,
 `observation.image` and the like."""
 
 _CHUNK_STEPS = 1024

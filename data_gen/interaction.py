@@ -21,7 +21,8 @@ class Histories:
 
     `observation` (histories, steps, ...) in compact types, a tree of such arrays where the space is a Dict or a Tuple;
     `action` (histories, steps, ...) likewise an array; `reward` (histories, steps) float32; `terminated` and
-    `truncated` (histories, steps) bool: whether step t ended its episode.
+    `truncated` (histories, steps) bool: whether step t ended its episode. `optimal_action`, like `action`, where it was
+    asked for: what the optimal policy would have done there.
     """
 
     observation: Any
@@ -29,10 +30,11 @@ class Histories:
     reward: NDArray[np.float32]
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
+    optimal_action: NDArray[Any] | None = None
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """The arrays by the names that they are stored under: `observation`, or `observation.image` and the like."""
-        values = dict(vars(self))
+        values = {name: column for name, column in vars(self).items() if column is not None}
         seen = leaves(values.pop("observation"))
         return {column_name("observation", path): leaf for path, leaf in seen.items()} | values
 
@@ -49,34 +51,51 @@ def interact(
     seeds: Seeds,
     planned_steps: int | None = None,
     sees: str = "observation",
+    recorded: slice = slice(None),
+    optimal_actions: bool = False,
+    device: str = "cpu",
     progress: Callable[[int], object] = lambda steps: None,
 ) -> Histories:
     """Lets `agent` live `num_steps` steps in `envs` from a new start, and records them.
 
     Args:
         agent: reset here; nothing of an earlier life remains.
-        envs: a vector environment in SAME_STEP mode.
+        envs: a vector environment in SAME_STEP mode; of an agent with several actors, those of one learner together.
         num_steps: steps in every environment.
-        seeds: (num_envs,) one seed an environment, from which its own and its agent's randomness follow.
+        seeds: (num_learners,) one seed a learner, from which its own and its environments' randomness follow.
         planned_steps: the lifetime that the agent's schedules run over, if it is not `num_steps`.
         sees: what the agent is shown, `observation` or the environments' `state`; the observation is recorded.
+        recorded: the environments whose histories are kept.
+        optimal_actions: record what the optimal policy would do in each step as well.
+        device: where the agent's tensor programs run.
         progress: called after each step with the number of environment steps just made.
+
+    Raises UserError if the environments cannot be recorded so.
     """
     if envs.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
         raise UserError(f"{type(envs).__name__}: needs autoreset_mode SAME_STEP; NEXT_STEP records phantom steps")
-    num_envs, shown_state = envs.num_envs, sees == "state"
-    spec = spec_of(envs, planned_steps or num_steps, sees)
-    observations = map_leaves(lambda space: _empty(num_steps, num_envs, space), envs.single_observation_space)
+    num_envs, shown_state, actors = envs.num_envs, sees == "state", agent.actors
+    if num_envs != len(seeds) * actors:
+        raise UserError(f"{num_envs} environments for {len(seeds)} learners with {actors} actors each")
+    spec = spec_of(envs, planned_steps or num_steps, sees, device)
+    if optimal_actions and spec.optimal_action is None:
+        raise UserError(f"{type(envs).__name__} does not know its optimal policy: record no optimal actions")
+    kept = len(range(num_envs)[recorded])
+    observations = map_leaves(lambda space: _empty(num_steps, kept, space), envs.single_observation_space)
     observation_rows = leaves(observations)
-    actions = _empty(num_steps, num_envs, spec.action_space)
-    rewards = np.empty((num_steps, num_envs), dtype=np.float32)
-    terminations = np.empty((num_steps, num_envs), dtype=np.bool_)
-    truncations = np.empty((num_steps, num_envs), dtype=np.bool_)
+    actions = _empty(num_steps, kept, spec.action_space)
+    labels = _empty(num_steps, kept, spec.action_space) if optimal_actions else None
+    rewards = np.empty((num_steps, kept), dtype=np.float32)
+    terminations = np.empty((num_steps, kept), dtype=np.bool_)
+    truncations = np.empty((num_steps, kept), dtype=np.bool_)
 
-    agent.reset(spec, num_envs, derive(seeds, 0))
-    observation, _ = envs.reset(seed=derive(seeds, 1))  # type: ignore[arg-type]
+    agent.reset(spec, num_envs, agent_seeds(seeds))
+    env_seeds = np.stack([derive(seeds, 1 + actor) for actor in range(actors)], axis=1).reshape(-1)
+    observation, _ = envs.reset(seed=env_seeds)  # type: ignore[arg-type]
     shown = envs.state() if shown_state else observation  # type: ignore[attr-defined]
     for step in range(num_steps):
+        if labels is not None and spec.optimal_action is not None:
+            labels[step] = spec.optimal_action()[recorded]
         action = agent.act(shown)
         following, reward, terminated, truncated, infos = envs.step(action)
         next_shown = envs.state() if shown_state else following  # type: ignore[attr-defined]
@@ -86,17 +105,28 @@ def interact(
         agent.observe(Transition(shown, action, reward, terminated, truncated, arrived))
         seen = leaves(observation)
         for path, rows in observation_rows.items():
-            rows[step] = seen[path]
-        actions[step], rewards[step] = action, reward
-        terminations[step], truncations[step] = terminated, truncated
+            rows[step] = seen[path][recorded]
+        actions[step], rewards[step] = action[recorded], reward[recorded]
+        terminations[step], truncations[step] = terminated[recorded], truncated[recorded]
         observation, shown = following, next_shown
         progress(num_envs)
     # The loop writes whole rows (steps, envs), which is fast; readers want (envs, steps).
-    columns = (actions, rewards, terminations, truncations)
-    return Histories(map_leaves(_by_history, observations), *map(_by_history, columns))
+    return Histories(
+        map_leaves(_by_history, observations),
+        _by_history(actions),
+        _by_history(rewards),
+        _by_history(terminations),
+        _by_history(truncations),
+        None if labels is None else _by_history(labels),
+    )
 
 
-def spec_of(envs: VectorEnv[Any, Any, Any], num_steps: int, sees: str = "observation") -> Spec:
+def agent_seeds(seeds: Seeds) -> Seeds:
+    """The seeds that the learners themselves get of those given to `interact`."""
+    return derive(seeds, 0)
+
+
+def spec_of(envs: VectorEnv[Any, Any, Any], num_steps: int, sees: str = "observation", device: str = "cpu") -> Spec:
     """What an agent is told about `envs` and a lifetime of `num_steps` steps. Raises UserError if it cannot see so."""
     space = envs.single_observation_space
     if sees == "state":
@@ -108,6 +138,8 @@ def spec_of(envs: VectorEnv[Any, Any, Any], num_steps: int, sees: str = "observa
         action_space=envs.single_action_space,
         num_steps=num_steps,
         optimal_action=getattr(envs, "optimal_action", None),
+        episode_length=getattr(envs, "episode_length", None),
+        device=device,
     )
 
 

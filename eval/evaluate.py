@@ -31,7 +31,7 @@ from configs.run_folder import (
 )
 from configs.schema import AgentComponent, ExperimentConfig
 from data_gen.agents.base import Agent
-from data_gen.generate import check_agent, history_steps, load_info, split_tasks
+from data_gen.generate import check_agent, history_steps, load_info, source_device, split_tasks
 from data_gen.history import episode_returns, last_returns
 from data_gen.interaction import Histories, interact
 from data_gen.spaces import column_name, leaves
@@ -160,7 +160,7 @@ def check_agents(config: ExperimentConfig) -> None:
     named += [(f"data.sources.{index}", source) for index, source in enumerate(config.data.sources)]
     named += [(f"evaluation.baselines.{index}", agent) for index, agent in enumerate(config.evaluation.baselines)]
     for key, component in named:
-        check_agent(key, component, envs, history_steps(config, distribution))
+        check_agent(key, component, envs, history_steps(config, distribution), source_device(config))
     envs.close()
 
 
@@ -187,17 +187,31 @@ def _live(
     agent: Agent,
     sees: str,
 ) -> Lifetimes:
-    """Lets `agent` live on every task with every seed at once. A learner plans for the lifetime that its data has."""
+    """Lets `agent` live on every task with every seed at once. A learner plans for the lifetime that its data has.
+
+    Of a learner with several actors, its first one's episodes count, and every actor's steps.
+    """
     seeds, episodes = config.evaluation.seeds, config.evaluation.episodes
     steps = episodes * distribution.episode_length
     lanes = len(tasks) * seeds
-    envs = distribution.make_vec(tasks.take(np.repeat(np.arange(len(tasks)), seeds)))
+    envs = distribution.make_vec(tasks.take(np.repeat(np.arange(len(tasks)), seeds * agent.actors)))
     lane_seeds = make_seeds(lanes, config.seed, _SEED_PURPOSE)
     description = f"{name} on {split} tasks"
     started = time.perf_counter()
-    with tqdm(total=lanes * steps, unit=" steps", unit_scale=True, desc=f"{description:34}", dynamic_ncols=True) as bar:
+    total = lanes * agent.actors * steps
+    with tqdm(total=total, unit=" steps", unit_scale=True, desc=f"{description:34}", dynamic_ncols=True) as bar:
         planned = history_steps(config, distribution)
-        histories = interact(agent, envs, steps, lane_seeds, planned_steps=planned, sees=sees, progress=bar.update)
+        histories = interact(
+            agent,
+            envs,
+            steps,
+            lane_seeds,
+            planned_steps=planned,
+            sees=sees,
+            recorded=slice(None, None, agent.actors),
+            device=source_device(config),
+            progress=bar.update,
+        )
     envs.close()
     seconds = time.perf_counter() - started
     most = int(histories.ended.sum(axis=1).max())
@@ -206,12 +220,12 @@ def _live(
     return Lifetimes(
         episodes=episodes,
         returns=rearrange(episode_returns(histories.reward, histories.ended, most), by_task, seed=seeds),
-        steps=rearrange(ends, by_task, seed=seeds),
+        steps=rearrange(ends * agent.actors, by_task, seed=seeds),
         final=rearrange(
             last_returns(histories.reward, histories.ended, max(LAST_SHARE, 1 / episodes)), "(t s) -> t s", s=seeds
         ),
         seconds=seconds,
-        environment_steps=lanes * steps,
+        environment_steps=total,
         paths=_paths(histories, ends[:, :episodes], seeds, min(len(tasks), _PICTURED_TASKS), tasks),
     )
 

@@ -199,7 +199,7 @@ def test_a_check_of_the_model_does_not_touch_the_weights_that_follow(tiny):
 
 def test_more_shards_than_histories_is_an_error_before_anything_is_written(tiny):
     config = tiny(data={"shards": 100})
-    with pytest.raises(ConfigError, match=r"data\.shards: 100 is more than the 26 histories"):
+    with pytest.raises(ConfigError, match=r"data\.shards: 100 is more than the 26 learners"):
         generate(config)
     assert not run_folder(config).path.exists()
 

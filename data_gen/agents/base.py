@@ -1,5 +1,6 @@
 """The agent protocol: everything that acts, for a batch of environments at once, each with its own task."""
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import UserError
+from data_gen.agents.sweep import is_swept, per_learner
 from data_gen.streams import Seeds
 
 
@@ -25,6 +27,10 @@ class Spec:
     """Length of the lifetime that the agent should plan for, in steps; schedules run over it."""
     optimal_action: Callable[[], NDArray[Any]] | None = None
     """Reads an optimal action from the environments' hidden state. For oracles; a learner has no business with it."""
+    episode_length: int | None = None
+    """Steps after which an episode is truncated, where that is known; finite-horizon planners need it."""
+    device: str = "cpu"
+    """Where tensor programs run."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,15 @@ class Transition:
 
 
 class Agent(ABC):
-    """Acts in, and may learn from, a batch of environments. Subclasses are components: dataclasses of parameters."""
+    """Acts in, and may learn from, a batch of environments. Subclasses are components: dataclasses of parameters.
+
+    Most learners act in one environment each. One with several `actors` learns from that many environments of the same
+    task at once; a learner's environments are neighbours in the batch, so that (num_envs, ...) is
+    (num_learners * actors, ...).
+    """
+
+    actors: int = 1
+    """Environments that each learner acts in."""
 
     @abstractmethod
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
@@ -49,8 +63,8 @@ class Agent(ABC):
 
         Args:
             spec: the environments' spaces and the length of the lifetime.
-            num_envs: number of environments.
-            seeds: (num_envs,) one seed an environment; what happens in one never depends on the others.
+            num_envs: number of environments, num_learners * actors.
+            seeds: (num_learners,) one seed a learner; what happens to one never depends on the others.
 
         Raises UserError if the agent cannot handle the spaces.
         """
@@ -61,6 +75,20 @@ class Agent(ABC):
 
     def observe(self, transition: Transition) -> None:  # noqa: B027 - an agent that does not learn needs none
         """Takes note of what came of the last action; learners learn here."""
+
+    def swept(self) -> list[str]:
+        """Names of the parameters that each learner draws for itself."""
+        names = [field.name for field in dataclasses.fields(self) if field.init]  # type: ignore[arg-type]
+        return [name for name in names if is_swept(getattr(self, name))]
+
+    def drawn(self, name: str, seeds: Seeds) -> NDArray[np.float64]:
+        """Every learner's value of the parameter `name`, shape (num_learners,); it follows from its seed alone.
+
+        Args:
+            name: a `PerLearner` parameter.
+            seeds: (num_learners,) as `reset` gets them.
+        """
+        return per_learner(name, getattr(self, name), seeds)
 
 
 _LARGEST_TABLE = 2**24  # elements; a learner has a row for each

@@ -9,7 +9,7 @@ from configs.components import AGENTS, find_component
 from data_gen.agents import TableIndex
 from data_gen.agents.epsilon_annealed import EpsilonAnnealed
 from data_gen.agents.optimal import Optimal
-from data_gen.agents.q_learning import QLearning
+from data_gen.agents.tabular.q_learning import QLearning
 from data_gen.agents.random import Random
 from data_gen.history import episode_returns
 from data_gen.interaction import interact

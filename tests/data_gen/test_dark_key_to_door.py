@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import UserError
-from data_gen.agents.q_learning import QLearning
+from data_gen.agents.tabular.q_learning import QLearning
 from data_gen.interaction import interact
 from data_gen.streams import make_seeds
 from data_gen.tasks import Tasks

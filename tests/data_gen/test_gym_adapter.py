@@ -21,7 +21,7 @@ from test_tasks import (  # noqa: F401 - the contract of every family, with the 
 from configs.errors import ConfigError, UserError
 from configs.loader import dump, fingerprint, load_config, validate
 from configs.run_folder import run_folder
-from data_gen.agents.q_learning import QLearning
+from data_gen.agents.tabular.q_learning import QLearning
 from data_gen.generate import generate, load_info
 from data_gen.history import episode_returns
 from data_gen.interaction import interact

@@ -7,7 +7,7 @@ import yaml
 from configs import ConfigError
 from configs.loader import dump, load_config, validate
 from data_gen.agents.optimal import Optimal
-from data_gen.agents.q_learning import QLearning
+from data_gen.agents.tabular.q_learning import QLearning
 from data_gen.interaction import interact
 from data_gen.streams import make_seeds
 from data_gen.tasks import Tasks

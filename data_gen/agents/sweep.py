@@ -1,0 +1,80 @@
+"""Hyper-parameters that may differ between learners, so that a sweep is one batch of learners.
+
+A parameter annotated `PerLearner[...]` takes one value for all learners, a list of values, or a range:
+
+    learning_rate: 0.001
+    learning_rate: [0.0003, 0.001, 0.003]            each learner draws one of these
+    learning_rate: {low: 0.0001, high: 0.01, log: true}      each draws one uniformly, here in the logarithm
+
+What a learner draws follows from its seed alone, so that it is the same alone and among many, and is recorded beside
+its history as `hyper_learning_rate`.
+"""
+
+import zlib
+from typing import Annotated, Any, Generic, TypeVar
+
+import numpy as np
+import pydantic
+from numpy.typing import NDArray
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from data_gen.streams import Seeds, SlotStreams, derive
+
+T = TypeVar("T")
+
+
+class Range(pydantic.BaseModel, Generic[T]):
+    """A range that learners draw a hyper-parameter from, uniformly, or uniformly in its logarithm."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    low: T
+    high: T
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Range[T]":
+        low, high = float(self.low), float(self.high)  # type: ignore[arg-type]
+        if low > high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        if self.log and low <= 0:
+            raise ValueError(f"low {self.low} has no logarithm: it must be above 0")
+        return self
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, dict | Range):
+        return "range"
+    return "list" if isinstance(value, list | tuple) else "value"
+
+
+PerLearner = Annotated[
+    Annotated[T, Tag("value")]
+    | Annotated[tuple[T, ...], Field(min_length=1), Tag("list")]
+    | Annotated[Range[T], Tag("range")],
+    Discriminator(_form),
+]
+
+
+def is_swept(value: Any) -> bool:
+    """Whether a parameter's value is one to draw from."""
+    return isinstance(value, tuple | Range)
+
+
+def per_learner(name: str, value: Any, seeds: Seeds) -> NDArray[np.float64]:
+    """The value of a parameter for every learner, shape (num_learners,).
+
+    Args:
+        name: the parameter's name; each draws from streams of its own.
+        value: what a `PerLearner` parameter holds.
+        seeds: (num_learners,) the learners' seeds.
+    """
+    if not is_swept(value):
+        return np.full(len(seeds), float(value))
+    uniform = SlotStreams(derive(seeds, zlib.crc32(name.encode()))).uniform()
+    if isinstance(value, tuple):
+        return np.array(value, dtype=np.float64)[(uniform * len(value)).astype(np.intp)]
+    low, high = float(value.low), float(value.high)
+    if value.log:
+        return np.exp(np.log(low) + uniform * (np.log(high) - np.log(low)))
+    return low + uniform * (high - low)

@@ -1,0 +1,1 @@
+"""Learners that keep tables, one file each."""
