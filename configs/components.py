@@ -44,10 +44,26 @@ TASKS = {
 }
 
 AGENTS = {
+    "a2c": "data_gen.agents.deep.a2c:A2C",
+    "actor_critic": "data_gen.agents.tabular.actor_critic:ActorCritic",
+    "bandit_epsilon_greedy": "data_gen.agents.bandits.epsilon_greedy:EpsilonGreedy",
+    "beb": "data_gen.agents.tabular.beb:BEB",
+    "dqn": "data_gen.agents.deep.dqn:DQN",
     "epsilon_annealed": "data_gen.agents.epsilon_annealed:EpsilonAnnealed",
+    "gittins": "data_gen.agents.bandits.gittins:Gittins",
+    "mdp_epsilon_greedy": "data_gen.agents.tabular.epsilon_greedy:EpsilonGreedy",
+    "opsrl": "data_gen.agents.tabular.psrl:OPSRL",
     "optimal": "data_gen.agents.optimal:Optimal",
+    "optimistic_thompson": "data_gen.agents.bandits.thompson:OptimisticThompson",
+    "ppo": "data_gen.agents.deep.ppo:PPO",
+    "psrl": "data_gen.agents.tabular.psrl:PSRL",
     "q_learning": "data_gen.agents.tabular.q_learning:QLearning",
     "random": "data_gen.agents.random:Random",
+    "sac": "data_gen.agents.deep.sac:SAC",
+    "sarsa": "data_gen.agents.tabular.sarsa:Sarsa",
+    "thompson": "data_gen.agents.bandits.thompson:Thompson",
+    "ucb1": "data_gen.agents.bandits.ucb1:UCB1",
+    "ucrl2": "data_gen.agents.tabular.ucrl2:UCRL2",
 }
 
 Class = TypeVar("Class", bound=type)

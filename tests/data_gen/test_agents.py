@@ -9,32 +9,67 @@ from configs.components import AGENTS, find_component
 from data_gen.agents import TableIndex
 from data_gen.agents.epsilon_annealed import EpsilonAnnealed
 from data_gen.agents.optimal import Optimal
-from data_gen.agents.tabular.q_learning import QLearning
 from data_gen.agents.random import Random
+from data_gen.agents.tabular.q_learning import QLearning
 from data_gen.history import episode_returns
 from data_gen.interaction import interact
 from data_gen.streams import SlotStreams, derive, make_seeds
+from data_gen.tasks.bandit import Bandit
 from data_gen.tasks.dark_room import DarkRoom
+from data_gen.tasks.point_navigation import PointNavigation
+from data_gen.tasks.tabular_mdp import TabularMDP
 
 ROOM = DarkRoom(size=4, episode_length=6, start="random")
 
 
+MDP = TabularMDP(states=4, actions=3, episode_length=5)
+BANDITS = {"bandit_epsilon_greedy", "gittins", "optimistic_thompson", "thompson", "ucb1"}
+OF_MODELS = {"beb", "mdp_epsilon_greedy", "opsrl", "psrl", "ucrl2"}
+FOR_BOXES = {"sac"}
+SMALL = {  # parameters with which a learner of little experience learns already
+    "a2c": {"actors": 2},
+    "actor_critic": {"actors": 2},
+    "dqn": {"learning_starts": 20, "batch_size": 8, "target_every": 20},
+    "ppo": {"actors": 2, "rollout_steps": 16, "batch_size": 8, "epochs": 2},
+    "sac": {"learning_starts": 20, "batch_size": 8, "hidden_sizes": (8, 8)},
+}
+
+
+def home(name):
+    """Tasks that the agent `name` can live on."""
+    if name in BANDITS:
+        return Bandit(arms=5)
+    if name in OF_MODELS:
+        return MDP
+    return PointNavigation(episode_length=10) if name in FOR_BOXES else ROOM
+
+
+def lives(name, rows, steps, seed=0, **parameters):
+    """What learners on the tasks at `rows` leave, one history an actor."""
+    distribution, agent = home(name), find_component(name, AGENTS)(**SMALL.get(name, {}) | parameters)
+    tasks, seeds = distribution.split(8, 1, seed=0)[0], make_seeds(8, seed)
+    envs = distribution.make_vec(tasks.take(np.repeat(rows, agent.actors)))
+    return interact(agent, envs, steps, seeds[rows]), agent.actors
+
+
 @pytest.mark.parametrize("name", AGENTS)
 def test_an_agent_leaves_the_same_history_alone_and_among_many(name):
-    tasks, seeds = ROOM.all_tasks(), make_seeds(16, 0)
-    agent = find_component(name, AGENTS)()
-    together = interact(agent, ROOM.make_vec(tasks), 120, seeds)
-    alone = interact(agent, ROOM.make_vec(tasks.take([7])), 120, seeds[7:8])
-    for column, values in together.columns().items():
-        np.testing.assert_array_equal(values[7], alone.columns()[column][0], err_msg=column)
+    together, actors = lives(name, np.arange(8), 120)
+    for rows in ([5], [5, 2], [5, 0, 7]):
+        few, _ = lives(name, np.array(rows), 120)
+        for column, values in together.columns().items():
+            np.testing.assert_array_equal(
+                values[5 * actors : 6 * actors], few.columns()[column][:actors], err_msg=f"{column} of {rows}"
+            )
 
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_a_reset_forgets_everything(name):
-    tasks, seeds = ROOM.all_tasks(), make_seeds(16, 0)
-    agent = find_component(name, AGENTS)()
-    first = interact(agent, ROOM.make_vec(tasks), 90, seeds)
-    again = interact(agent, ROOM.make_vec(tasks), 90, seeds)
+    distribution, agent = home(name), find_component(name, AGENTS)(**SMALL.get(name, {}))
+    tasks, seeds = distribution.split(8, 1, seed=0)[0], make_seeds(8, 0)
+    tasks = tasks.take(np.repeat(np.arange(8), agent.actors))
+    first = interact(agent, distribution.make_vec(tasks), 90, seeds)
+    again = interact(agent, distribution.make_vec(tasks), 90, seeds)
     np.testing.assert_array_equal(first.action, again.action)
 
 
