@@ -25,9 +25,9 @@ from transformers.utils import logging
 
 from ad_model.build import build_model, context_length, parameter_groups
 from ad_model.checkpoint import checkpoint_record, last_checkpoint, load_checkpoint, resume_step, save_checkpoint
-from ad_model.throughput import keep_freed_memory
 from ad_model.training_log import TrainingLog
 from ad_model.windows import WindowDataset, token_cache
+from configs.allocator import keep_freed_memory
 from configs.command import Invocation, run_module, say
 from configs.errors import UserError
 from configs.files import remove_leftovers
@@ -70,7 +70,7 @@ def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
             return False
         length = context_length(config, info)
         with accelerator.main_process_first():
-            cache = token_cache(folder, settings.subsample, length)
+            cache = token_cache(folder, settings.subsample, length, settings.selection, settings.target)
         model = build_model(config, info, cache.statistics)
         windows = WindowDataset(
             cache,

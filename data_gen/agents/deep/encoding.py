@@ -1,0 +1,103 @@
+"""Observations and actions as tensors, for networks: what a Gymnasium space's elements are to them."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from configs.errors import UserError
+from data_gen.spaces import leaves, storage_type
+
+_BYTE = 255.0
+
+
+class Encoder:
+    """Turns observations into features: integers into one-hot vectors, numbers as they are, bytes divided by 255.
+
+    The leaves of a Dict or Tuple observation follow each other; so do all numbers of an image. Integers of a
+    MultiDiscrete observation have a one-hot vector each.
+
+    Args:
+        space: of the observations. Raises UserError for an unsupported one.
+        device: where the features are.
+    """
+
+    def __init__(self, space: gymnasium.Space[Any], device: torch.device) -> None:
+        self.device = device
+        self._leaves = {path: _Leaf(leaf, device) for path, leaf in leaves(space).items()}
+        self.size = sum(leaf.size for leaf in self._leaves.values())
+        """Number of features, F."""
+        self.is_number = torch.cat([torch.full((leaf.size,), leaf.numbers) for leaf in self._leaves.values()])
+        """(F,) whether a feature is a number, which may be normalised, and not a part of a one-hot vector."""
+
+    def stored(self, observation: Any) -> dict[str, Tensor]:
+        """Leaves of observations as compact tensors (rows, values), to keep and to encode later."""
+        return {path: self._leaves[path].stored(values) for path, values in leaves(observation).items()}
+
+    def encode(self, stored: dict[str, Tensor]) -> Tensor:
+        """(..., values) leaves as `stored` gives them -> (..., F) float32 features."""
+        return torch.cat([leaf.encode(stored[path]) for path, leaf in self._leaves.items()], dim=-1)
+
+    def __call__(self, observation: Any) -> Tensor:
+        """Observations with a leading axis of rows -> (rows, F) features."""
+        return self.encode(self.stored(observation))
+
+
+class _Leaf:
+    """One leaf of an observation space."""
+
+    def __init__(self, space: gymnasium.Space[Any], device: torch.device) -> None:
+        self.device, self.numbers = device, isinstance(space, spaces.Box | spaces.MultiBinary)
+        self.scale = _BYTE if space.dtype == np.uint8 and isinstance(space, spaces.Box) else 1.0
+        if self.numbers:
+            self.values = self.size = int(np.prod(storage_type(space)[0], dtype=np.int64))
+            return
+        if isinstance(space, spaces.Discrete):
+            sizes, self.start = np.array([space.n]), np.array([space.start])
+        elif isinstance(space, spaces.MultiDiscrete):
+            sizes, self.start = space.nvec.reshape(-1).astype(np.int64), space.start.reshape(-1).astype(np.int64)
+        else:
+            raise UserError(f"networks cannot read observations of {space}")
+        self.values, self.size = len(sizes), int(sizes.sum())
+        self.first = torch.from_numpy(np.cumsum(sizes) - sizes).to(device)
+
+    def stored(self, values: Any) -> Tensor:
+        rows = np.asarray(values).reshape(len(values), self.values)
+        if not self.numbers:
+            rows = (rows - self.start).astype(np.int32)
+        elif rows.dtype not in (np.uint8, np.float32):
+            rows = rows.astype(np.float32)
+        return torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
+
+    def encode(self, rows: Tensor) -> Tensor:
+        if self.numbers:
+            return rows.to(torch.float32) / self.scale if self.scale != 1 else rows.to(torch.float32)
+        one_hot = torch.zeros(*rows.shape[:-1], self.size, device=self.device)
+        return one_hot.scatter_(-1, rows + self.first, 1.0)
+
+
+class BoxScale:
+    """Actions of a Box on the scale of a network: [-1, 1] is the box's range, where it has one.
+
+    Args:
+        space: the Box.
+        device: where the actions are.
+    """
+
+    def __init__(self, space: spaces.Box, device: torch.device) -> None:
+        low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
+        self.space, self.size = space, len(low)
+        bounded = np.isfinite(low) & np.isfinite(high)
+        self._centre, self._reach = np.zeros(self.size), np.ones(self.size)
+        self._centre[bounded] = (low[bounded] + high[bounded]) / 2
+        self._reach[bounded] = (high[bounded] - low[bounded]) / 2
+        self._low, self._high = low, high
+
+    def to_space(self, actions: Tensor) -> np.ndarray[Any, Any]:
+        """(..., size) actions on the network's scale -> (rows, *shape) elements of the box, clipped to it."""
+        scaled = self._centre + self._reach * actions.reshape(-1, self.size).cpu().numpy().astype(np.float64)
+        clipped = np.clip(scaled, self._low, self._high)
+        return clipped.reshape(-1, *self.space.shape).astype(self.space.dtype)

@@ -1,0 +1,192 @@
+"""What A2C and PPO share: actors that collect rollouts, a policy and a value network, and advantages.
+
+Axes: N learners, T steps of a rollout, A actors, F features; B = T x A rows of a rollout.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from configs import component
+from data_gen.agents.base import Spec, Transition
+from data_gen.agents.deep.base import DeepLearner
+from data_gen.agents.deep.distributions import action_distribution
+from data_gen.agents.deep.networks import MLP, Activation, Stack
+from data_gen.agents.deep.normalisation import ObservationScale, RewardScale
+from data_gen.agents.deep.optimisers import Optimiser
+from data_gen.agents.deep.returns import gae
+from data_gen.agents.sweep import PerLearner
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+_HIDDEN_GAIN, _POLICY_GAIN = 2**0.5, 0.01
+"""Gains of the initial orthogonal matrices; the small last one makes first policies uniform (Andrychowicz et al. 2021,
+"What Matters in On-Policy Reinforcement Learning?")."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of a rollout; arrays (N, B, ...)."""
+
+    features: Tensor
+    actions: Tensor
+    advantages: Tensor
+    returns: Tensor
+    """lambda-returns: what values are regressed on."""
+
+    def rows(self, numbers: Tensor) -> "Batch":
+        """The rows at (N, b) `numbers`, each learner's own."""
+        learner = torch.arange(len(numbers), device=numbers.device).unsqueeze(1)
+        return Batch(*(array[learner, numbers] for array in vars(self).values()))
+
+
+@component
+class OnPolicy(DeepLearner):
+    """Base of the policy-gradient learners. A subclass says how a rollout changes the parameters."""
+
+    actors: Annotated[int, Field(ge=1)] = 8
+    """Environments of its task that each learner acts in at once."""
+    rollout_steps: Annotated[int, Field(ge=1)] = 5
+    """Steps of every actor between two updates, T."""
+    learning_rate: PerLearner[Positive] = 7e-4
+    final_learning_rate: PerLearner[Share] = 1.0
+    """Learning rate at the lifetime's end, as a share of the first; linear in between."""
+    discount: PerLearner[Share] = 0.99
+    gae_lambda: PerLearner[Share] = 1.0
+    """Of the advantages: 1 gives n-step returns, 0 one-step ones."""
+    entropy_coefficient: PerLearner[NotNegative] = 0.0
+    value_coefficient: PerLearner[NotNegative] = 0.5
+    max_grad_norm: PerLearner[Positive] = 0.5
+    hidden_sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (64, 64)
+    """Of the policy network and of the value network, which share nothing."""
+    activation: Activation = "tanh"
+    normalise_observations: bool = False
+    """Standardise what is a number in an observation, by what the learner has seen."""
+    normalise_rewards: bool = False
+    """Divide rewards by the running standard deviation of the discounted return."""
+
+    def begin(self, spec: Spec) -> None:
+        features, actors = self.encoder.size, self.actors
+        self.distribution = action_distribution(spec.action_space, type(self).__name__.lower(), self.device)
+        self.policy = MLP((features, *self.hidden_sizes, self.distribution.outputs), self.activation)
+        self.value = MLP((features, *self.hidden_sizes, 1), self.activation)
+        shapes = [*self.policy.shapes, *self.value.shapes, *self.distribution.shapes]
+        self.stack = Stack(self.num_learners, shapes, self.device)
+        cuts = (0, len(self.policy.shapes), len(self.policy.shapes) + len(self.value.shapes))
+        self.policy_parameters, self.value_parameters, self.free = (
+            self.stack.parameters[first:last] for first, last in zip(cuts, (*cuts[1:], None), strict=True)
+        )
+        gains = [_HIDDEN_GAIN] * len(self.hidden_sizes)
+        self.policy.initialise(self.policy_parameters, self.streams, [*gains, _POLICY_GAIN])
+        self.value.initialise(self.value_parameters, self.streams, [*gains, 1.0])
+        self.optimiser = self.make_optimiser(self.stack)
+        self.coefficient = {name: self.parameter(name) for name in ("entropy_coefficient", "value_coefficient")}
+        self.rates = self.parameter("learning_rate"), self.parameter("final_learning_rate")
+        self.grad_norm = self.parameter("max_grad_norm")
+        self.gamma, self.lambda_ = self.parameter("discount", 1), self.parameter("gae_lambda", 1)
+        self.feature_scale = (
+            ObservationScale(self.num_learners, self.encoder.is_number, self.device)
+            if self.normalise_observations
+            else None
+        )
+        self.reward_scale = RewardScale(self.gamma, actors) if self.normalise_rewards else None
+        shape = (self.num_learners, self.rollout_steps, actors)
+        self.features = torch.empty(*shape, features, device=self.device)
+        self.actions: Tensor | None = None
+        self.rewards = torch.empty(shape, device=self.device)
+        self.terminated, self.ended = (torch.empty(shape, dtype=torch.bool, device=self.device) for _ in range(2))
+        self.arrivals: dict[
+            int, Tensor
+        ] = {}  # (N, A, F) where a step led to, of steps whose successor is not in the rollout
+
+    @abstractmethod
+    def make_optimiser(self, stack: Stack) -> Optimiser:
+        """The optimiser of all parameters."""
+
+    @abstractmethod
+    def update(self) -> None:
+        """Learns from the rollout."""
+
+    def choose(self, observation: Any) -> NDArray[Any]:
+        features = self._features(observation, seen=True)
+        with torch.no_grad():
+            outputs = self.policy(self.policy_parameters, features)
+            actions = self.distribution.sample(outputs, self.free, self.distribution.noise(self.streams, self.actors))
+        step = self.steps % self.rollout_steps
+        if self.actions is None:
+            self.actions = torch.empty(*self.rewards.shape, actions.shape[-1], dtype=actions.dtype, device=self.device)
+        self.features[:, step], self.actions[:, step] = features, actions
+        return self.distribution.to_space(actions)
+
+    def learn(self, transition: Transition) -> None:
+        step = self.steps % self.rollout_steps
+        rewards = self._rows(transition.reward.astype(np.float32))
+        terminated = self._rows(transition.terminated)
+        ended = self._rows(transition.terminated | transition.truncated)
+        if self.reward_scale is not None:
+            rewards = self.reward_scale(rewards, ended)
+        self.rewards[:, step], self.terminated[:, step], self.ended[:, step] = rewards, terminated, ended
+        last = step == self.rollout_steps - 1
+        if last or transition.truncated.any():
+            self.arrivals[step] = self._features(transition.next_observation, seen=False)
+        if last:
+            self.update()
+            self.arrivals.clear()
+
+    def batch(self, values: Tensor) -> Batch:
+        """The rollout with its advantages.
+
+        Args:
+            values: (N, B) V of the rollout's observations.
+        """
+        values = values.view(self.rewards.shape)
+        next_values = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
+        steps = sorted(self.arrivals)
+        arrived = torch.stack([self.arrivals[step] for step in steps], dim=1)
+        with torch.no_grad():
+            after = self.value(self.value_parameters, arrived.flatten(1, 2))
+        next_values[:, steps] = after.view(arrived.shape[:3])
+        advantages = gae(self.rewards, values, next_values, self.terminated, self.ended, self.gamma, self.lambda_)
+        assert self.actions is not None
+        return Batch(
+            self.features.flatten(1, 2),
+            self.actions.flatten(1, 2),
+            advantages.flatten(1),
+            (advantages + values).flatten(1),
+        )
+
+    def evaluate(self, features: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities, entropies and values, (N, B) each, of (N, B, F) features and (N, B, parts) actions."""
+        outputs = self.policy(self.policy_parameters, features)
+        log_prob, entropy = self.distribution.log_prob_and_entropy(outputs, self.free, actions)
+        return log_prob, entropy, self.values(features)
+
+    def values(self, features: Tensor) -> Tensor:
+        """(N, B) V of (N, B, F) features."""
+        return self.value(self.value_parameters, features).squeeze(-1)
+
+    def descend(self, losses: Tensor) -> None:
+        """One optimiser step along the gradient of (N,) losses, at the learning rate of now."""
+        first, share = self.rates
+        self.stack.differentiate(losses)
+        self.optimiser.step(first * (1 - (1 - share) * self.progress), self.grad_norm)
+
+    def _features(self, observation: Any, seen: bool) -> Tensor:
+        """(N, A, F) features; those that are `seen` for the first time count in the normalisation."""
+        features = self.encoder(observation).view(self.num_learners, self.actors, -1)
+        if self.feature_scale is None:
+            return features
+        if seen:
+            self.feature_scale.add(features)
+        return self.feature_scale(features)
+
+    def _rows(self, values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device).view(self.num_learners, self.actors)
