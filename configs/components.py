@@ -73,7 +73,9 @@ Class = TypeVar("Class", bound=type)
 def component(cls: Class) -> Class:
     """Makes `cls` a dataclass whose arguments are validated: wrong types, ranges and names raise at construction."""
     decorate: Callable[[Any], Any] = pydantic.dataclasses.dataclass(
-        config=pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+        config=pydantic.ConfigDict(
+            extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, use_attribute_docstrings=True
+        )
     )
     made: Class = decorate(cls)
     return made

@@ -62,6 +62,17 @@ def load_tasks(name: str, overrides: Sequence[str] = ()) -> Any:
     return TasksComponent.model_validate(values["tasks"]).build()
 
 
+def load_agent(name: str, overrides: Sequence[str] = ()) -> Any:
+    """The agent `name` with parameters as overrides (`--learning_rate 0.1`). Raises ConfigError."""
+    given: dict[str, Any] = {"name": name}
+    for key, value in parse_overrides(overrides):
+        _set(given, key, value)
+    problems = _component_problems({"evaluation": {"baselines": [given]}})
+    if problems:
+        raise ConfigError("\n".join(problem.removeprefix("evaluation.baselines.0.") for problem in problems))
+    return AgentComponent.model_validate(given).build()
+
+
 def parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
     """Splits command-line words into dotted keys and YAML values. Raises ConfigError for a word that is neither."""
     pairs, rest = [], list(words)

@@ -1,7 +1,8 @@
-"""The task families, for people: a table of them all, one in full, and a picture of a few of its tasks."""
+"""The task families and the agents, for people: a table of them all, one in full, a picture of a few of its tasks."""
 
 import inspect
 import io
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import numpy as np
 import pydantic
 from matplotlib.figure import Figure
 
-from configs.components import TASKS, find_component, parameters
+from configs.components import AGENTS, TASKS, find_component, parameters
 from configs.errors import UserError
 from configs.files import write_file
+from data_gen.agents.base import Agent
+from data_gen.agents.sweep import Range, is_swept
 from data_gen.spaces import leaves
 from data_gen.tasks.base import TaskDistribution
 
 _PICTURED_TASKS = 8
+_MEANING_WIDTH = 110  # characters of a line of documentation
 _WIDEST_SPACE = 28  # characters of a space in the table
 
 
@@ -31,19 +35,62 @@ def table() -> str:
         except (UserError, pydantic.ValidationError):  # parameters without defaults, or a package that is not there
             row = ("by parameters", "", "")
         rows.append((name, *row, what.splitlines()[0]))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return _aligned(rows)
+
+
+def agents_table() -> str:
+    """One line an agent: name, and the first line of its documentation."""
+    rows = [("name", "what it is")]
+    rows += [(name, (inspect.getdoc(find_component(name, AGENTS)) or "").splitlines()[0]) for name in sorted(AGENTS)]
+    return _aligned(rows)
+
+
+def describe_agent(name: str, agent: Agent) -> str:
+    """One agent in full: its documentation, and its parameters with their values here, what they accept and mean."""
+    lines = [inspect.getdoc(type(agent)) or "", "", f"name: {name}", "parameters:"]
+    meanings = _meanings(type(agent))
+    for line, key in zip(_parameter_lines(agent), parameters(agent), strict=True):
+        lines.append(line)
+        if meanings.get(key):
+            lines += [f"      {part}" for part in textwrap.wrap(" ".join(meanings[key].split()), _MEANING_WIDTH)]
+    return "\n".join(lines)
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    """A table as text; the last column as wide as it comes."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     return "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
     )
+
+
+def _parameter_lines(built: Any) -> list[str]:
+    """A line a parameter of a component: its name, its value here, and what it accepts."""
+    given = parameters(built)
+    width = max(map(len, given), default=0)
+    accepted = pydantic.TypeAdapter(type(built)).json_schema(mode="validation")["properties"]
+    return [f"  {key.ljust(width)}  {_shown(value)}{_accepted(accepted[key])}" for key, value in given.items()]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Range):
+        return str(value.model_dump())
+    return str(list(value)) if is_swept(value) else repr(value)
+
+
+def _meanings(cls: type) -> dict[str, str]:
+    """The docstrings under a component's parameters, those of the classes that it inherits them from included."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        own = base.__dict__.get("__pydantic_fields__", {})
+        found |= {name: field.description for name, field in own.items() if field.description}
+    return found
 
 
 def describe(name: str, family: TaskDistribution) -> str:
     """One family in full: its documentation, parameters with their values here, spaces, and what varies."""
     tasks = family.sample(1, seed=0)
     every = family.all_tasks()
-    given = parameters(family)
-    width = max(map(len, given), default=0)
-    accepted = pydantic.TypeAdapter(type(family)).json_schema(mode="validation")["properties"]
     lines = [
         inspect.getdoc(type(family)) or "",
         "",
@@ -55,7 +102,7 @@ def describe(name: str, family: TaskDistribution) -> str:
         f"action space: {family.action_space}",
         f"episode length: {family.episode_length}",
         "parameters:",
-        *(f"  {key.ljust(width)}  {value!r}{_accepted(accepted[key])}" for key, value in given.items()),
+        *_parameter_lines(family),
     ]
     return "\n".join(lines)
 
@@ -89,6 +136,8 @@ def draw_tasks(family: TaskDistribution, title: str, path: Path) -> bool:
 def _accepted(schema: dict[str, Any]) -> str:
     """What a parameter accepts, from its JSON schema, in brackets; nothing where the type alone says it."""
     bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    if "oneOf" in schema:  # a parameter that learners may draw for themselves
+        return _accepted(schema["oneOf"][0])[:-1] + "; a list or a range: each learner draws its own)"
     if "anyOf" in schema:
         kinds = [_accepted(kind).strip(" ()") for kind in schema["anyOf"]]
         text = " or ".join(kind for kind in kinds if kind)

@@ -11,7 +11,7 @@ its history as `hyper_learning_rate`.
 """
 
 import zlib
-from typing import Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import pydantic
@@ -44,16 +44,21 @@ class Range(pydantic.BaseModel, Generic[T]):
 
 def _form(value: Any) -> str:
     if isinstance(value, dict | Range):
-        return "range"
-    return "list" if isinstance(value, list | tuple) else "value"
+        return "(range)"
+    return "(list)" if isinstance(value, list | tuple) else "(value)"
 
 
-PerLearner = Annotated[
-    Annotated[T, Tag("value")]
-    | Annotated[tuple[T, ...], Field(min_length=1), Tag("list")]
-    | Annotated[Range[T], Tag("range")],
-    Discriminator(_form),
-]
+if TYPE_CHECKING:
+    PerLearner: TypeAlias = T | tuple[T, ...] | Range[T]
+else:
+
+    class PerLearner:
+        """`PerLearner[kind]` is the type of a parameter that may be one value, a list or a range of that kind."""
+
+        def __class_getitem__(cls, kind: Any) -> Any:  # a plain alias would not hand `kind` on to Range
+            values = Annotated[tuple[kind, ...], Field(min_length=1), Tag("(list)")]
+            either = Annotated[kind, Tag("(value)")] | values | Annotated[Range[kind], Tag("(range)")]
+            return Annotated[either, Discriminator(_form)]
 
 
 def is_swept(value: Any) -> bool:
