@@ -1,9 +1,10 @@
-"""The console command `icrl`: generate, train, evaluate, run (all three), info, tasks.
+"""The console command `icrl`: generate, train, evaluate, run (all three), info, tasks, agents.
 
 icrl run --config configs/demo.yaml
 icrl run --config configs/demo.yaml --name small --tasks.size 7 --seed 1
 icrl info runs/demo
 icrl tasks dark_room --size 7
+icrl agents ppo
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from configs.command import Invocation, add_arguments, invocation, reported, say
 from configs.errors import UserError
-from configs.loader import load_config, load_tasks
+from configs.loader import load_agent, load_config, load_tasks
 from configs.run_folder import RunFolder
 
 # Imports of a verb's own modules wait until it runs: torch alone takes seconds.
@@ -30,6 +31,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return reported(lambda: info(Path(arguments.run)))
     if arguments.verb == "tasks":
         return reported(lambda: tasks(arguments.name, Path(arguments.picture), rest))
+    if arguments.verb == "agents":
+        return reported(lambda: agents(arguments.name, rest))
     verb: Callable[[Invocation], object] = VERBS[arguments.verb]
     return reported(lambda: verb(invocation(arguments, rest)))
 
@@ -70,8 +73,9 @@ def run(call: Invocation) -> None:
 def info(path: Path) -> None:
     """Says what a run folder holds, whether its data can teach anything, and what to type next."""
     from ad_model.checkpoint import checkpoint_steps
-    from data_gen.data_report import data_report, describe
+    from data_gen.data_report import data_report, describe, describe_scores
     from data_gen.generate import load_info
+    from data_gen.history_scores import history_scores
     from eval.results import describe as evaluation_lines
     from eval.results import load_summary
 
@@ -82,7 +86,8 @@ def info(path: Path) -> None:
     data = load_info(folder)
     steps = data["num_histories"] * data["num_steps"]
     say(f"data: {data['num_histories']:,} histories, {steps:,} steps, {len(data['shards'])} shards: {folder.data}")
-    say(describe(data_report(folder, data)))
+    say(describe(data_report(folder, data), config.training.target))
+    say(describe_scores(history_scores(folder, data), data["sources"], config.training.selection))
     checkpoints = checkpoint_steps(folder.checkpoints)
     done = checkpoints[-1] if checkpoints else 0
     say(f"training: {done} of {config.training.steps} updates{f': {folder.checkpoints}' if done else ''}")
@@ -111,6 +116,19 @@ def tasks(name: str | None, picture: Path, overrides: list[str]) -> None:
     say(f"picture: {path}" if draw_tasks(family, name, path) else "picture: this family draws none")
 
 
+def agents(name: str | None, overrides: list[str]) -> None:
+    """Lists the agents, which are sources and baselines; with a NAME, shows that one and its parameters."""
+    from data_gen.catalogue import agents_table, describe_agent
+
+    if name is None:
+        if overrides:
+            raise UserError(f"parameters such as {overrides[0]} need the NAME of an agent: icrl agents NAME ...")
+        say(agents_table())
+        say("one in full: icrl agents NAME [--PARAMETER VALUE ...]")
+        return
+    say(describe_agent(name, load_agent(name, overrides)))
+
+
 VERBS: dict[str, Callable[[Invocation], object]] = {
     "generate": generate,
     "train": train,
@@ -135,6 +153,8 @@ def _parser() -> argparse.ArgumentParser:
     listed.add_argument("name", metavar="NAME", nargs="?", help="a family, such as dark_room, or module:Class")
     listed.add_argument("--picture", metavar="FOLDER", default="runs/tasks", help="where to (default %(default)s)")
     listed.epilog = "Any parameter of the family can be set: icrl tasks dark_room --size 7"
+    known = verbs.add_parser("agents", help=agents.__doc__, description=agents.__doc__, allow_abbrev=False)
+    known.add_argument("name", metavar="NAME", nargs="?", help="an agent, such as ppo, or module:Class")
     return parser
 
 

@@ -8,10 +8,13 @@ does not grow with the data.
 
 Arrays of the cache, each with one row a step in stream order:
 
-    observation, action         of step t; an array for each leaf of a Dict or Tuple observation: observation.image
+    observation                 of step t; an array for each leaf of a Dict or Tuple observation: observation.image
+    action                      what the head learns to predict there: the action taken, or `training.target`
     previous_action, previous_reward, boundary      what the step before it in the stream brought
     streams                     (streams, 2): first row and number of rows of each stream that holds a whole window
+    weights                     (streams,): how likely each is, where `training.selection` makes them differ
 
+Histories that `training.selection` leaves out are not in the cache.
 `statistics.json` has what the model has to know of the data's scale.
 """
 
@@ -36,8 +39,11 @@ from configs.errors import ConfigError, UserError
 from configs.files import new_folder, write_json
 from configs.loader import fingerprint
 from configs.run_folder import RunFolder, data_identity
+from configs.schema import SelectionConfig
 from data_gen.generate import checked_shards, load_info
 from data_gen.history import read_shard
+from data_gen.history_scores import history_scores
+from data_gen.selection import ALL_HISTORIES, history_weights
 from data_gen.spaces import column_name, null_element
 
 _STATISTICS = "statistics.json"
@@ -52,24 +58,46 @@ class TokenCache:
     streams: NDArray[np.int64]
     statistics: dict[str, Any]
     """`reward_scale` and `observation_statistics`, as `ADConfig` takes them."""
+    weights: NDArray[np.float64] | None = None
+    """(streams,) how likely each stream is, relative to one another; None where all are equally."""
 
 
-def token_cache(folder: RunFolder, subsample: int, context_length: int) -> TokenCache:
+def token_cache(
+    folder: RunFolder,
+    subsample: int,
+    context_length: int,
+    selection: SelectionConfig = ALL_HISTORIES,
+    target: str = "action",
+) -> TokenCache:
     """Opens the token cache of the run's data, and makes it first if there is none.
 
-    Raises UserError if the data is missing, incomplete or damaged, ConfigError if no stream is as long as a context.
+    Args:
+        folder: the run's.
+        subsample: k; every k-th episode is kept.
+        context_length: T, in steps.
+        selection: the histories that are read.
+        target: the column of the data that is to be predicted, `action` or `optimal_action`.
+
+    Raises UserError if the data is missing, incomplete or damaged, ConfigError if no history is selected, no stream is
+    as long as a context, or the data has no such target.
     """
     info = load_info(folder)
-    path = folder.cache / f"tokens-{fingerprint(data_identity(info), subsample, context_length)}"
+    if target == "optimal_action" and not info.get("optimal_actions"):
+        raise ConfigError(
+            f"training.target: {target} is not in {folder.data}; generate it with data.optimal_actions: true"
+        )
+    identity = fingerprint(data_identity(info), subsample, context_length, selection, target)
+    path = folder.cache / f"tokens-{identity}"
     if not path.exists():
         shutil.rmtree(folder.cache, ignore_errors=True)  # of other data or settings, or half made
         with new_folder(path) as temporary:
-            _build(temporary, folder, info, subsample, context_length)
+            _build(temporary, folder, info, subsample, context_length, selection, target)
     try:
         statistics = json.loads((path / _STATISTICS).read_text())
         names = token_columns(info["observation_space"])
         columns = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in names}
-        return TokenCache(columns, np.load(path / "streams.npy"), statistics)
+        weights = np.load(path / "weights.npy") if selection.weight != "uniform" else None
+        return TokenCache(columns, np.load(path / "streams.npy"), statistics, weights)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: the token cache is damaged ({error}); delete it, it is made anew") from error
 
@@ -87,21 +115,38 @@ def model_inputs(columns: Mapping[str, Any]) -> dict[str, Any]:
     return {"observation": leaves.get("", leaves), **rest}
 
 
-def _build(path: Path, folder: RunFolder, info: dict[str, Any], subsample: int, context_length: int) -> None:
-    rows_total = info["num_histories"] * info["num_steps"]
+def _build(
+    path: Path,
+    folder: RunFolder,
+    info: dict[str, Any],
+    subsample: int,
+    context_length: int,
+    selection: SelectionConfig,
+    target: str,
+) -> None:
+    weight_of = _weights_of_histories(folder, info, selection)
+    rows_total = int((weight_of > 0).sum()) * info["num_steps"]
     arrays: dict[str, Any] = {}
-    streams, row, statistics = [], 0, DataStatistics(info["observation_space"])
+    streams, weights, row, done = [], [], 0, 0
+    statistics = DataStatistics(info["observation_space"])
     with tqdm(total=rows_total, unit=" steps", unit_scale=True, desc="tokens", dynamic_ncols=True) as bar:
         for shard in checked_shards(folder, info):
             histories = read_shard(shard)
+            weight = weight_of[done : done + len(histories["reward"])]
+            done += len(weight)
+            if not weight.any():
+                continue
+            if not weight.all():
+                histories = {name: values[weight > 0] for name, values in histories.items()}
             statistics.add(histories)
-            columns, lengths = stream_order(histories, subsample, info["action_space"])
+            columns, lengths = stream_order(histories, subsample, info["action_space"], target)
             for name, values in columns.items():
                 if name not in arrays:
                     arrays[name] = _new_array(path / f"{name}.npy", values.dtype, (rows_total, *values.shape[1:]))
                 arrays[name][row : row + len(values)] = values
-            first = row + np.cumsum(lengths) - lengths
-            streams.append(np.stack([first, lengths], axis=1)[lengths >= context_length])
+            first, fits = row + np.cumsum(lengths) - lengths, lengths >= context_length
+            streams.append(np.stack([first, lengths], axis=1)[fits])
+            weights.append(np.repeat(weight[weight > 0], subsample)[fits])
             row += int(lengths.sum())
             bar.update(int(lengths.sum()))
     found = np.concatenate(streams)
@@ -113,7 +158,16 @@ def _build(path: Path, folder: RunFolder, info: dict[str, Any], subsample: int, 
     for array in arrays.values():
         array.flush()
     np.save(path / "streams.npy", found)
+    if selection.weight != "uniform":
+        np.save(path / "weights.npy", np.concatenate(weights))
     write_json(path / _STATISTICS, statistics.plain())
+
+
+def _weights_of_histories(folder: RunFolder, info: dict[str, Any], selection: SelectionConfig) -> NDArray[np.float64]:
+    """How likely each history is, (histories,) in the order of the shards; 0 of those that are left out."""
+    if selection == ALL_HISTORIES:
+        return np.ones(info["num_histories"])  # no need to read the data for it
+    return history_weights(history_scores(folder, info), selection)
 
 
 def _new_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -126,7 +180,7 @@ def _new_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDAr
 
 
 def stream_order(
-    histories: Mapping[str, NDArray[Any]], subsample: int, action_space: dict[str, Any]
+    histories: Mapping[str, NDArray[Any]], subsample: int, action_space: dict[str, Any], target: str = "action"
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
     """Tokens of all streams of a batch of histories, and how many each stream has.
 
@@ -134,6 +188,7 @@ def stream_order(
         histories: the columns of a shard, (histories, steps, ...).
         subsample: k; stream p of a history has its episodes p, p+k, p+2k ...
         action_space: as plain values, for the action that stands before the first.
+        target: the column that becomes `action`, which is to be predicted; `previous_action` is always the one taken.
 
     Returns:
         columns with one row a step, stream after stream, and (histories * k,) lengths.
@@ -163,7 +218,7 @@ def stream_order(
         "previous_action": previous_action,
         "previous_reward": _after(ordered("reward"), starts),
         "boundary": boundary,
-        "action": action,
+        "action": action if target == "action" else ordered(target),
     }
     return columns, lengths
 
@@ -179,8 +234,8 @@ class WindowDataset(Dataset[dict[str, Any]]):
     """Item `i` is this process's share of micro-batch `i`: windows of `context_length` steps at random offsets.
 
     Micro-batch i is part i % accumulation_steps of update i // accumulation_steps. What an update sees depends on
-    (seed, update) alone, not on how many processes or parts share it. Streams are equally likely, and so is every
-    offset in a stream.
+    (seed, update) alone, not on how many processes or parts share it. Streams are as likely as the cache's weights
+    say, equally where it has none, and every offset in a stream is equally likely.
 
     Args:
         cache: the token cache.
@@ -203,6 +258,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self.cache, self.context_length, self.batch_size, self.seed = cache, context_length, batch_size, seed
         self.accumulation_steps, self.process, self.num_processes = accumulation_steps, process, num_processes
+        self.cumulative = None if cache.weights is None else np.cumsum(cache.weights)
         if batch_size % (accumulation_steps * num_processes):
             raise ConfigError(
                 f"training.batch_size {batch_size} must be divisible by training.accumulation_steps "
@@ -212,8 +268,15 @@ class WindowDataset(Dataset[dict[str, Any]]):
     def first_rows(self, update: int) -> NDArray[np.int64]:
         """The cache rows that the windows of `update` start at, (batch_size,)."""
         rng = np.random.default_rng((self.seed, _SEED_PURPOSE, update))
-        first, length = self.cache.streams[rng.integers(len(self.cache.streams), size=self.batch_size)].T
+        first, length = self.cache.streams[self._draw_streams(rng)].T
         return first + rng.integers(length - self.context_length + 1)
+
+    def _draw_streams(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The numbers of the streams that an update's windows are from, (batch_size,)."""
+        if self.cumulative is None:
+            return rng.integers(len(self.cache.streams), size=self.batch_size)
+        drawn = rng.random(self.batch_size) * self.cumulative[-1]  # may round up to the last one itself
+        return np.minimum(np.searchsorted(self.cumulative, drawn, side="right"), len(self.cumulative) - 1)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         update, part = divmod(index, self.accumulation_steps)

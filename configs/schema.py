@@ -171,8 +171,39 @@ class ModelConfig(Section):
         return self
 
 
+class SelectionConfig(Section):
+    """Which histories training reads, and how likely each is; the data itself stays as it is.
+
+    The limits and weights are about three scores of a history, defined in `data_gen.history_scores` and shown by `icrl
+    info`. They are on the normalised scale (0 random, 1 optimal) where the task distribution knows its optimum, and raw
+    returns where it does not. A history is read if it meets every limit. By default all are read, each as likely.
+    """
+
+    min_improvement: float | None = None
+    """Least gain in return from the first to the last tenth of a history's episodes."""
+
+    min_final_return: float | None = None
+    """Least mean return of the last tenth of a history's episodes."""
+
+    max_drop: Annotated[float, Field(ge=0)] | None = None
+    """Stability: how far the return, smoothed over a tenth of the episodes, may ever fall below its best until then."""
+
+    best_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of each task's histories, the share with the best final return, rounded up. Needs no scale that tasks share."""
+
+    weight: Literal["uniform", "improvement", "final_return", "stability"] = "uniform"
+    """What a history's likelihood is proportional to: nothing, or how far its score lies above that of the worst that
+    is left (of stability: how far its largest drop lies below the worst one's). The worst is then not read at all."""
+
+
 class TrainingConfig(Section):
     """Training of the transformer."""
+
+    target: Literal["action", "optimal_action"] = "action"
+    """What it learns to predict: the action that the source took, or the optimal one, recorded beside it with
+    `data.optimal_actions` (DPT, expert distillation). The context holds the action taken in either case."""
+
+    selection: SelectionConfig = SelectionConfig()
 
     steps: PositiveInt = 600
     """Optimiser updates."""

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.components import TASKS, find_component
+from configs.errors import ConfigError
 from configs.run_folder import RunFolder
+from configs.schema import SelectionConfig
 from data_gen.generate import checked_shards
 from data_gen.history import episode_returns, read_shard
-from data_gen.tasks.base import TaskDistribution, Tasks
+from data_gen.history_scores import HistoryScores, data_tasks, part_of, score_returns
+from data_gen.selection import history_weights, quartiles
 
-_MOST_HISTORIES = 4096  # enough for every figure here to stand still; keeps the report quick on large data
-_PART = 0.1  # "first" and "final" are the first and the last tenth of a history's episodes
+_MOST_HISTORIES = 4096  # enough for every figure of `data_report` to stand still; keeps it quick on large data
 _IMPROVES_BY = 0.1  # least gain in normalised return that counts as improvement
 _SUGGESTED_CONTEXT = 5  # episodes in a context; at least 2-4 are needed (Laskin et al. 2022, section 5)
 
@@ -64,9 +65,7 @@ class DataReport:
 
 def data_report(folder: RunFolder, info: dict[str, Any]) -> DataReport:
     """Reads up to 4,096 histories of complete data. Raises UserError for a missing or damaged shard."""
-    parameters = {key: value for key, value in info["tasks"].items() if key != "name"}
-    distribution: TaskDistribution = find_component(info["tasks"]["name"], TASKS)(**parameters)
-    tasks = Tasks.load(folder.data / "tasks-train.npz")
+    distribution, tasks = data_tasks(folder, info)
     returns: list[NDArray[np.float64]] = []
     normalised, episodes = [], 0
     for path in checked_shards(folder, info):
@@ -87,8 +86,8 @@ def data_report(folder: RunFolder, info: dict[str, Any]) -> DataReport:
     if not known:
         scores = np.concatenate(returns)
     curve = scores.mean(axis=0)
-    part = max(1, round(_PART * episodes))
-    first, final = scores[:, :part].mean(axis=1), scores[:, -part:].mean(axis=1)
+    part = int(part_of(episodes))
+    first, final, _ = score_returns(scores, np.full(len(scores), episodes))
     least = _IMPROVES_BY if known else _IMPROVES_BY * max(abs(curve).max(), 1e-9)
     start, end = curve[:part].mean(), curve[-part:].mean()
     smooth = np.convolve(curve, np.ones(part) / part, mode="valid")
@@ -103,8 +102,8 @@ def data_report(folder: RunFolder, info: dict[str, Any]) -> DataReport:
     )
 
 
-def describe(report: DataReport) -> str:
-    """The report as a few lines of text."""
+def describe(report: DataReport, target: str = "action") -> str:
+    """The report as a few lines of text, with warnings where training is to predict the source's own actions."""
     scale = "normalised return (0 random, 1 optimal)" if report.normalised else "return"
     lines = [
         f"  source, {scale}: {report.first:.2f} in the first tenth, {report.final:.2f} in the last tenth of a history",
@@ -113,9 +112,34 @@ def describe(report: DataReport) -> str:
         f"{report.learning_episodes}",
         f"  suggested: training.subsample {report.suggested_subsample}, model.context_episodes "
         f"{report.suggested_context}, so that a context spans the learning",
-        *(f"  warning: {warning}" for warning in report.warnings()),
+        *(f"  warning: {warning}" for warning in report.warnings() if target == "action"),
     ]
     return "\n".join(lines)
+
+
+def describe_scores(scores: HistoryScores, sources: list[dict[str, Any]], selection: SelectionConfig) -> str:
+    """The quartiles of every source's histories, and how many of them the selection leaves, as a few lines of text.
+
+    Args:
+        scores: of all histories.
+        sources: as the data's info.json has them.
+        selection: `training.selection`.
+    """
+    lines = [f"  histories by source, {scores.scale}: quartiles of improvement | final return | largest drop"]
+    try:
+        weights, trouble = history_weights(scores, selection), ""
+    except ConfigError as error:
+        weights, trouble = np.zeros(len(scores)), str(error)
+    for number, source in enumerate(sources):
+        own = scores.source == number
+        parts = []
+        for values in (scores.improvement, scores.final_return, scores.drop):
+            parts.append(" ".join(f"{value:.2f}" for value in quartiles(values[own])[1:4]))
+        read = (weights[own] > 0).sum()
+        lines.append(f"    {number} {source['name']}: {' | '.join(parts)}; training reads {read:,} of {own.sum():,}")
+    drawn = "" if selection.weight == "uniform" else f", by weight of {selection.weight.replace('_', ' ')}"
+    lines.append(f"  training.selection leaves {(weights > 0).sum():,} of {len(scores):,} histories{drawn}")
+    return "\n".join([*lines, *([f"  warning: {trouble}"] if trouble else [])])
 
 
 def sparkline(values: NDArray[np.floating[Any]], width: int = 40) -> str:

@@ -22,7 +22,7 @@ from ad_model.train import learning_rate, train
 from ad_model.training_log import read_log
 from configs import UserError
 from configs.loader import dump
-from configs.run_folder import run_folder
+from configs.run_folder import data_fingerprint, run_folder
 from configs.schema import TrainingConfig
 from data_gen.generate import generate, load_info
 
@@ -239,3 +239,41 @@ def test_throughput_is_measured_against_a_real_peak():
     assert matmul_peak(torch.device("cpu"), torch.float32) > 1e9
     # 6 operations a weight and token; causal attention: 2 products, forward and twice back, half of them masked
     assert flops_per_token(1000, num_layers=2, hidden_size=8, context_length=10) == 6000 + 2 * 6 * 8 * 10
+
+
+def test_it_learns_to_predict_the_target_and_not_what_a_random_source_did(tiny):
+    """Random actions cannot be predicted better than by log 5; the optimal ones beside them can."""
+    data = {"sources": [{"name": "random"}], "optimal_actions": True}
+    final = {}
+    for target in ("action", "optimal_action"):
+        settings = {"steps": 60, "target": target, "learning_rate": 0.01}
+        config = generated(tiny, name=target, data=data, training=settings, runtime={"checkpoint_every": 60})
+        AcceleratorState._reset_state(reset_partial_state=True)
+        train(config)
+        final[target] = np.mean(losses(config)[-10:])
+    assert final["action"] > np.log(5) - 0.05
+    assert final["optimal_action"] < np.log(5) - 0.25
+
+
+def test_a_model_of_another_selection_or_target_is_another_one(tiny):
+    first = generated(tiny, data={"optimal_actions": True})
+    train(first)
+    for changes in ({"selection": {"best_share": 0.5}}, {"target": "optimal_action"}):
+        other = tiny(data={"optimal_actions": True}, training=changes)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        assert data_fingerprint(other) == data_fingerprint(first)  # the data is the same
+        with pytest.raises(UserError, match="step-000006 belongs to another config"):
+            train(other)
+
+
+def test_training_on_selected_histories_is_pure_and_other_than_on_all(tiny):
+    changes = {"selection": {"best_share": 0.5, "weight": "improvement"}}
+    kept, again, whole = (
+        generated(tiny, name=name, data={"histories_per_task": 4}, training=training)
+        for name, training in (("kept", changes), ("again", changes), ("whole", {}))
+    )
+    for config in (kept, again, whole):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        train(config)
+    assert_equal_weights(weights(kept), weights(again))
+    assert losses(kept) != losses(whole)

@@ -1,5 +1,8 @@
 """Windows: stream order, boundary tokens, no window across two histories, a pure function of (seed, update)."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +11,11 @@ from ad_model.modeling_ad import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE
 from ad_model.windows import WindowDataset, stream_order, token_cache
 from configs import ConfigError, UserError
 from configs.run_folder import run_folder
-from data_gen.generate import generate
+from configs.schema import SelectionConfig
+from data_gen.generate import generate, load_info
 from data_gen.history import read_shard
+from data_gen.history_scores import history_scores
+from data_gen.selection import history_weights
 
 ACTIONS = {"type": "Discrete", "n": 5, "start": 0}
 
@@ -166,3 +172,115 @@ def test_a_damaged_shard_or_cache_is_named(tiny):
     shard.write_bytes(shard.read_bytes()[:-10])
     with pytest.raises(UserError, match=r"train-00000-of-00003\.h5: the shard is damaged"):
         token_cache(run_folder(config), 2, 18)
+
+
+def test_by_default_every_history_is_read_and_the_windows_are_the_same_as_ever(cache):
+    """Pins what seed 0 draws, so that a trained model can be had again."""
+    assert cache.weights is None
+    assert len(cache.streams) == 26 * 4
+    drawn = WindowDataset(cache, 18, 8, seed=0).first_rows(5)
+    rng = np.random.default_rng((0, 2, 5))
+    first, length = cache.streams[rng.integers(26 * 4, size=8)].T
+    np.testing.assert_array_equal(drawn, first + rng.integers(length - 18 + 1))
+
+
+def mixed(tiny, **changes):
+    """Six learners a task, half of them random ones that do not improve."""
+    sources = [{"name": "q_learning"}, {"name": "random"}]
+    config = tiny(data={"sources": sources, "histories_per_task": 6, "episodes": 40, **changes})
+    if not run_folder(config).data_info.exists():
+        generate(config)
+    return config
+
+
+def histories_of(config, weights):
+    """The step columns of the histories that have weight."""
+    shards = [read_shard(path) for path in sorted(run_folder(config).data.glob("*.h5"))]
+    names = ("observation", "action", "reward", "terminated", "truncated")
+    everything = {name: np.concatenate([shard[name] for shard in shards]) for name in names}
+    return {name: values[weights > 0] for name, values in everything.items()}
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"min_improvement": 0.2},
+        {"min_final_return": 0.5, "max_drop": 0.4},
+        {"best_share": 0.34},
+        {"min_improvement": 0.1, "weight": "improvement"},
+    ],
+)
+def test_the_cache_holds_the_selected_histories_alone(tiny, limits):
+    config, selection = mixed(tiny), SelectionConfig(**limits)
+    scores = history_scores(run_folder(config), load_info(run_folder(config)))
+    weights = history_weights(scores, selection)
+    assert 0 < (weights > 0).sum() < len(weights)
+    cache = token_cache(run_folder(config), 4, 18, selection)
+    columns, lengths = stream_order(histories_of(config, weights), 4, ACTIONS)
+    for name, values in columns.items():
+        np.testing.assert_array_equal(cache.columns[name], values, err_msg=name)
+    np.testing.assert_array_equal(cache.streams[:, 1], lengths)
+    if selection.weight == "uniform":
+        assert cache.weights is None
+    else:
+        np.testing.assert_array_equal(cache.weights, np.repeat(weights[weights > 0], 4))
+
+
+def test_another_selection_or_target_is_another_cache(tiny):
+    config = mixed(tiny, optimal_actions=True)
+    folder = run_folder(config)
+    names = set()
+    for settings in ({}, {"selection": SelectionConfig(best_share=0.5)}, {"target": "optimal_action"}):
+        token_cache(folder, 4, 18, **settings)
+        names |= {path.name for path in folder.cache.glob("tokens-*")}
+    assert len(names) == 3
+
+
+def test_windows_are_drawn_in_proportion_to_the_weights(cache):
+    """Six streams of equal length with weights by hand; chi-squared of 19,200 draws."""
+    streams, weights = cache.streams[:6], np.array([1.0, 0.5, 3.0, 0.25, 0.0, 2.0])
+    windows = WindowDataset(replace(cache, streams=streams, weights=weights), 18, 64, seed=0)
+    rows = np.concatenate([windows.first_rows(update) for update in range(300)])
+    counts = np.bincount(np.searchsorted(streams[:, 0], rows, side="right") - 1, minlength=6)
+    assert counts[4] == 0
+    drawn = weights > 0
+    expected = (weights / weights.sum() * len(rows))[drawn]
+    assert ((counts[drawn] - expected) ** 2 / expected).sum() < 18.5  # .999 quantile of 4 degrees of freedom
+    np.testing.assert_array_equal(windows.first_rows(7), windows.first_rows(7))
+
+
+def test_a_selection_that_leaves_nothing_names_its_key_and_what_was_found(tiny):
+    config = mixed(tiny)
+    with pytest.raises(ConfigError) as raised:
+        token_cache(run_folder(config), 4, 18, SelectionConfig(min_improvement=2))
+    assert re.match(
+        r"training\.selection\.min_improvement: 2\.0 is met by 0 of 78 histories, whose improvement is "
+        r"(-?[\d.]+ ){5}\(lowest, quartiles, highest\): no history is left; .* normalised return",
+        str(raised.value),
+    )
+    assert "\n" not in str(raised.value)
+    assert not list(run_folder(config).cache.glob("tokens-*"))
+
+
+def test_the_target_is_the_optimal_action_and_the_context_holds_the_one_taken(tiny):
+    config = tiny(data={"optimal_actions": True})
+    generate(config)
+    taken = token_cache(run_folder(config), 4, 18)
+    columns = {name: np.array(values) for name, values in taken.columns.items()}
+    wanted = token_cache(run_folder(config), 4, 18, target="optimal_action")
+    shards = [read_shard(path) for path in sorted(run_folder(config).data.glob("*.h5"))]
+    labels = np.concatenate([shard["optimal_action"] for shard in shards])
+    ended = np.concatenate([shard["truncated"] for shard in shards])
+    phase = (np.cumsum(ended, axis=1) - ended) % 4
+    order = np.argsort(phase, axis=1, kind="stable")
+    np.testing.assert_array_equal(wanted.columns["action"], np.take_along_axis(labels, order, axis=1).ravel())
+    assert (wanted.columns["action"] != columns["action"]).mean() > 0.2
+    for name in set(columns) - {"action"}:
+        np.testing.assert_array_equal(wanted.columns[name], columns[name], err_msg=name)
+
+
+def test_a_target_that_the_data_does_not_hold_is_one_line(tiny):
+    config = tiny()
+    generate(config)
+    with pytest.raises(ConfigError, match=r"^training\.target: optimal_action .* data\.optimal_actions: true$"):
+        token_cache(run_folder(config), 4, 18, target="optimal_action")

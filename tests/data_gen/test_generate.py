@@ -7,16 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Annotated
 
 import numpy as np
 import pytest
 from conftest import ROOT
+from pydantic import Field
 
-from configs import UserError
+from configs import UserError, component
 from configs.run_folder import run_folder
+from data_gen.agents import Agent
+from data_gen.agents.sweep import PerLearner
 from data_gen.data_report import data_report, describe
 from data_gen.generate import generate, load_info, split_tasks
 from data_gen.history import read_shard
+from data_gen.interaction import agent_seeds, interact
+from data_gen.streams import SlotStreams, make_seeds
 
 
 def shard_hashes(config) -> dict[str, str]:
@@ -203,6 +209,7 @@ def test_the_data_report_tells_good_data_from_useless(tiny):
     assert reports["useless"].share_improving < 0.5
     assert len(reports["useless"].warnings()) == 2
     assert "warning: " in describe(reports["useless"])
+    assert "warning: " not in describe(reports["useless"], target="optimal_action")  # whatever the source did
 
 
 def test_the_checksums_are_part_of_the_card_and_json_is_plain(tiny):
@@ -211,3 +218,99 @@ def test_the_checksums_are_part_of_the_card_and_json_is_plain(tiny):
     folder = run_folder(config).data
     assert json.loads((folder / "info.json").read_text())["schema_version"] == 1
     assert "path: train-*.h5" in (folder / "README.md").read_text()
+
+
+@component
+class Leaning(Agent):
+    """Acts at random with its learner's own probability, else as the learner's first actor just did.
+
+    `boldness` is drawn and does nothing.
+    """
+
+    actors: int = 1
+    noise: PerLearner[Annotated[float, Field(ge=0, le=1)]] = 0.5
+    boldness: PerLearner[Annotated[float, Field(ge=0)]] = 1.0
+
+    def reset(self, spec, num_envs, seeds):
+        self.noisy, self.streams = self.drawn("noise", seeds), SlotStreams(seeds)
+        self.last, self.n = np.zeros(len(seeds), dtype=np.int64), spec.action_space.n
+
+    def act(self, observation):
+        chance, choice = np.moveaxis(self.streams.uniform(self.actors, 2), 2, 0)
+        random = (choice * self.n).astype(np.int64)
+        actions = np.where(chance < self.noisy[:, None], random, self.last[:, None])
+        self.last = actions[:, 0]
+        return actions.reshape(-1)
+
+
+MIXED = [
+    {"name": "q_learning", "weight": 2},
+    {"name": "test_generate:Leaning", "actors": 3, "record": "all", "noise": 0.3},
+    {
+        "name": "test_generate:Leaning",
+        "actors": 2,
+        "noise": [0.1, 0.9],
+        "boldness": {"low": 1, "high": 100, "log": True},
+    },
+]
+"""Two learners of the first, one of each other on every task: they leave two histories, three and one."""
+
+
+def mixed(tiny, **changes):
+    config = tiny(data={"sources": MIXED, "histories_per_task": 4, "optimal_actions": True}, **changes)
+    generate(config)
+    return config, {name: np.concatenate([shard[name] for shard in shards(config)]) for name in shards(config)[0]}
+
+
+def test_mixed_sources_leave_histories_by_weight_with_their_actors_and_seeds(tiny):
+    config, columns = mixed(tiny)
+    np.testing.assert_array_equal(columns["history"], np.arange(13 * (2 + 3 + 1)))
+    for task in range(13):
+        own = columns["task"] == task
+        assert sorted(zip(columns["source"][own], columns["actor"][own], strict=True)) == [
+            (0, 0),
+            (0, 0),
+            (1, 0),
+            (1, 1),
+            (1, 2),
+            (2, 0),
+        ]
+    seeds = make_seeds(13 * 4, config.seed, 1)
+    _, first = np.unique(columns["seed"], return_index=True)
+    np.testing.assert_array_equal(columns["seed"][np.sort(first)], seeds)  # learner after learner
+    assert load_info(run_folder(config))["swept"] == ["hyper_boldness", "hyper_noise"]
+
+
+def test_swept_hyper_parameters_are_recorded_and_those_of_other_sources_are_not_numbers(tiny):
+    _, columns = mixed(tiny)
+    swept = columns["source"] == 2
+    agent = Leaning(actors=2, **{name: MIXED[2][name] for name in ("noise", "boldness")})
+    for name in ("noise", "boldness"):
+        assert np.isnan(columns[f"hyper_{name}"][~swept]).all()
+        drawn = agent.drawn(name, agent_seeds(columns["seed"][swept]))
+        np.testing.assert_array_equal(columns[f"hyper_{name}"][swept], drawn)
+    assert set(columns["hyper_noise"][swept]) == {0.1, 0.9}
+    assert len(set(columns["hyper_boldness"][swept])) == swept.sum()
+    # The recorded noise is that which it lived with: a timid learner mostly repeats itself.
+    repeats = (columns["action"][swept, 1:] == columns["action"][swept, :-1]).mean(axis=1)
+    timid = columns["hyper_noise"][swept] == 0.1
+    assert repeats[timid].min() > 0.8 > 0.5 > repeats[~timid].max()
+
+
+def test_every_history_of_a_mix_is_what_its_learner_leaves_alone(tiny):
+    config, columns = mixed(tiny)
+    distribution, train, _ = split_tasks(config)
+    for learner in np.unique(columns["seed"]):
+        rows = np.flatnonzero(columns["seed"] == learner)
+        source = config.data.sources[columns["source"][rows[0]]]
+        agent, task = source.build(), columns["task"][rows[:1]]
+        envs = distribution.make_vec(train.take(np.repeat(task, agent.actors)))
+        alone = interact(agent, envs, 24 * 6, np.array([learner]), optimal_actions=True).columns()
+        for name, values in alone.items():
+            np.testing.assert_array_equal(columns[name][rows], values[columns["actor"][rows]], err_msg=name)
+
+
+def test_bytes_of_a_mix_do_not_depend_on_the_number_of_workers(tiny):
+    one, _ = mixed(tiny, name="one")
+    two, _ = mixed(tiny, name="two", runtime={"workers": 2})
+    assert shard_hashes(one) == shard_hashes(two)

@@ -1,6 +1,6 @@
 """Tabular Q-learning: one independent learner an environment, all of them one array operation."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ class QLearning(Agent):
     the value of the last state is bootstrapped through it (Pardo et al. 2018).
     """
 
+    called: ClassVar[str] = "q_learning"
+
     step_size: Annotated[float, Field(gt=0, le=1)] = 0.5
     discount: Annotated[float, Field(ge=0, le=1)] = 0.9
     initial_value: float = 1.0
@@ -33,7 +35,7 @@ class QLearning(Agent):
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         self.index, self.actions = (
-            TableIndex(space, "q_learning") for space in (spec.observation_space, spec.action_space)
+            TableIndex(space, self.called) for space in (spec.observation_space, spec.action_space)
         )
         self.num_actions = self.actions.size
         self.streams = SlotStreams(seeds)
@@ -44,23 +46,32 @@ class QLearning(Agent):
         self.steps, self.annealing_steps = 0, self.epsilon_fraction * spec.num_steps
 
     def act(self, observation: Any) -> NDArray[Any]:
+        return self.actions.elements(self.choose(self.first_row + self.index(observation), slice(None)))
+
+    def choose(self, row: NDArray[np.int64], slots: slice | NDArray[np.intp]) -> NDArray[np.intp]:
+        """Epsilon-greedy actions in the table's rows `row`, which are of the environments `slots`."""
         progress = min(1.0, self.steps / self.annealing_steps)
         epsilon = self.epsilon_start + progress * (self.epsilon_end - self.epsilon_start)
-        action = self.q.take(self.first_row + self.index(observation), axis=0).argmax(axis=1)
+        action = self.q.take(row, axis=0).argmax(axis=1)
         if epsilon > 0:
-            coin = self.streams.uniform()
+            coin = self.streams.uniform() if isinstance(slots, slice) else self.streams.uniform_at(slots)
             explore = np.flatnonzero(coin < epsilon)
             # Given that the coin fell below epsilon, coin / epsilon is uniform again: one draw a step, not two.
             action[explore] = coin[explore] * (self.num_actions / epsilon)
-        return self.actions.elements(action)
+        return action
 
     def observe(self, transition: Transition) -> None:
+        self.steps += 1
         row = self.first_row + self.index(transition.observation)
         next_row = self.first_row + self.index(transition.next_observation)
-        next_value = self.q.take(next_row, axis=0).max(axis=1)
+        next_value = self.next_value(next_row, transition)
         target = transition.reward + self.discount * np.where(transition.terminated, 0, next_value)
         entry = row * self.num_actions + self.actions(transition.action)
         q = self.q.reshape(-1)
         old = q.take(entry)
         q[entry] = old + self.step_size * (target - old)
-        self.steps += 1
+
+    def next_value(self, next_row: NDArray[np.int64], transition: Transition) -> NDArray[np.float32]:
+        """What is to come after the step, by the table's rows of where it led to."""
+        value: NDArray[np.float32] = self.q.take(next_row, axis=0).max(axis=1)
+        return value
