@@ -1,0 +1,53 @@
+"""Posterior sampling for episodic MDPs: an MDP that may be the true one is drawn, and its optimal policy followed."""
+
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from configs import component
+from data_gen.agents.posterior_sampling import gamma
+from data_gen.agents.sweep import PerLearner
+from data_gen.agents.tabular.model import ModelBased, normalised, value_iteration
+from data_gen.streams import SlotStreams
+
+
+@component
+class PSRL(ModelBased):
+    """PSRL (Osband, Russo and Van Roy 2013, "(More) Efficient Reinforcement Learning via Posterior Sampling").
+
+    Algorithm 1: at an episode's start an MDP is drawn from the posterior, and its optimal policy is followed to the
+    episode's end.
+    """
+
+    concentration: PerLearner[Annotated[float, Field(ge=0.02)]] = 1.0
+    """Prior count of each next state. Of a smaller one all the weights drawn for a row might be 0."""
+
+    def plan(self, learners: NDArray[np.intp], streams: SlotStreams) -> NDArray[np.float64]:
+        mean, std = self.reward_posterior(learners)
+        reward = mean + std * streams.normal(*mean.shape[1:])
+        return value_iteration(reward, dirichlet_sample(streams, self.dirichlet(learners)), self.horizon)
+
+
+@component
+class OPSRL(PSRL):
+    """Optimistic PSRL: several MDPs are drawn and solved, and of each action value the highest counts.
+
+    As Duan et al. 2016 ("RL^2", section 3.2) compare with, after Osband's code.
+    """
+
+    samples: Annotated[int, Field(ge=1)] = 5
+    """MDPs that are drawn; 1 is PSRL."""
+
+    def plan(self, learners: NDArray[np.intp], streams: SlotStreams) -> NDArray[np.float64]:
+        q = super().plan(learners, streams)
+        for _ in range(1, self.samples):
+            np.maximum(q, super().plan(learners, streams), out=q)
+        return q
+
+
+def dirichlet_sample(streams: SlotStreams, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Dirichlet variates over the last axis, (n, ...); where a parameter is 0, so is its share."""
+    possible = parameters > 0
+    return normalised(np.where(possible, gamma(streams, np.where(possible, parameters, 1.0)), 0.0))
