@@ -1,0 +1,112 @@
+"""How good a learning history is, in three numbers: its improvement, its final return, and how steady it was.
+
+Of a history's n complete episodes, a *part* is w = max(1, round(n / 10)) of them, and its smoothed curve s is the
+moving average over w episodes, n - w + 1 values. Then
+
+    final return    the last value of s: the mean return of the last part
+    improvement     the last value of s less the first
+    drop            the largest fall of s below its running maximum, max over i <= j of s[i] - s[j]; 0 never falls
+
+A single bad episode therefore counts by a w-th. All three are on the normalised scale (0 random, 1 optimal) where the
+task distribution knows its optimum on every task of the data, and raw returns where it does not.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.components import TASKS, find_component
+from configs.run_folder import RunFolder
+from data_gen.generate import checked_shards
+from data_gen.history import episode_returns, read_shard
+from data_gen.tasks.base import TaskDistribution, Tasks
+
+_PART = 0.1  # "first" and "final" are the first and the last tenth of a history's episodes
+
+
+@dataclass(frozen=True)
+class HistoryScores:
+    """The scores of all histories of a run, in the order of its shards; each array (histories,).
+
+    A history without a complete episode has NaN for scores.
+    """
+
+    task: NDArray[np.int64]
+    source: NDArray[np.int64]
+    improvement: NDArray[np.float64]
+    final_return: NDArray[np.float64]
+    drop: NDArray[np.float64]
+    normalised: bool
+    """Whether the scores are on the normalised scale."""
+
+    def __len__(self) -> int:
+        return len(self.task)
+
+    @property
+    def scale(self) -> str:
+        """The scale's name."""
+        return "normalised return (0 random, 1 optimal)" if self.normalised else "return"
+
+
+def history_scores(folder: RunFolder, info: dict[str, Any]) -> HistoryScores:
+    """Scores of every history of complete data; one shard in memory at a time.
+
+    Raises UserError for a missing or damaged shard.
+    """
+    task, source, raw = [], [], []
+    for path in checked_shards(folder, info):
+        shard = read_shard(path)
+        ended = shard["terminated"] | shard["truncated"]
+        counts = ended.sum(axis=1)
+        returns = episode_returns(shard["reward"], ended, max(1, int(counts.max())))
+        first, final, drop = score_returns(returns, counts)
+        raw.append(np.stack([first, final, final - drop], axis=1))
+        task.append(shard["task"])
+        source.append(shard["source"])
+    tasks = np.concatenate(task)
+    distribution, train = data_tasks(folder, info)
+    # Once for all of them, since the random policy may have to be simulated. The scale of a task is linear, so that a
+    # difference of returns is the difference of the normalised ones.
+    points = np.concatenate(raw)
+    scaled = distribution.normalise(points, train.take(tasks))
+    normalised = bool((np.isfinite(scaled) | np.isnan(points)).all())
+    first, final, fallen = (scaled if normalised else points).T
+    return HistoryScores(tasks, np.concatenate(source), final - first, final, final - fallen, normalised)
+
+
+def data_tasks(folder: RunFolder, info: dict[str, Any]) -> tuple[TaskDistribution, Tasks]:
+    """The task distribution that data is from, and its training tasks, by number."""
+    parameters = {key: value for key, value in info["tasks"].items() if key != "name"}
+    distribution: TaskDistribution = find_component(info["tasks"]["name"], TASKS)(**parameters)
+    return distribution, Tasks.load(folder.data / "tasks-train.npz")
+
+
+def part_of(episodes: NDArray[Any] | int) -> NDArray[np.int64]:
+    """Episodes in a tenth of `episodes`, at least one."""
+    return np.maximum(1, np.rint(_PART * np.asarray(episodes))).astype(np.int64)
+
+
+def score_returns(
+    returns: NDArray[np.float64], counts: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """First part, final part and drop of histories, each (histories,); NaN for one of no episodes.
+
+    Args:
+        returns: (histories, episodes); what stands behind a history's own episodes does not matter.
+        counts: (histories,) how many episodes each has.
+    """
+    own = np.arange(returns.shape[1]) < counts[:, None]
+    total = np.cumsum(np.where(own, returns, 0.0), axis=1)
+    total = np.concatenate([np.zeros((len(returns), 1)), total], axis=1)  # (histories, episodes + 1)
+    part = np.minimum(part_of(counts), np.maximum(counts, 1))[:, None]
+    end = np.minimum(np.arange(returns.shape[1]) + part, counts[:, None])  # of the part that begins at each episode
+    smooth = (np.take_along_axis(total, end, axis=1) - total[:, :-1]) / part
+    last = np.maximum(counts[:, None] - part, 0)
+    smooth = np.where(np.arange(returns.shape[1]) <= last, smooth, -np.inf)  # there is no whole part further on
+    best = np.maximum.accumulate(smooth, axis=1)
+    drop = np.where(np.isfinite(smooth), best - smooth, 0.0).max(axis=1)
+    final = np.take_along_axis(smooth, last, axis=1)[:, 0]
+    lived = counts > 0
+    return tuple(np.where(lived, score, np.nan) for score in (smooth[:, 0], final, drop))  # type: ignore[return-value]
