@@ -335,6 +335,12 @@ class ExperimentConfig(Section):
     runtime: RuntimeConfig = RuntimeConfig()
 
     @model_validator(mode="after")
+    def _target_is_recorded(self) -> "ExperimentConfig":
+        if self.training.target == "optimal_action" and not self.data.optimal_actions:
+            raise problem("training.target", "optimal_action", "needs data.optimal_actions: true, which records them")
+        return self
+
+    @model_validator(mode="after")
     def _context_fits_history(self) -> "ExperimentConfig":
         kept = self.data.episodes // self.training.subsample
         if self.model.context_episodes > kept:

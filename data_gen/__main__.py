@@ -17,7 +17,7 @@ def main(call: Invocation) -> None:
         say(
             f"generate: {info['num_histories']:,} histories, {steps:,} steps, in {info['seconds']:.1f} s: {folder.data}"
         )
-        say(describe(data_report(folder, info)))
+        say(describe(data_report(folder, info), call.config.training.target))
     else:
         say(f"generate: complete for this config, skipped: {folder.data}")
     if call.alone:

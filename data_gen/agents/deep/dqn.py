@@ -1,0 +1,121 @@
+"""Deep Q-networks: a value for every action, learned from replayed transitions."""
+
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from configs import component
+from configs.errors import UserError
+from data_gen.agents.base import Spec, TableIndex
+from data_gen.agents.deep.networks import MLP, Stack
+from data_gen.agents.deep.off_policy import Batch, Count, OffPolicy, Positive, Share
+from data_gen.agents.deep.optimisers import Adam
+from data_gen.agents.sweep import PerLearner
+
+
+def dqn_losses(q: Tensor, actions: Tensor, targets: Tensor) -> Tensor:
+    """E[huber(Q(s, a) - y)], a loss a learner.
+
+    Args:
+        q: (N, B, actions) Q(s, .).
+        actions: (N, B, 1) numbers of the actions taken.
+        targets: (N, B) y.
+    """
+    taken = q.gather(2, actions.long()).squeeze(2)
+    return torch.nn.functional.smooth_l1_loss(taken, targets, reduction="none").mean(dim=1)
+
+
+def dqn_targets(
+    rewards: Tensor, terminated: Tensor, discount: Tensor, next_q: Tensor, choosing_q: Tensor | None = None
+) -> Tensor:
+    """(N, B) y = r + discount (1 - terminated) Q'(s', argmax_a Q''(s', a)).
+
+    Args:
+        rewards, terminated: (N, B).
+        discount: (N, 1).
+        next_q: (N, B, actions) Q'(s', .) of the target network.
+        choosing_q: (N, B, actions) Q''(s', .) of the network that chooses: the learned one in Double DQN (van Hasselt
+            et al. 2016, equation 4); None for the target network itself.
+    """
+    if choosing_q is None:
+        value = next_q.amax(dim=2)
+    else:
+        value = next_q.gather(2, choosing_q.argmax(dim=2, keepdim=True)).squeeze(2)
+    return rewards + discount * value * ~terminated
+
+
+@component
+class DQN(OffPolicy):
+    """DQN (Mnih et al. 2015, "Human-level control through deep reinforcement learning"), or Double DQN.
+
+    As Stable-Baselines3 has it, with its defaults: Adam, gradients clipped by their norm, random actions until learning
+    starts. Actions of several parts are numbered jointly. Every actor tosses its own coin for exploration.
+    """
+
+    target_every: Count = 10_000
+    """Steps, over all actors, between moves of the target network."""
+    epsilon_start: PerLearner[Share] = 1.0
+    epsilon_end: PerLearner[Share] = 0.05
+    epsilon_fraction: PerLearner[Annotated[float, Field(gt=0, le=1)]] = 0.1
+    """Share of the lifetime over which epsilon falls linearly from start to end."""
+    max_grad_norm: PerLearner[Positive] = 10.0
+    double: bool = False
+    """The learned network chooses the action that the target network values (van Hasselt et al. 2016)."""
+
+    def begin(self, spec: Spec) -> None:
+        super().begin(spec)
+        if not isinstance(spec.action_space, spaces.Discrete | spaces.MultiDiscrete):
+            raise UserError(f"dqn needs Discrete or MultiDiscrete actions, not {spec.action_space}; sac takes a Box")
+        self.actions = TableIndex(spec.action_space, "dqn")
+        self.network = MLP((self.encoder.size, *self.hidden_sizes, self.actions.size), self.activation)
+        self.learned, self.target = (Stack(self.num_learners, self.network.shapes, self.device) for _ in range(2))
+        self.network.initialise(self.learned.parameters, self.streams, gains=None)
+        self.target.flat.copy_(self.learned.flat)
+        self.optimiser, self.grad_norm = Adam(self.learned), self.parameter("max_grad_norm")
+        self.start, self.end, self.fraction = (
+            self.drawn(name, self.seeds) for name in ("epsilon_start", "epsilon_end", "epsilon_fraction")
+        )
+
+    def epsilon(self) -> NDArray[np.float64]:
+        """(N,) each learner's share of random actions now."""
+        return self.start + np.minimum(1, self.progress / self.fraction) * (self.end - self.start)
+
+    def random_actions(self) -> Tensor:
+        return self._numbers(self.streams.uniform(self.actors) * self.actions.size)
+
+    def policy_actions(self, features: Tensor) -> Tensor:
+        with torch.no_grad():
+            greedy = self.network(self.learned.parameters, features).argmax(dim=2, keepdim=True)
+        coin, epsilon = self.streams.uniform(self.actors), self.epsilon()[:, None]
+        # Given that the coin fell below epsilon, coin / epsilon is uniform again: one draw a step, not two.
+        at_random = coin / np.where(epsilon > 0, epsilon, 1) * self.actions.size
+        explore = torch.from_numpy(coin < epsilon).to(self.device).unsqueeze(2)
+        return torch.where(explore, self._numbers(np.minimum(at_random, self.actions.size - 1)), greedy.int())
+
+    def to_space(self, actions: Tensor) -> NDArray[Any]:
+        return self.actions.elements(actions.reshape(-1).cpu().numpy())
+
+    def stepped(self, steps: int) -> None:
+        if steps % max(1, self.target_every // self.actors) == 0:
+            self.target.flat.lerp_(self.learned.flat, self.target_share)
+
+    def update(self, batch: Batch) -> None:
+        self.learned.differentiate(self.losses(batch))
+        self.optimiser.step(self.rate, self.grad_norm)
+
+    def losses(self, batch: Batch) -> Tensor:
+        """(N,) of a minibatch."""
+        with torch.no_grad():
+            next_q = self.network(self.target.parameters, batch.next_features)
+            choosing_q = self.network(self.learned.parameters, batch.next_features) if self.double else None
+            targets = dqn_targets(batch.rewards, batch.terminated, self.gamma, next_q, choosing_q)
+        return dqn_losses(self.network(self.learned.parameters, batch.features), batch.actions, targets)
+
+    def _numbers(self, values: NDArray[np.float64]) -> Tensor:
+        """(N, A) -> (N, A, 1) whole numbers."""
+        return torch.from_numpy(values.astype(np.int32)).to(self.device).unsqueeze(2)

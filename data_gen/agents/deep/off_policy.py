@@ -1,0 +1,149 @@
+"""What DQN and SAC share: a replay memory, and when to act at random, to learn and to look back.
+
+Axes: N learners, A actors, B rows of a minibatch, F features.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from configs import component
+from data_gen.agents.base import Spec, Transition
+from data_gen.agents.deep.base import DeepLearner
+from data_gen.agents.deep.networks import Activation
+from data_gen.agents.deep.normalisation import ObservationScale
+from data_gen.agents.deep.replay import Replay
+from data_gen.agents.sweep import PerLearner
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+HiddenSizes = Annotated[tuple[Count, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Transitions, each learner's own."""
+
+    features: Tensor
+    """(N, B, F)."""
+    actions: Tensor
+    """(N, B, parts)."""
+    rewards: Tensor
+    """(N, B)."""
+    terminated: Tensor
+    """(N, B) bool: a time limit is no end, and the value of the state that it cut off is bootstrapped through it."""
+    next_features: Tensor
+    """(N, B, F) of what the action led to, at an episode's end its last observation."""
+
+
+@component
+class OffPolicy(DeepLearner):
+    """Base of the learners with a replay memory. A subclass says how it acts, and how a minibatch changes it.
+
+    Steps are counted as Stable-Baselines3 counts them: `learning_starts` and `buffer_size` over all actors of a
+    learner, `train_every` in steps of each. The observations in the memory are raw; they are normalised by what is
+    known when they are sampled.
+    """
+
+    actors: Count = 1
+    """Environments of its task that each learner acts in at once."""
+    learning_rate: PerLearner[Positive] = 1e-4
+    buffer_size: Count = 100_000
+    """Last transitions that a learner remembers, at most; no more memory is taken than its lifetime fills."""
+    learning_starts: Annotated[int, Field(ge=0)] = 100
+    """Steps of uniformly random actions before the first update."""
+    batch_size: Count = 32
+    discount: PerLearner[Share] = 0.99
+    train_every: Count = 4
+    """Steps of every actor between updates."""
+    gradient_steps: Count = 1
+    """Minibatches that an update learns from."""
+    tau: PerLearner[Share] = 1.0
+    """How far target parameters move towards the learned ones when they do."""
+    hidden_sizes: HiddenSizes = (64, 64)
+    activation: Activation = "relu"
+    normalise_observations: bool = False
+    """Standardise what is a number in an observation, by what the learner has seen."""
+
+    def begin(self, spec: Spec) -> None:
+        capacity = max(1, min(self.buffer_size // self.actors, spec.num_steps))
+        self.replay = Replay(self.num_learners, self.actors, capacity, self.device)
+        self.rate, self.gamma = self.parameter("learning_rate"), self.parameter("discount", 1)
+        self.target_share = self.parameter("tau", 1)
+        self.feature_scale = (
+            ObservationScale(self.num_learners, self.encoder.is_number, self.device)
+            if self.normalise_observations
+            else None
+        )
+
+    @abstractmethod
+    def random_actions(self) -> Tensor:
+        """(N, A, parts) uniformly random actions, as they are remembered."""
+
+    @abstractmethod
+    def policy_actions(self, features: Tensor) -> Tensor:
+        """(N, A, F) features -> (N, A, parts) actions of the present policy with its exploration."""
+
+    @abstractmethod
+    def to_space(self, actions: Tensor) -> NDArray[Any]:
+        """(N, A, parts) actions -> (N x A, ...) elements of the action space."""
+
+    @abstractmethod
+    def update(self, batch: Batch) -> None:
+        """Learns from a minibatch."""
+
+    def stepped(self, steps: int) -> None:
+        """Called after step number `steps` (from 1) of every actor, before the updates that may follow it."""
+
+    def choose(self, observation: Any) -> NDArray[Any]:
+        self.seen = self.encoder.stored(observation)
+        features = self._rows(self.encoder.encode(self.seen))
+        if self.feature_scale is not None:
+            self.feature_scale.add(features)
+        if self.steps * self.actors < self.learning_starts:
+            self.taken = self.random_actions()
+        else:
+            self.taken = self.policy_actions(self._scaled(features))
+        return self.to_space(self.taken)
+
+    def learn(self, transition: Transition) -> None:
+        fields = {f"observation.{path}": leaf for path, leaf in self.seen.items()}
+        arrived = self.encoder.stored(transition.next_observation)
+        fields |= {f"next_observation.{path}": leaf for path, leaf in arrived.items()}
+        fields |= {"action": self.taken.flatten(0, 1)}
+        for name, values in (("reward", transition.reward.astype(np.float32)), ("terminated", transition.terminated)):
+            fields[name] = torch.from_numpy(np.ascontiguousarray(values)).to(self.device).unsqueeze(1)
+        self.replay.add(fields)
+        steps = self.steps + 1
+        self.stepped(steps)
+        if steps % self.train_every == 0 and steps * self.actors > self.learning_starts:
+            for _ in range(self.gradient_steps):
+                self.update(self.sample())
+
+    def sample(self) -> Batch:
+        """A minibatch of every learner's memory."""
+        drawn = self.replay.sample(self.streams.uniform(self.batch_size))
+
+        def features(name: str) -> Tensor:
+            return self._scaled(self.encoder.encode({path: drawn[f"{name}.{path}"] for path in self.seen}))
+
+        return Batch(
+            features("observation"),
+            drawn["action"],
+            drawn["reward"].squeeze(-1),
+            drawn["terminated"].squeeze(-1),
+            features("next_observation"),
+        )
+
+    def _rows(self, values: Tensor) -> Tensor:
+        return values.view(self.num_learners, self.actors, -1)
+
+    def _scaled(self, features: Tensor) -> Tensor:
+        return features if self.feature_scale is None else self.feature_scale(features)
