@@ -1,0 +1,35 @@
+"""Epsilon-greedy: the arm of the best mean so far, but now and then any."""
+
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from configs import component
+from data_gen.agents.bandits.arms import BanditAgent
+from data_gen.agents.base import Spec
+from data_gen.agents.sweep import PerLearner
+from data_gen.streams import Seeds
+
+
+@component
+class EpsilonGreedy(BanditAgent):
+    """A uniformly random arm with probability epsilon, else the one of the highest mean so far; 0 is greedy.
+
+    As in Duan et al. 2016 (Table 1), means start from the prior's pulls. Rewards may be any.
+    """
+
+    epsilon: PerLearner[Annotated[float, Field(ge=0, le=1)]] = 0.1
+
+    def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
+        super().reset(spec, num_envs, seeds)
+        self.threshold = self.drawn("epsilon", seeds)
+
+    def scores(self) -> NDArray[np.float64]:
+        return self.means()
+
+    def act(self, observation: Any) -> NDArray[Any]:
+        greedy = super().act(observation)
+        coin, arm = self.streams.uniform(2).T
+        return np.where(coin < self.threshold, self.first_arm + (arm * self.arms).astype(np.int64), greedy)
