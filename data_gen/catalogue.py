@@ -15,7 +15,7 @@ from configs.components import AGENTS, TASKS, find_component, parameters
 from configs.errors import UserError
 from configs.files import write_file
 from data_gen.agents.base import Agent
-from data_gen.agents.sweep import Range, is_swept
+from data_gen.agents.sweep import Range
 from data_gen.spaces import leaves
 from data_gen.tasks.base import TaskDistribution
 
@@ -76,7 +76,7 @@ def _parameter_lines(built: Any) -> list[str]:
 def _shown(value: Any) -> str:
     if isinstance(value, Range):
         return str(value.model_dump())
-    return str(list(value)) if is_swept(value) else repr(value)
+    return str(list(value)) if isinstance(value, tuple) else repr(value)
 
 
 def _meanings(cls: type) -> dict[str, str]:

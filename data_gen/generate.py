@@ -153,6 +153,13 @@ def check_agent(
     """Raises ConfigError, naming its `key` of the config, if an agent cannot live in `envs`, which has one slot."""
     try:
         agent: Agent = component.build()
+        if agent.actors < 1:
+            raise UserError(f"actors {agent.actors}: an agent acts in one environment at least")
+        if agent.first_update > num_steps:
+            raise UserError(
+                f"{component.name} learns first after {agent.first_update} steps, but a lifetime has {num_steps}: "
+                "raise data.episodes, or learn earlier"
+            )
         agent.reset(spec_of(envs, num_steps, component.sees, device), agent.actors, make_seeds(1, 0))
     except UserError as error:
         raise ConfigError(f"{key}: {error}") from error

@@ -26,8 +26,8 @@ from configs.errors import UserError
 from configs.files import write_file
 
 STEP_COLUMNS = ("observation", "action", "reward", "terminated", "truncated", "optimal_action")
-"""Columns of shape (histories, steps, ...), the last one where the config asks for it. An observation of a Dict or Tuple
-space has one for each of its leaves, `observation.image` and the like."""
+"""Columns of shape (histories, steps, ...), the last one where the config asks for it. An observation of a Dict or
+Tuple space has one for each of its leaves, `observation.image` and the like."""
 
 _CHUNK_STEPS = 1024
 _CHUNK_BYTES = 2**20  # where a step is large, as an image is

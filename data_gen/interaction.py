@@ -1,5 +1,6 @@
 """The interaction loop: any agent in any vector environment, recorded. Generation and evaluation are this function."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +78,7 @@ def interact(
     num_envs, shown_state, actors = envs.num_envs, sees == "state", agent.actors
     if num_envs != len(seeds) * actors:
         raise UserError(f"{num_envs} environments for {len(seeds)} learners with {actors} actors each")
-    spec = spec_of(envs, planned_steps or num_steps, sees, device)
+    spec = dataclasses.replace(spec_of(envs, planned_steps or num_steps, sees, device), lived_steps=num_steps)
     if optimal_actions and spec.optimal_action is None:
         raise UserError(f"{type(envs).__name__} does not know its optimal policy: record no optimal actions")
     kept = len(range(num_envs)[recorded])

@@ -32,6 +32,11 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(part, f"{path}.{name}" if path else str(name))
 
 
+def one_line(space: Space) -> str:
+    """A space as text without line breaks, for errors."""
+    return " ".join(str(space).split())
+
+
 def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """A tree of the same form, each leaf being `function` of the leaves at its place."""
     if isinstance(tree, Mapping | spaces.Dict):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 # Before torch is imported anywhere: the tests run in two processes on few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # as the deep learners do, which come later here
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest

@@ -1,6 +1,5 @@
 """The agent protocol: everything that acts, for a batch of environments at once, each with its own task."""
 
-import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import UserError
-from data_gen.agents.sweep import is_swept, per_learner
+from data_gen.agents.sweep import per_learner, swept_parameters
 from data_gen.streams import Seeds
 
 
@@ -31,6 +30,8 @@ class Spec:
     """Steps after which an episode is truncated, where that is known; finite-horizon planners need it."""
     device: str = "cpu"
     """Where tensor programs run."""
+    lived_steps: int | None = None
+    """Steps that will really be lived, where that may be more than the lifetime that is planned for."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Agent(ABC):
     actors: int = 1
     """Environments that each learner acts in."""
 
+    @property
+    def first_update(self) -> int:
+        """The step, from 1, after which it may behave otherwise than at first; a shorter lifetime shows no learning."""
+        return 1
+
     @abstractmethod
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         """Forgets everything: a new lifetime begins in every environment.
@@ -78,8 +84,7 @@ class Agent(ABC):
 
     def swept(self) -> list[str]:
         """Names of the parameters that each learner draws for itself."""
-        names = [field.name for field in dataclasses.fields(self) if field.init]  # type: ignore[arg-type]
-        return [name for name in names if is_swept(getattr(self, name))]
+        return swept_parameters(self)
 
     def drawn(self, name: str, seeds: Seeds) -> NDArray[np.float64]:
         """Every learner's value of the parameter `name`, shape (num_learners,); it follows from its seed alone.

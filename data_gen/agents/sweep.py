@@ -22,6 +22,11 @@ from data_gen.streams import Seeds, SlotStreams, derive
 
 T = TypeVar("T")
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
 
 class Range(pydantic.BaseModel, Generic[T]):
     """A range that learners draw a hyper-parameter from, uniformly, or uniformly in its logarithm."""
@@ -48,6 +53,8 @@ def _form(value: Any) -> str:
     return "(list)" if isinstance(value, list | tuple) else "(value)"
 
 
+_BY_FORM = Discriminator(_form)
+
 if TYPE_CHECKING:
     PerLearner: TypeAlias = T | tuple[T, ...] | Range[T]
 else:
@@ -58,12 +65,18 @@ else:
         def __class_getitem__(cls, kind: Any) -> Any:  # a plain alias would not hand `kind` on to Range
             values = Annotated[tuple[kind, ...], Field(min_length=1), Tag("(list)")]
             either = Annotated[kind, Tag("(value)")] | values | Annotated[Range[kind], Tag("(range)")]
-            return Annotated[either, Discriminator(_form)]
+            return Annotated[either, _BY_FORM]
 
 
-def is_swept(value: Any) -> bool:
-    """Whether a parameter's value is one to draw from."""
-    return isinstance(value, tuple | Range)
+def swept_parameters(built: Any) -> list[str]:
+    """Names of the `PerLearner` parameters of a component that hold something to draw from."""
+    fields = type(built).__pydantic_fields__
+    return [
+        name
+        for name, field in fields.items()
+        if any(part is _BY_FORM for part in (field.discriminator, *field.metadata))
+        and isinstance(getattr(built, name), tuple | Range)
+    ]
 
 
 def per_learner(name: str, value: Any, seeds: Seeds) -> NDArray[np.float64]:
@@ -74,7 +87,7 @@ def per_learner(name: str, value: Any, seeds: Seeds) -> NDArray[np.float64]:
         value: what a `PerLearner` parameter holds.
         seeds: (num_learners,) the learners' seeds.
     """
-    if not is_swept(value):
+    if not isinstance(value, tuple | Range):
         return np.full(len(seeds), float(value))
     uniform = SlotStreams(derive(seeds, zlib.crc32(name.encode()))).uniform()
     if isinstance(value, tuple):

@@ -64,6 +64,11 @@ def test_an_agent_leaves_the_same_history_alone_and_among_many(name):
 
 
 @pytest.mark.parametrize("name", AGENTS)
+def test_nothing_is_swept_that_is_one_value(name):
+    assert find_component(name, AGENTS)(**SMALL.get(name, {})).swept() == []
+
+
+@pytest.mark.parametrize("name", AGENTS)
 def test_a_reset_forgets_everything(name):
     distribution, agent = home(name), find_component(name, AGENTS)(**SMALL.get(name, {}))
     tasks, seeds = distribution.split(8, 1, seed=0)[0], make_seeds(8, 0)

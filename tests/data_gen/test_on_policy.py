@@ -22,6 +22,7 @@ from data_gen.history import episode_returns
 from data_gen.interaction import interact
 from data_gen.spaces import leaves
 from data_gen.streams import SlotStreams, make_seeds
+from data_gen.tasks.cart_pole import CartPole
 from data_gen.tasks.dark_room import DarkRoom
 from data_gen.tasks.point_navigation import PointNavigation
 
@@ -242,7 +243,7 @@ def test_the_learning_rate_falls_to_its_last_value():
 
     agent.make_optimiser = lambda stack: Watched(stack)
     interact(agent, ROOM.make_vec(ROOM.all_tasks().take(np.repeat(np.arange(2), 3))), 50, make_seeds(2, 0))
-    np.testing.assert_allclose(rates, 0.01 * (1 - (np.arange(5, 51, 5) - 1) / 50), rtol=1e-5)
+    np.testing.assert_allclose(rates, 0.01 * (1 - np.arange(5, 51, 5) / 50), rtol=1e-5)
 
 
 @pytest.mark.parametrize("pair", [(Adam, torch.optim.Adam), (RMSprop, torch.optim.RMSprop)])
@@ -389,9 +390,10 @@ def test_running_normalisation_is_that_of_all_that_was_seen():
     for reward, end in zip(rewards, ended, strict=True):
         running = running * [[0.9], [0.5]] + reward
         returns.append(running.copy())
-        found = scaled(torch.from_numpy(reward), torch.from_numpy(end))
+        scaled.add(torch.from_numpy(reward), torch.from_numpy(end))
         running[end] = 0
     deviation = np.stack(returns).transpose(1, 0, 2).reshape(2, -1).std(axis=1)
+    found = scaled.scaled(torch.from_numpy(rewards[-1]))
     np.testing.assert_allclose(found, rewards[-1] / deviation[:, None], rtol=1e-3)
 
 
@@ -416,18 +418,40 @@ def test_a_space_without_a_policy_is_one_line():
         PPO().reset(Spec(spaces.Text(3), spaces.Discrete(2), num_steps=10), 16, make_seeds(2, 0))
 
 
-def test_a_transition_is_kept_where_an_episode_is_cut_off():
-    """The last observation of a cut-off episode, not the first of the next, is what its value is bootstrapped from."""
+def test_a_cut_off_episode_is_bootstrapped_from_where_it_ended():
+    """Not from the first observation of the next one; and a neighbour that is cut off changes nothing."""
     spec = Spec(spaces.Discrete(9), spaces.Discrete(2), num_steps=10)
     agent = A2C(actors=1, rollout_steps=3)
     agent.reset(spec, 2, make_seeds(2, 0))
+    found = {}
+    agent.update = lambda: found.update(batch=agent.batch(agent.values(agent.features.flatten(1, 2)).detach()))
+    value = agent.values(torch.eye(9).expand(2, 9, 9)).detach()
     seen = [(0, 1, False), (1, 2, True), (7, 8, False)]  # the second step ends in 2, and the next episode begins in 7
-    kept = {}
-    agent.update = lambda: kept.update(
-        {step: row.argmax(dim=-1).flatten().tolist() for step, row in agent.arrivals.items()}
-    )
-    for before, after, truncated in seen:
+    for before, after, cut in seen:
         agent.act(np.full(2, before))
-        no, cut = np.zeros(2, bool), np.full(2, truncated)
-        agent.observe(Transition(np.full(2, before), np.zeros(2), np.zeros(2), no, cut, np.full(2, after)))
-    assert kept == {1: [2, 2], 2: [8, 8]}
+        truncated = np.array([cut, False])
+        arrived = np.array([after, {1: 1, 2: 7, 8: 8}[after]])  # the second learner goes on where the first begins anew
+        agent.observe(Transition(np.full(2, before), np.zeros(2), np.zeros(2), np.zeros(2, bool), truncated, arrived))
+    returns = found["batch"].returns
+    torch.testing.assert_close(returns[0, 1], 0.99 * value[0, 2])
+    torch.testing.assert_close(returns[1, 1], 0.99**2 * value[1, 8])
+    torch.testing.assert_close(returns[:, 2], 0.99 * value[:, 8])
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_learners_whose_episodes_end_at_other_times_share_nothing(algorithm, scaled):
+    """Parameters to the last bit, where actions may hide what drifts apart."""
+    settings = dict(TINY, actors=3, normalise_observations=scaled, normalise_rewards=scaled)
+    settings |= {"rollout_steps": 16, "batch_size": 12, "epochs": 2} if algorithm == "ppo" else {"rollout_steps": 7}
+    room = CartPole(episode_length=15) if scaled else DarkRoom(size=4, episode_length=6, start="random", reward="once")
+    tasks, seeds = room.split(9, 1, seed=0)[0], make_seeds(9, 0)
+
+    def parameters(rows):
+        agent = find_component(algorithm, AGENTS)(**settings)
+        interact(agent, room.make_vec(tasks.take(np.repeat(rows, 3))), 400, seeds[rows])
+        return agent.stack.flat
+
+    together = parameters(np.arange(9))
+    for rows in ([8], [4, 1], [0, 8, 2, 3, 5]):
+        np.testing.assert_array_equal(parameters(np.array(rows))[: len(rows)], together[rows])

@@ -13,6 +13,8 @@ from configs.errors import UserError
 from data_gen.agents.base import Agent, Spec, Transition
 from data_gen.streams import Seeds, SlotStreams
 
+_LEAST_SHAPE = 0.1  # of a Beta prior; below, a sample can be 0 / 0
+
 
 @component
 class BanditAgent(Agent):
@@ -80,9 +82,9 @@ def require_zero_or_one(reward: NDArray[Any], agent: str, otherwise: str) -> Non
 
 
 def require_beta(prior_mean: float, prior_pulls: float) -> None:
-    """Raises ValueError for a prior that is no Beta distribution."""
-    if not (0 < prior_mean < 1 and prior_pulls > 0):
+    """Raises ValueError for a prior that is no Beta distribution, or one whose samples would round to 0 and 1."""
+    if not (0 < prior_mean < 1 and min(prior_mean, 1 - prior_mean) * prior_pulls >= _LEAST_SHAPE):
         raise ValueError(
-            f"prior_mean {prior_mean} and prior_pulls {prior_pulls} make no Beta prior: "
-            "the mean must lie between 0 and 1, and the pulls above 0"
+            f"prior_mean {prior_mean} and prior_pulls {prior_pulls} make no Beta prior that can be sampled: "
+            f"the mean must lie between 0 and 1, and its share of the pulls be {_LEAST_SHAPE} at least"
         )

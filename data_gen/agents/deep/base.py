@@ -1,26 +1,31 @@
 """What deep learners share: a device, features of observations, and a twin for a learner that is alone."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from configs.allocator import keep_freed_memory
 from data_gen.agents.base import Agent, Spec, Transition
 from data_gen.agents.deep.encoding import Encoder
+from data_gen.agents.sweep import Count
 from data_gen.spaces import map_leaves
 from data_gen.streams import Seeds, SlotStreams, derive
+
+HiddenSizes = Annotated[tuple[Count, ...], Field(min_length=1)]
+"""Widths of a network's hidden layers."""
 
 
 class DeepLearner(Agent):
     """Base of the learners with networks.
 
-    Batched matrix products of two matrices and more give each the same bits, however many there are, and of one matrix
-    others (measured with MKL, for all shapes of these networks). So that a learner lives the same life alone, it gets a
-    twin then: the same learner in the same environments, of whom nobody hears.
+    On a CPU a learner lives the same life, bit for bit, whoever its neighbours are. MKL gives the matrices of a batched
+    product the same bits however many there are, if it is told to (`data_gen/agents/deep/__init__.py`) and there are at
+    least two. So a lone learner gets a twin: the same learner in the same environments, of whom nobody hears.
     """
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
@@ -39,8 +44,8 @@ class DeepLearner(Agent):
         return actions[: len(actions) // 2] if self._twinned else actions
 
     def observe(self, transition: Transition) -> None:
-        self.learn(Transition(**{name: self._doubled(values) for name, values in vars(transition).items()}))
         self.steps += 1
+        self.learn(Transition(**{name: self._doubled(values) for name, values in vars(transition).items()}))
 
     @abstractmethod
     def begin(self, spec: Spec) -> None:
@@ -52,7 +57,7 @@ class DeepLearner(Agent):
 
     @abstractmethod
     def learn(self, transition: Transition) -> None:
-        """Takes note of a step of all learners' environments, and learns where it is time to."""
+        """Takes note of a step of all learners' environments, number `steps` from 1, and learns where it is time to."""
 
     def parameter(self, name: str, *trailing: int) -> Tensor:
         """Every learner's value of a parameter, as a tensor (num_learners, *(1 for trailing axes))."""
@@ -63,6 +68,11 @@ class DeepLearner(Agent):
     def progress(self) -> float:
         """Share of the planned lifetime that has passed, at most 1."""
         return min(1.0, self.steps / self.num_steps)
+
+    def rows(self, values: NDArray[Any]) -> Tensor:
+        """(N x A, ...) values of all environments -> (N, A, ...) on the device."""
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+        return tensor.view(self.num_learners, self.actors, *tensor.shape[1:])
 
     def _doubled(self, values: Any) -> Any:
         if not self._twinned:

@@ -14,6 +14,7 @@ from torch import Tensor
 from configs.errors import UserError
 from data_gen.agents.deep.encoding import BoxScale
 from data_gen.agents.deep.networks import normal, uniform
+from data_gen.spaces import one_line
 from data_gen.streams import SlotStreams
 
 
@@ -54,7 +55,7 @@ def action_distribution(space: gymnasium.Space[Any], agent: str, device: torch.d
         return Categorical(np.full(parts, 2), np.zeros(parts, np.int64), space.shape, space.dtype, device)
     if isinstance(space, spaces.Box):
         return Gaussian(space, device)
-    raise UserError(f"{agent} has no policy for actions of {space}")
+    raise UserError(f"{agent} has no policy for actions of {one_line(space)}")
 
 
 class Categorical(ActionDistribution):

@@ -13,9 +13,10 @@ from configs import component
 from configs.errors import UserError
 from data_gen.agents.base import Spec, TableIndex
 from data_gen.agents.deep.networks import MLP, Stack
-from data_gen.agents.deep.off_policy import Batch, Count, OffPolicy, Positive, Share
+from data_gen.agents.deep.off_policy import Batch, OffPolicy
 from data_gen.agents.deep.optimisers import Adam
-from data_gen.agents.sweep import PerLearner
+from data_gen.agents.sweep import Count, PerLearner, Positive, Share
+from data_gen.spaces import one_line
 
 
 def dqn_losses(q: Tensor, actions: Tensor, targets: Tensor) -> Tensor:
@@ -53,8 +54,9 @@ def dqn_targets(
 class DQN(OffPolicy):
     """DQN (Mnih et al. 2015, "Human-level control through deep reinforcement learning"), or Double DQN.
 
-    As Stable-Baselines3 has it, with its defaults: Adam, gradients clipped by their norm, random actions until learning
-    starts. Actions of several parts are numbered jointly. Every actor tosses its own coin for exploration.
+    As Stable-Baselines3 has it, with its defaults but for `buffer_size`: Adam, gradients clipped by their norm, random
+    actions until learning starts. Actions of several parts are numbered jointly. Every actor tosses its own coin for
+    exploration.
     """
 
     target_every: Count = 10_000
@@ -69,8 +71,11 @@ class DQN(OffPolicy):
 
     def begin(self, spec: Spec) -> None:
         super().begin(spec)
-        if not isinstance(spec.action_space, spaces.Discrete | spaces.MultiDiscrete):
-            raise UserError(f"dqn needs Discrete or MultiDiscrete actions, not {spec.action_space}; sac takes a Box")
+        space = spec.action_space
+        if not (
+            isinstance(space, spaces.Discrete) or (isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1)
+        ):
+            raise UserError(f"dqn needs Discrete or flat MultiDiscrete actions, not {one_line(space)}")
         self.actions = TableIndex(spec.action_space, "dqn")
         self.network = MLP((self.encoder.size, *self.hidden_sizes, self.actions.size), self.activation)
         self.learned, self.target = (Stack(self.num_learners, self.network.shapes, self.device) for _ in range(2))

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from configs.errors import UserError
-from data_gen.spaces import leaves, storage_type
+from data_gen.spaces import leaves, one_line, storage_type
 
 _BYTE = 255.0
 
@@ -28,6 +28,8 @@ class Encoder:
     def __init__(self, space: gymnasium.Space[Any], device: torch.device) -> None:
         self.device = device
         self._leaves = {path: _Leaf(leaf, device) for path, leaf in leaves(space).items()}
+        if not self._leaves:
+            raise UserError(f"networks cannot read observations of {one_line(space)}: there is nothing in it")
         self.size = sum(leaf.size for leaf in self._leaves.values())
         """Number of features, F."""
         self.is_number = torch.cat([torch.full((leaf.size,), leaf.numbers) for leaf in self._leaves.values()])
@@ -60,7 +62,7 @@ class _Leaf:
         elif isinstance(space, spaces.MultiDiscrete):
             sizes, self.start = space.nvec.reshape(-1).astype(np.int64), space.start.reshape(-1).astype(np.int64)
         else:
-            raise UserError(f"networks cannot read observations of {space}")
+            raise UserError(f"networks cannot read observations of {one_line(space)}")
         self.values, self.size = len(sizes), int(sizes.sum())
         self.first = torch.from_numpy(np.cumsum(sizes) - sizes).to(device)
 
@@ -80,7 +82,10 @@ class _Leaf:
 
 
 class BoxScale:
-    """Actions of a Box on the scale of a network: [-1, 1] is the box's range, where it has one.
+    """Actions of a Box on the scale of a network: [-1, 1] is the box's range.
+
+    A number with one bound alone has its unit interval at that bound, and one with none keeps its scale. Of a box of
+    whole numbers, the nearest one is taken.
 
     Args:
         space: the Box.
@@ -90,14 +95,19 @@ class BoxScale:
     def __init__(self, space: spaces.Box, device: torch.device) -> None:
         low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
         self.space, self.size = space, len(low)
-        bounded = np.isfinite(low) & np.isfinite(high)
+        below, above = np.isfinite(low), np.isfinite(high)
+        bounded = below & above
         self._centre, self._reach = np.zeros(self.size), np.ones(self.size)
-        self._centre[bounded] = (low[bounded] + high[bounded]) / 2
-        self._reach[bounded] = (high[bounded] - low[bounded]) / 2
+        self._centre[bounded] = low[bounded] / 2 + high[bounded] / 2
+        self._reach[bounded] = high[bounded] / 2 - low[bounded] / 2
+        self._centre[below & ~above] = low[below & ~above] + 1
+        self._centre[above & ~below] = high[above & ~below] - 1
         self._low, self._high = low, high
 
     def to_space(self, actions: Tensor) -> np.ndarray[Any, Any]:
         """(..., size) actions on the network's scale -> (rows, *shape) elements of the box, clipped to it."""
         scaled = self._centre + self._reach * actions.reshape(-1, self.size).cpu().numpy().astype(np.float64)
         clipped = np.clip(scaled, self._low, self._high)
+        if np.issubdtype(self.space.dtype, np.integer):
+            clipped = np.rint(clipped)
         return clipped.reshape(-1, *self.space.shape).astype(self.space.dtype)

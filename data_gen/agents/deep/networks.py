@@ -25,8 +25,8 @@ class Stack:
     """Parameters of several layers, and their gradients, one row a learner.
 
     Args:
-        num_learners: N, at least 2: a stack of one takes other code paths of the matrix libraries, whose results differ
-            in the last bit (`DeepLearner` gives a lone learner a twin).
+        num_learners: N, at least 2: a stack of one takes another code path of the matrix library, whose results differ
+            in the last bits (`DeepLearner` gives a lone learner a twin).
         shapes: of the parameters of one learner.
         device: where they are.
     """

@@ -72,9 +72,12 @@ class RewardScale:
         self._returns = torch.zeros(len(discount), actors, device=discount.device)
         self._moments = RunningMoments((len(discount),), discount.device)
 
-    def __call__(self, rewards: Tensor, ended: Tensor) -> Tensor:
-        """(N, actors) rewards of one step and whether it ended its episode -> scaled rewards; takes them in first."""
+    def add(self, rewards: Tensor, ended: Tensor) -> None:
+        """Takes in (N, actors) rewards of one step, and whether it ended its episode."""
         self._returns = self._returns * self._discount + rewards
         self._moments.add(self._returns)
         self._returns = torch.where(ended, 0, self._returns)
+
+    def scaled(self, rewards: Tensor) -> Tensor:
+        """(N, B) rewards, divided by the deviation of what came so far."""
         return (rewards / self._moments.scale().unsqueeze(1)).clamp(-_CLIP, _CLIP)

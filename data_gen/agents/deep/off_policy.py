@@ -15,16 +15,11 @@ from torch import Tensor
 
 from configs import component
 from data_gen.agents.base import Spec, Transition
-from data_gen.agents.deep.base import DeepLearner
+from data_gen.agents.deep.base import DeepLearner, HiddenSizes
 from data_gen.agents.deep.networks import Activation
-from data_gen.agents.deep.normalisation import ObservationScale
+from data_gen.agents.deep.normalisation import ObservationScale, RewardScale
 from data_gen.agents.deep.replay import Replay
-from data_gen.agents.sweep import PerLearner
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-HiddenSizes = Annotated[tuple[Count, ...], Field(min_length=1)]
+from data_gen.agents.sweep import Count, PerLearner, Positive, Share
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,7 @@ class OffPolicy(DeepLearner):
 
     Steps are counted as Stable-Baselines3 counts them: `learning_starts` and `buffer_size` over all actors of a
     learner, `train_every` in steps of each. The observations in the memory are raw; they are normalised by what is
-    known when they are sampled.
+    known when they are sampled, and so are the rewards.
     """
 
     actors: Count = 1
@@ -71,9 +66,16 @@ class OffPolicy(DeepLearner):
     activation: Activation = "relu"
     normalise_observations: bool = False
     """Standardise what is a number in an observation, by what the learner has seen."""
+    normalise_rewards: bool = False
+    """Divide rewards by the running standard deviation of the discounted return."""
+
+    @property
+    def first_update(self) -> int:
+        return max(self.train_every, self.learning_starts // self.actors + 1)
 
     def begin(self, spec: Spec) -> None:
-        capacity = max(1, min(self.buffer_size // self.actors, spec.num_steps))
+        lifetime = max(spec.num_steps, spec.lived_steps or 0)
+        capacity = max(1, min(self.buffer_size // self.actors, lifetime))
         self.replay = Replay(self.num_learners, self.actors, capacity, self.device)
         self.rate, self.gamma = self.parameter("learning_rate"), self.parameter("discount", 1)
         self.target_share = self.parameter("tau", 1)
@@ -82,6 +84,7 @@ class OffPolicy(DeepLearner):
             if self.normalise_observations
             else None
         )
+        self.reward_scale = RewardScale(self.gamma, self.actors) if self.normalise_rewards else None
 
     @abstractmethod
     def random_actions(self) -> Tensor:
@@ -104,7 +107,7 @@ class OffPolicy(DeepLearner):
 
     def choose(self, observation: Any) -> NDArray[Any]:
         self.seen = self.encoder.stored(observation)
-        features = self._rows(self.encoder.encode(self.seen))
+        features = self.encoder.encode(self.seen).view(self.num_learners, self.actors, -1)
         if self.feature_scale is not None:
             self.feature_scale.add(features)
         if self.steps * self.actors < self.learning_starts:
@@ -121,9 +124,11 @@ class OffPolicy(DeepLearner):
         for name, values in (("reward", transition.reward.astype(np.float32)), ("terminated", transition.terminated)):
             fields[name] = torch.from_numpy(np.ascontiguousarray(values)).to(self.device).unsqueeze(1)
         self.replay.add(fields)
-        steps = self.steps + 1
-        self.stepped(steps)
-        if steps % self.train_every == 0 and steps * self.actors > self.learning_starts:
+        if self.reward_scale is not None:
+            ended = self.rows(transition.terminated | transition.truncated)
+            self.reward_scale.add(self.rows(transition.reward.astype(np.float32)), ended)
+        self.stepped(self.steps)
+        if self.steps % self.train_every == 0 and self.steps * self.actors > self.learning_starts:
             for _ in range(self.gradient_steps):
                 self.update(self.sample())
 
@@ -134,16 +139,14 @@ class OffPolicy(DeepLearner):
         def features(name: str) -> Tensor:
             return self._scaled(self.encoder.encode({path: drawn[f"{name}.{path}"] for path in self.seen}))
 
+        rewards = drawn["reward"].squeeze(-1)
         return Batch(
             features("observation"),
             drawn["action"],
-            drawn["reward"].squeeze(-1),
+            rewards if self.reward_scale is None else self.reward_scale.scaled(rewards),
             drawn["terminated"].squeeze(-1),
             features("next_observation"),
         )
-
-    def _rows(self, values: Tensor) -> Tensor:
-        return values.view(self.num_learners, self.actors, -1)
 
     def _scaled(self, features: Tensor) -> Tensor:
         return features if self.feature_scale is None else self.feature_scale(features)

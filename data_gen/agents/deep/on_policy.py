@@ -5,27 +5,22 @@ Axes: N learners, T steps of a rollout, A actors, F features; B = T x A rows of 
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 
 from configs import component
 from data_gen.agents.base import Spec, Transition
-from data_gen.agents.deep.base import DeepLearner
+from data_gen.agents.deep.base import DeepLearner, HiddenSizes
 from data_gen.agents.deep.distributions import action_distribution
 from data_gen.agents.deep.networks import MLP, Activation, Stack
 from data_gen.agents.deep.normalisation import ObservationScale, RewardScale
 from data_gen.agents.deep.optimisers import Optimiser
 from data_gen.agents.deep.returns import gae
-from data_gen.agents.sweep import PerLearner
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+from data_gen.agents.sweep import Count, NotNegative, PerLearner, Positive, Share
 
 _HIDDEN_GAIN, _POLICY_GAIN = 2**0.5, 0.01
 """Gains of the initial orthogonal matrices; the small last one makes first policies uniform (Andrychowicz et al. 2021,
@@ -52,9 +47,9 @@ class Batch:
 class OnPolicy(DeepLearner):
     """Base of the policy-gradient learners. A subclass says how a rollout changes the parameters."""
 
-    actors: Annotated[int, Field(ge=1)] = 8
+    actors: Count = 8
     """Environments of its task that each learner acts in at once."""
-    rollout_steps: Annotated[int, Field(ge=1)] = 5
+    rollout_steps: Count = 5
     """Steps of every actor between two updates, T."""
     learning_rate: PerLearner[Positive] = 7e-4
     final_learning_rate: PerLearner[Share] = 1.0
@@ -65,13 +60,17 @@ class OnPolicy(DeepLearner):
     entropy_coefficient: PerLearner[NotNegative] = 0.0
     value_coefficient: PerLearner[NotNegative] = 0.5
     max_grad_norm: PerLearner[Positive] = 0.5
-    hidden_sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (64, 64)
+    hidden_sizes: HiddenSizes = (64, 64)
     """Of the policy network and of the value network, which share nothing."""
     activation: Activation = "tanh"
     normalise_observations: bool = False
     """Standardise what is a number in an observation, by what the learner has seen."""
     normalise_rewards: bool = False
     """Divide rewards by the running standard deviation of the discounted return."""
+
+    @property
+    def first_update(self) -> int:
+        return self.rollout_steps
 
     def begin(self, spec: Spec) -> None:
         features, actors = self.encoder.size, self.actors
@@ -102,10 +101,10 @@ class OnPolicy(DeepLearner):
         self.features = torch.empty(*shape, features, device=self.device)
         self.actions: Tensor | None = None
         self.rewards = torch.empty(shape, device=self.device)
-        self.terminated, self.ended = (torch.empty(shape, dtype=torch.bool, device=self.device) for _ in range(2))
-        self.arrivals: dict[
-            int, Tensor
-        ] = {}  # (N, A, F) where a step led to, of steps whose successor is not in the rollout
+        self.terminated, self.ended, self.cut = (
+            torch.empty(shape, dtype=torch.bool, device=self.device) for _ in range(3)
+        )
+        self.arrival_values = torch.zeros(shape, device=self.device)  # V of where a step led, of the steps that are cut
 
     @abstractmethod
     def make_optimiser(self, stack: Stack) -> Optimiser:
@@ -127,19 +126,21 @@ class OnPolicy(DeepLearner):
         return self.distribution.to_space(actions)
 
     def learn(self, transition: Transition) -> None:
-        step = self.steps % self.rollout_steps
-        rewards = self._rows(transition.reward.astype(np.float32))
-        terminated = self._rows(transition.terminated)
-        ended = self._rows(transition.terminated | transition.truncated)
+        step = (self.steps - 1) % self.rollout_steps
+        rewards = self.rows(transition.reward.astype(np.float32))
+        terminated, truncated = self.rows(transition.terminated), self.rows(transition.truncated)
         if self.reward_scale is not None:
-            rewards = self.reward_scale(rewards, ended)
-        self.rewards[:, step], self.terminated[:, step], self.ended[:, step] = rewards, terminated, ended
+            self.reward_scale.add(rewards, terminated | truncated)
+            rewards = self.reward_scale.scaled(rewards)
         last = step == self.rollout_steps - 1
+        self.rewards[:, step], self.terminated[:, step] = rewards, terminated
+        self.ended[:, step], self.cut[:, step] = terminated | truncated, truncated | last
         if last or transition.truncated.any():
-            self.arrivals[step] = self._features(transition.next_observation, seen=False)
+            # A product of this one step's rows, whoever else was cut: more rows would give other last bits.
+            with torch.no_grad():
+                self.arrival_values[:, step] = self.values(self._features(transition.next_observation, seen=False))
         if last:
             self.update()
-            self.arrivals.clear()
 
     def batch(self, values: Tensor) -> Batch:
         """The rollout with its advantages.
@@ -148,12 +149,9 @@ class OnPolicy(DeepLearner):
             values: (N, B) V of the rollout's observations.
         """
         values = values.view(self.rewards.shape)
-        next_values = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
-        steps = sorted(self.arrivals)
-        arrived = torch.stack([self.arrivals[step] for step in steps], dim=1)
-        with torch.no_grad():
-            after = self.value(self.value_parameters, arrived.flatten(1, 2))
-        next_values[:, steps] = after.view(arrived.shape[:3])
+        # The value of where a step led: that of the next observation in the rollout, unless the step was the last of
+        # the rollout, or cut off by the time limit.
+        next_values = torch.where(self.cut, self.arrival_values, values.roll(-1, dims=1))
         advantages = gae(self.rewards, values, next_values, self.terminated, self.ended, self.gamma, self.lambda_)
         assert self.actions is not None
         return Batch(
@@ -187,6 +185,3 @@ class OnPolicy(DeepLearner):
         if seen:
             self.feature_scale.add(features)
         return self.feature_scale(features)
-
-    def _rows(self, values: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device).view(self.num_learners, self.actors)

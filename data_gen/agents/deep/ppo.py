@@ -9,9 +9,9 @@ from torch import Tensor
 
 from configs import component
 from data_gen.agents.deep.networks import Stack
-from data_gen.agents.deep.on_policy import OnPolicy, Positive, Share
+from data_gen.agents.deep.on_policy import OnPolicy
 from data_gen.agents.deep.optimisers import Adam, Optimiser
-from data_gen.agents.sweep import PerLearner
+from data_gen.agents.sweep import Count, PerLearner, Positive, Share
 
 _ADAM_EPSILON = 1e-5  # OpenAI Baselines' and Stable-Baselines3's
 _ADVANTAGE_EPSILON = 1e-8
@@ -51,12 +51,12 @@ class PPO(OnPolicy):
     value have separate networks. Minibatches are drawn without replacement in every epoch, each learner's by itself.
     """
 
-    rollout_steps: Annotated[int, Field(ge=1)] = 128
+    rollout_steps: Count = 128
     learning_rate: PerLearner[Positive] = 3e-4
     gae_lambda: PerLearner[Share] = 0.95
     batch_size: Annotated[int, Field(ge=2)] = 64
     """Rows of a minibatch; divides rollout_steps x actors."""
-    epochs: Annotated[int, Field(ge=1)] = 10
+    epochs: Count = 10
     clip_range: PerLearner[Positive] = 0.2
     normalise_advantages: bool = True
 

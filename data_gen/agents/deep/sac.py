@@ -1,24 +1,24 @@
 """Soft actor-critic: a stochastic policy that maximises return and entropy, learned from replayed transitions."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from configs import component
 from configs.errors import UserError
 from data_gen.agents.base import Spec
+from data_gen.agents.deep.base import HiddenSizes
 from data_gen.agents.deep.encoding import BoxScale
 from data_gen.agents.deep.networks import MLP, Stack, normal, uniform
-from data_gen.agents.deep.off_policy import Batch, Count, HiddenSizes, OffPolicy, Positive, Share
+from data_gen.agents.deep.off_policy import Batch, OffPolicy
 from data_gen.agents.deep.optimisers import Adam
-from data_gen.agents.sweep import PerLearner
+from data_gen.agents.sweep import Count, NotNegative, PerLearner, Positive, Share
+from data_gen.spaces import one_line
 from data_gen.streams import SlotStreams, derive
 
 _LOG_STD = (-20.0, 2.0)
@@ -41,8 +41,13 @@ def squashed_gaussian(outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     u = mean + log_std.exp() * noise
     gaussian = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
     # log(1 - tanh(u)^2), in a form that neither cancels nor overflows for large |u|
-    stretch = 2 * (math.log(2) - u - softplus(-2 * u))
+    stretch = 2 * (math.log(2) - u - _softplus(-2 * u))
     return u.tanh(), (gaussian - stretch).sum(dim=2)
+
+
+def _softplus(values: Tensor) -> Tensor:
+    """log(1 + exp(x)). PyTorch's own gives other last bits at other places of a tensor, on a CPU."""
+    return values.relu() + (1 + (-values.abs()).exp()).log()
 
 
 def critic_losses(q: Tensor, targets: Tensor) -> Tensor:
@@ -91,16 +96,20 @@ class SAC(OffPolicy):
     tau: PerLearner[Share] = 0.005
     hidden_sizes: HiddenSizes = (256, 256)
     """Of the actor and of each critic."""
-    entropy_coefficient: Literal["auto"] | PerLearner[Annotated[float, Field(ge=0)]] = "auto"
+    entropy_coefficient: Literal["auto"] | PerLearner[NotNegative] = "auto"
     """Weight of entropy beside reward, alpha; `auto` learns it from 1, so that entropy comes to `target_entropy`."""
     target_entropy: float | None = None
     """Nats; none is minus the number of parts of an action."""
+
+    def __post_init__(self) -> None:
+        if self.entropy_coefficient != "auto" and self.target_entropy is not None:
+            raise ValueError(f"target_entropy {self.target_entropy} is what entropy_coefficient auto aims at: drop one")
 
     def begin(self, spec: Spec) -> None:
         super().begin(spec)
         space, learners = spec.action_space, self.num_learners
         if not (isinstance(space, spaces.Box) and space.is_bounded()):
-            raise UserError(f"sac needs Box actions with finite bounds, not {space}; dqn takes Discrete actions")
+            raise UserError(f"sac needs Box actions with finite bounds, not {one_line(space)}")
         self.scale = BoxScale(space, self.device)
         features, parts = self.encoder.size, self.scale.size
         self.actor = MLP((features, *self.hidden_sizes, 2 * parts), self.activation)

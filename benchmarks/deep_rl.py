@@ -1,0 +1,363 @@
+"""Deep learners beside Stable-Baselines3's: the same hyper-parameters, tasks and environment steps, learning curves.
+
+    python -m benchmarks.deep_rl cart_pole_ppo                            # both sides, one after the other
+    python -m benchmarks.deep_rl cart_pole_ppo --side ours --learners 64
+    python -m benchmarks.deep_rl --record                                 # every problem, into benchmarks/results
+    python -m benchmarks.deep_rl --plot                                   # draws what is recorded
+
+A line of JSON a problem and side. A learner's score is the mean return of its last episodes (`last_episodes`, counted
+over all its actors) under the policy that it learns with, exploration included: that is what a learning history holds.
+A problem's score is the median over learners. Our learners of a problem are one batch; Stable-Baselines3's are trained
+one after the other, each in a `DummyVecEnv` of as many environments as ours has actors, on the same task.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.common import report
+from configs.components import AGENTS, TASKS, find_component, parameters
+from data_gen.agents.base import Agent
+from data_gen.interaction import interact
+from data_gen.streams import make_seeds
+from data_gen.tasks.base import TaskDistribution, Tasks
+from data_gen.tasks.varied_physics import VariedPhysics
+
+RESULTS = Path(__file__).parent / "results"
+PICTURE = Path(__file__).parent.parent / "docs" / "images" / "deep_rl.png"
+SIDES = ("ours", "stable_baselines")
+POINTS = 20
+"""Of a learning curve, each the mean return of the episodes that ended in its twentieth of the lifetime."""
+SEED = 7
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is learned, by which algorithm, and for how long."""
+
+    tasks: dict[str, Any]
+    """The task distribution, as a config has it."""
+    agent: dict[str, Any]
+    """The agent, as a config has it."""
+    steps: int
+    """Environment steps of a learner, those of all its actors together."""
+    last_episodes: int
+    """The episodes at the end of a lifetime, over all actors, whose mean return is a learner's score."""
+    target: float | None = None
+    """What the median score should reach."""
+    normalised: bool = False
+    """Whether returns are given on the scale where the random policy is 0 and the optimal one 1."""
+    grouped_by: str = ""
+    """The tasks' array by whose values results are given apart."""
+
+    def distribution(self) -> TaskDistribution:
+        """The task distribution, built."""
+        return _built(self.tasks, TASKS)  # type: ignore[no-any-return]
+
+    def learner(self) -> Agent:
+        """The agent, built."""
+        return _built(self.agent, AGENTS)  # type: ignore[no-any-return]
+
+    def drawn(self, learners: int) -> Tasks:
+        """One task a learner: default physics; every task of a finite family in turn, in a fixed shuffled order."""
+        distribution = self.distribution()
+        if isinstance(distribution, VariedPhysics):
+            return Tasks({name: np.full(learners, value) for name, value in distribution.DEFAULTS.items()})
+        every = distribution.all_tasks()
+        assert every is not None
+        order = np.random.default_rng(SEED).permutation(len(every))
+        return every.take(np.resize(order, learners))
+
+
+def _built(given: dict[str, Any], table: dict[str, str]) -> Any:
+    return find_component(given["name"], table)(**{name: value for name, value in given.items() if name != "name"})
+
+
+_CART_POLE = {"tasks": {"name": "cart_pole"}, "target": 475, "last_episodes": 20}
+_DARK_ROOM = {"tasks": {"name": "dark_room"}, "target": 0.95, "last_episodes": 100, "normalised": True}
+
+PROBLEMS = {
+    "cart_pole_ppo": Problem(
+        agent={
+            "name": "ppo",
+            "actors": 8,
+            "rollout_steps": 32,
+            "batch_size": 256,
+            "epochs": 20,
+            "discount": 0.98,
+            "gae_lambda": 0.8,
+            "learning_rate": 1e-3,
+            "final_learning_rate": 0.0,
+        },
+        steps=61_440,
+        **_CART_POLE,
+    ),
+    "cart_pole_a2c": Problem(
+        agent={
+            "name": "a2c",
+            "actors": 8,
+            "rollout_steps": 16,
+            "learning_rate": 3e-3,
+            "final_learning_rate": 0.0,
+            "discount": 0.98,
+        },
+        steps=163_840,
+        **_CART_POLE,
+    ),
+    "dark_room_ppo": Problem(
+        agent={
+            "name": "ppo",
+            "actors": 8,
+            "rollout_steps": 40,
+            "batch_size": 80,
+            "epochs": 4,
+            "learning_rate": 1e-3,
+            "final_learning_rate": 0.1,
+            "entropy_coefficient": 0.01,
+            "discount": 0.95,
+        },
+        steps=25_600,
+        **_DARK_ROOM,
+    ),
+    "dark_room_a2c": Problem(
+        agent={
+            "name": "a2c",
+            "actors": 8,
+            "rollout_steps": 10,
+            "learning_rate": 1e-3,
+            "final_learning_rate": 0.1,
+            "gae_lambda": 0.95,
+            "entropy_coefficient": 0.01,
+            "discount": 0.95,
+        },
+        steps=25_600,
+        **_DARK_ROOM,
+    ),
+    "dark_room_dqn": Problem(
+        agent={
+            "name": "dqn",
+            "learning_rate": 1e-3,
+            "buffer_size": 20_000,
+            "learning_starts": 200,
+            "batch_size": 64,
+            "discount": 0.9,
+            "train_every": 4,
+            "target_every": 200,
+            "epsilon_end": 0.01,
+            "epsilon_fraction": 0.6,
+        },
+        steps=12_000,
+        **_DARK_ROOM,
+    ),
+    "pendulum_sac": Problem(
+        tasks={"name": "pendulum"},
+        agent={
+            "name": "sac",
+            "learning_rate": 1e-3,
+            "buffer_size": 20_000,
+            "learning_starts": 200,
+            "batch_size": 64,
+            "hidden_sizes": (64, 64),
+        },
+        steps=8_000,
+        last_episodes=10,
+        target=-200,
+    ),
+    "half_cheetah_ppo": Problem(
+        tasks={"name": "half_cheetah", "goal": "direction"},
+        agent={
+            "name": "ppo",
+            "actors": 8,
+            "rollout_steps": 200,
+            "batch_size": 160,
+            "epochs": 10,
+            "learning_rate": 1e-3,
+            "final_learning_rate": 0.1,
+            "discount": 0.98,
+            "normalise_observations": True,
+            "normalise_rewards": True,
+        },
+        steps=240_000,
+        last_episodes=80,
+        grouped_by="direction",
+    ),
+}
+
+
+def live_ours(problem: Problem, learners: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rewards and ends of our learners' histories, each of shape (learners, actors, steps)."""
+    agent, tasks = problem.learner(), problem.drawn(learners)
+    envs = problem.distribution().make_vec(tasks.take(np.repeat(np.arange(learners), agent.actors)))
+    steps = problem.steps // agent.actors
+    histories = interact(agent, envs, steps, make_seeds(learners, SEED))
+    envs.close()
+    shape = (learners, agent.actors, steps)
+    return histories.reward.reshape(shape), histories.ended.reshape(shape)
+
+
+def live_stable_baselines(problem: Problem, learners: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The same of Stable-Baselines3's, one after the other."""
+    from benchmarks.stable_baselines import train  # a development extra
+
+    tasks = problem.drawn(learners)
+    lives = [train(problem, tasks.take([learner]), seed=1000 * (learner + 1)) for learner in range(learners)]
+    return np.stack([rewards for rewards, _ in lives]), np.stack([ended for _, ended in lives])
+
+
+def episodes(rewards: NDArray[Any], ended: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The step at which each episode of one learner ended, and its return, in the order of their ends.
+
+    Args:
+        rewards: (actors, steps).
+        ended: (actors, steps) whether step t was the last of its episode.
+    """
+    earned = np.cumsum(rewards, axis=1, dtype=np.float64)
+    actor, step = np.nonzero(ended)  # actor by actor
+    until = earned[actor, step]
+    before = np.where(np.diff(actor, prepend=-1) > 0, 0, np.roll(until, 1))
+    order = np.argsort(step, kind="stable")
+    return step[order], (until - before)[order]
+
+
+def curve(step: NDArray[np.intp], returns: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
+    """Mean return of the episodes that end in each of `POINTS` parts of the life; NaN where none does."""
+    part = step * POINTS // steps
+    count = np.bincount(part, minlength=POINTS)
+    total = np.bincount(part, weights=returns, minlength=POINTS)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def measure(problem: Problem, side: str, learners: int) -> dict[str, Any]:
+    """Lets `learners` learners of one side live, and gives their figures."""
+    started = time.perf_counter()
+    rewards, ended = (live_ours if side == "ours" else live_stable_baselines)(problem, learners)
+    seconds = time.perf_counter() - started
+    lives = [episodes(*learner) for learner in zip(rewards, ended, strict=True)]
+    steps = rewards.shape[2]
+    scores = np.array([returns[-problem.last_episodes :].mean() if len(returns) else np.nan for _, returns in lives])
+    curves = np.stack([curve(step, returns, steps) for step, returns in lives])
+    tasks, distribution = problem.drawn(learners), problem.distribution()
+    if problem.normalised:
+        scores, curves = distribution.normalise(scores, tasks), distribution.normalise(curves, tasks)
+    grid = (np.arange(1, POINTS + 1) * problem.steps / POINTS).astype(int).tolist()
+    return {
+        "side": side,
+        "agent": parameters(problem.learner()) | problem.agent,
+        "learners": learners,
+        "steps_per_learner": problem.steps,
+        "last_episodes": problem.last_episodes,
+        "normalised": problem.normalised,
+        "target": problem.target,
+        "seconds": round(seconds, 1),
+        "groups": {
+            name: summary(scores[rows], curves[rows]) | {"steps": grid} for name, rows in groups(problem, tasks).items()
+        },
+    }
+
+
+def groups(problem: Problem, tasks: Tasks) -> dict[str, NDArray[np.intp]]:
+    """The learners whose figures are given together, by a name."""
+    if not problem.grouped_by:
+        return {"all": np.arange(len(tasks))}
+    of = tasks[problem.grouped_by]
+    return {f"{problem.grouped_by} {value:g}": np.flatnonzero(of == value) for value in np.unique(of)}
+
+
+def summary(scores: NDArray[np.float64], curves: NDArray[np.float64]) -> dict[str, Any]:
+    """Median and quartiles over learners, of the scores and of each point of the curve; null where nobody has any."""
+    low, middle, high = _quartiles(curves)
+    return {
+        "median": _rounded(np.median(scores)),
+        "quartiles": _rounded(np.quantile(scores, [0.25, 0.75])),
+        "scores": _rounded(scores),
+        "curve": {"median": middle, "low": low, "high": high, "mean": _rounded(_mean(curves))},
+    }
+
+
+def _quartiles(curves: NDArray[np.float64]) -> list[Any]:
+    known = ~np.isnan(curves).all(axis=0)
+    found = np.full((3, curves.shape[1]), np.nan)
+    found[:, known] = np.nanquantile(curves[:, known], [0.25, 0.5, 0.75], axis=0)
+    return [_rounded(row) for row in found]
+
+
+def _mean(curves: NDArray[np.float64]) -> NDArray[np.float64]:
+    count = (~np.isnan(curves)).sum(axis=0)
+    return np.where(count > 0, np.nansum(curves, axis=0) / np.maximum(count, 1), np.nan)
+
+
+def _rounded(values: Any) -> Any:
+    plain = np.round(values, 4).tolist()
+    one = [plain] if isinstance(plain, float) else plain
+    clean = [None if np.isnan(value) else value for value in one]
+    return clean[0] if isinstance(plain, float) else clean
+
+
+def recorded(side: str) -> dict[str, dict[str, Any]]:
+    """What `--record` wrote of one side, by problem."""
+    found = {name: RESULTS / f"{name}.{side}.json" for name in PROBLEMS}
+    return {name: json.loads(path.read_text()) for name, path in found.items() if path.exists()}
+
+
+def plot(path: Path = PICTURE) -> None:
+    """Draws the recorded curves of both sides, one panel a problem and group: median and quartiles over learners."""
+    from matplotlib.figure import Figure
+
+    sides = {side: recorded(side) for side in SIDES}
+    panels = [
+        (name, group)
+        for name in PROBLEMS
+        for group in next((results[name]["groups"] for results in sides.values() if name in results), {})
+    ]
+    columns = 4
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.5 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    for axis, (name, group) in zip(axes, panels, strict=False):
+        for side, color, label in (("stable_baselines", "#9ca3af", "Stable-Baselines3"), ("ours", "#2563eb", "ours")):
+            if name not in sides[side]:
+                continue
+            shown = sides[side][name]["groups"][group]
+            low, middle, high = (np.array(shown["curve"][key], dtype=float) for key in ("low", "median", "high"))
+            axis.plot(shown["steps"], middle, color=color, label=f"{label}, {len(shown['scores'])} learners")
+            axis.fill_between(shown["steps"], low, high, color=color, alpha=0.2, linewidth=0)
+        if PROBLEMS[name].target is not None:
+            axis.axhline(PROBLEMS[name].target, color="#111827", linewidth=0.7, linestyle=":")
+        axis.set_title(name if group == "all" else f"{name}, {group}", fontsize=9)
+        axis.set_xlabel("environment steps a learner", fontsize=7)
+        axis.set_ylabel("normalised return" if PROBLEMS[name].normalised else "return", fontsize=7)
+        axis.tick_params(labelsize=7)
+        axis.legend(fontsize=6, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    print(path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("problems", nargs="*", metavar="PROBLEM", help=", ".join(PROBLEMS))
+    parser.add_argument("--side", choices=[*SIDES, "both"], default="both")
+    parser.add_argument("--learners", type=int, default=16)
+    parser.add_argument("--record", action="store_true", help="also write benchmarks/results/PROBLEM.SIDE.json")
+    parser.add_argument("--plot", action="store_true", help="draw docs/images/deep_rl.png from what is recorded")
+    arguments = parser.parse_args()
+    unknown = set(arguments.problems) - set(PROBLEMS)
+    if unknown:
+        parser.error(f"no problem {sorted(unknown)[0]!r}: there are {', '.join(PROBLEMS)}")
+    for chosen in arguments.problems or ([] if arguments.plot else PROBLEMS):
+        for side in SIDES if arguments.side == "both" else (arguments.side,):
+            figures = measure(PROBLEMS[chosen], side, arguments.learners)
+            report("deep_rl", problem=chosen, **figures)
+            if arguments.record:
+                RESULTS.mkdir(exist_ok=True)
+                (RESULTS / f"{chosen}.{side}.json").write_text(json.dumps({"problem": chosen, **figures}, indent=1))
+    if arguments.plot:
+        plot()

@@ -1,0 +1,96 @@
+"""Recorded environment steps/s of many deep learners in one batch, beside one of Stable-Baselines3's.
+
+    python -m benchmarks.deep_rl_speed                       # all
+    python -m benchmarks.deep_rl_speed dark_room_ppo --rounds 5
+
+The problems and hyper-parameters are those of `benchmarks.deep_rl`. Rates are summed over learners and count everything
+from the first step to the last: acting, environments, learning, for ours also making the networks and recording the
+histories. Both sides run in turn in one process, each with one thread of PyTorch and with as many as there are cores,
+of which the faster counts in every round. Stable-Baselines3 has a DummyVecEnv, logs nothing and evaluates nothing. The
+ratio is the median over rounds of a round's ratio: machines differ and are noisy, and within a round less so.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from benchmarks.common import report
+from benchmarks.deep_rl import PROBLEMS, SEED, Problem
+from benchmarks.stable_baselines import make_algorithm
+from data_gen.interaction import interact
+from data_gen.streams import make_seeds
+
+LEARNERS = {"dark_room_ppo": 256, "dark_room_a2c": 256, "dark_room_dqn": 256, "pendulum_sac": 64}
+TARGETS = {"dark_room_ppo": 20, "dark_room_a2c": 20, "dark_room_dqn": 20, "pendulum_sac": 10}
+STEPS = {"dark_room_ppo": 2560, "dark_room_a2c": 2560, "dark_room_dqn": 2000, "pendulum_sac": 1000}
+"""Environment steps of a learner in a measurement, so many that the random steps before learning hardly count."""
+
+
+def our_rate(problem: Problem, learners: int, steps: int) -> float:
+    """Environment steps a second of `learners` learners together."""
+    agent, tasks = problem.learner(), problem.drawn(learners)
+    envs = problem.distribution().make_vec(tasks.take(np.repeat(np.arange(learners), agent.actors)))
+    started = time.perf_counter()
+    interact(
+        agent, envs, steps // agent.actors, make_seeds(learners, SEED), planned_steps=problem.steps // agent.actors
+    )
+    return learners * steps / (time.perf_counter() - started)
+
+
+def their_rate(problem: Problem, steps: int) -> float:
+    """Environment steps a second of one learner of Stable-Baselines3."""
+    algorithm = make_algorithm(problem, problem.drawn(1), SEED, DummyVecEnv)
+    started = time.perf_counter()
+    algorithm.learn(steps, log_interval=None)
+    return algorithm.num_timesteps / (time.perf_counter() - started)
+
+
+def fastest(rate: Callable[[], float], cores: int) -> tuple[float, int]:
+    """The higher of the rates with one thread and with one a core, and its number of threads."""
+    rates = []
+    for threads in sorted({1, cores}):
+        torch.set_num_threads(threads)
+        rates.append((rate(), threads))
+    return max(rates)
+
+
+def compare(name: str, learners: int, rounds: int) -> None:
+    """Reports one problem."""
+    problem, steps, cores = PROBLEMS[name], STEPS[name], len(os.sched_getaffinity(0))
+    our_rate(problem, learners, steps // 8)  # warm-up
+    their_rate(problem, steps // 8)
+    pairs, threads = [], []
+    for _ in range(rounds):
+        theirs, their_threads = fastest(lambda: their_rate(problem, steps), cores)
+        ours, our_threads = fastest(lambda: our_rate(problem, learners, steps), cores)
+        pairs.append((ours, theirs))
+        threads.append((our_threads, their_threads))
+    ours, theirs = np.median(pairs, axis=0)
+    report(
+        "deep_rl_speed",
+        problem=name,
+        learners=learners,
+        steps_per_second=round(float(ours)),
+        stable_baselines_steps_per_second=round(float(theirs)),
+        ratio=round(float(np.median([a / b for a, b in pairs])), 1),
+        ratios=[round(a / b, 1) for a, b in pairs],
+        threads=threads,
+        target=TARGETS[name],
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("problems", nargs="*", default=list(LEARNERS), metavar="PROBLEM", help=", ".join(LEARNERS))
+    parser.add_argument("--learners", type=int, help="instead of the number that the target is for")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    for chosen in arguments.problems:
+        if chosen not in LEARNERS:
+            parser.error(f"no speed is measured on {chosen!r}: there are {', '.join(LEARNERS)}")
+        compare(chosen, arguments.learners or LEARNERS[chosen], arguments.rounds)
