@@ -35,6 +35,7 @@ from tqdm.auto import tqdm
 from ad_model.embeddings_ad import leaf_spaces
 from ad_model.modeling_ad import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE
 from ad_model.statistics import DataStatistics
+from configs.command import say
 from configs.errors import ConfigError, UserError
 from configs.files import new_folder, write_json
 from configs.loader import fingerprint
@@ -89,9 +90,10 @@ def token_cache(
     identity = fingerprint(data_identity(info), subsample, context_length, selection, target)
     path = folder.cache / f"tokens-{identity}"
     if not path.exists():
+        weight_of = _weights_of_histories(folder, info, selection)
         shutil.rmtree(folder.cache, ignore_errors=True)  # of other data or settings, or half made
         with new_folder(path) as temporary:
-            _build(temporary, folder, info, subsample, context_length, selection, target)
+            _build(temporary, folder, info, subsample, context_length, weight_of, target)
     try:
         statistics = json.loads((path / _STATISTICS).read_text())
         names = token_columns(info["observation_space"])
@@ -121,10 +123,9 @@ def _build(
     info: dict[str, Any],
     subsample: int,
     context_length: int,
-    selection: SelectionConfig,
+    weight_of: NDArray[np.float64],
     target: str,
 ) -> None:
-    weight_of = _weights_of_histories(folder, info, selection)
     rows_total = int((weight_of > 0).sum()) * info["num_steps"]
     arrays: dict[str, Any] = {}
     streams, weights, row, done = [], [], 0, 0
@@ -158,8 +159,7 @@ def _build(
     for array in arrays.values():
         array.flush()
     np.save(path / "streams.npy", found)
-    if selection.weight != "uniform":
-        np.save(path / "weights.npy", np.concatenate(weights))
+    np.save(path / "weights.npy", np.concatenate(weights))
     write_json(path / _STATISTICS, statistics.plain())
 
 
@@ -167,7 +167,10 @@ def _weights_of_histories(folder: RunFolder, info: dict[str, Any], selection: Se
     """How likely each history is, (histories,) in the order of the shards; 0 of those that are left out."""
     if selection == ALL_HISTORIES:
         return np.ones(info["num_histories"])  # no need to read the data for it
-    return history_weights(history_scores(folder, info), selection)
+    scores = history_scores(folder, info)
+    weights = history_weights(scores, selection)
+    say(f"training.selection: {(weights > 0).sum():,} of {len(weights):,} histories, by their {scores.scale}")
+    return weights
 
 
 def _new_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -66,6 +66,8 @@ def load_agent(name: str, overrides: Sequence[str] = ()) -> Any:
     """The agent `name` with parameters as overrides (`--learning_rate 0.1`). Raises ConfigError."""
     given: dict[str, Any] = {"name": name}
     for key, value in parse_overrides(overrides):
+        if key in AgentComponent.model_fields:
+            raise ConfigError(f"{key}: is not a parameter of the agent")
         _set(given, key, value)
     problems = _component_problems({"evaluation": {"baselines": [given]}})
     if problems:

@@ -3,6 +3,7 @@
 Lengths of histories, contexts and evaluations are in *episodes* of the task's full length, so that a change of
 `tasks.episode_length` keeps everything in proportion. All sections but `runtime` decide results; `runtime` decides
 how fast, where, and what is logged, and changes no result beyond rounding, so changing it makes no finished work stale.
+(A deep source's life is chaotic, so that on another kind of device its histories are others, of the same distribution.)
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -54,15 +55,18 @@ class Component(Section):
     table: ClassVar[dict[str, str]] = AGENTS
     """The names known to this kind of component."""
 
-    methods: ClassVar[tuple[str, ...]] = ("reset", "act", "observe")
+    methods: ClassVar[tuple[str, ...]] = ("reset", "act", "observe", "actors", "swept")
     """What its classes can do."""
+
+    base: ClassVar[str] = "derive it from data_gen.agents.Agent"
+    """Where they have it from."""
 
     def build(self) -> Any:
         """A new instance. Raises ConfigError for an unknown name, pydantic.ValidationError for bad parameters."""
         cls = find_component(self.name, self.table)
         lacking = [method for method in self.methods if not hasattr(cls, method)]
         if lacking:
-            raise ConfigError(f"{self.name!r} cannot be used here: it has no method {lacking[0]!r}")
+            raise ConfigError(f"{self.name!r} cannot be used here: it has no {lacking[0]!r}; {self.base}")
         try:
             return cls(**self.params)
         except (ConfigError, pydantic.ValidationError):
@@ -76,6 +80,7 @@ class TasksComponent(Component):
 
     table: ClassVar[dict[str, str]] = TASKS
     methods: ClassVar[tuple[str, ...]] = ("split", "make_vec", "optimal_return", "random_return")
+    base: ClassVar[str] = "derive it from data_gen.tasks.TaskDistribution"
 
 
 class AgentComponent(Component):

@@ -42,9 +42,9 @@ def dataset_card(name: str, info: dict[str, Any]) -> str:
 # {name}: learning histories
 
 {info["num_histories"]:,} learning histories of {info["num_steps"]:,} environment steps each, on
-{info["num_train_tasks"]:,} training tasks of `{info["tasks"]["name"]}`. A history is the whole lifetime of one learner
-on one task, episodes one after another; {info["num_test_tasks"]:,} further tasks are held out, and nothing here comes
-from them.
+{info["num_train_tasks"]:,} training tasks of `{info["tasks"]["name"]}`. A history is the whole lifetime of one
+learner, or of one of its actors, on one task, episodes one after another; {info["num_test_tasks"]:,} further tasks are
+held out, and nothing here comes from them.
 
 ```python
 from datasets import load_dataset

@@ -15,7 +15,7 @@ from configs.run_folder import RunFolder
 from configs.schema import SelectionConfig
 from data_gen.generate import checked_shards
 from data_gen.history import episode_returns, read_shard
-from data_gen.history_scores import HistoryScores, data_tasks, part_of, score_returns
+from data_gen.history_scores import SCORED_COLUMNS, HistoryScores, data_tasks, part_of, score_returns
 from data_gen.selection import history_weights, quartiles
 
 _MOST_HISTORIES = 4096  # enough for every figure of `data_report` to stand still; keeps it quick on large data
@@ -69,7 +69,7 @@ def data_report(folder: RunFolder, info: dict[str, Any]) -> DataReport:
     returns: list[NDArray[np.float64]] = []
     normalised, episodes = [], 0
     for path in checked_shards(folder, info):
-        shard = read_shard(path)
+        shard = read_shard(path, SCORED_COLUMNS)
         ended = shard["terminated"] | shard["truncated"]
         counts = ended.sum(axis=1)
         # Where episodes end early, histories differ in their number; `episodes` is that of a typical one.

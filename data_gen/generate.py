@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from configs.device import check_device
 from configs.errors import ConfigError, UserError
 from configs.files import read_record, remove_leftovers, sha256, write_file, write_json
 from configs.run_folder import (
@@ -41,7 +42,7 @@ from data_gen.agents.base import Agent
 from data_gen.card import dataset_card
 from data_gen.history import damaged, shard_fingerprint, shard_name, write_shard
 from data_gen.interaction import agent_seeds, interact, spec_of
-from data_gen.learners import learners_of, recorded_actors
+from data_gen.learners import Learners, learners_of, recorded_actors
 from data_gen.spaces import to_json
 from data_gen.streams import Seeds, make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
@@ -91,10 +92,10 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             return False
         write_config(config, folder)
         started = time.perf_counter()
-        lengths = _shard_steps(config)
+        lengths = _shard_steps(config, distribution, learners)
         with tqdm(total=sum(lengths), unit=" steps", unit_scale=True, desc="generate", dynamic_ncols=True) as bar:
             bar.update(sum(lengths) - sum(lengths[index] for index in missing))
-            for index, checksum in _make_shards(config, folder, missing, bar.update):
+            for index, checksum in _make_shards(config, folder, missing, lengths, bar.update):
                 checksums[names[index]] = checksum
         for name in names:
             if recorded.get(name, checksums[name]) != checksums[name]:
@@ -120,6 +121,7 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             "sources": [source.model_dump(mode="json") for source in config.data.sources],
             "shards": [{"file": name, "sha256": checksums[name]} for name in names],
             "seconds": time.perf_counter() - started,
+            "device": source_device(config),
             "made_with": origin(),
         }
         write_file(folder.data / "README.md", dataset_card(config.name, info))
@@ -139,12 +141,20 @@ def check_spaces(distribution: TaskDistribution) -> None:
 
 def check_sources(config: ExperimentConfig, distribution: TaskDistribution, tasks: Tasks) -> None:
     """Raises ConfigError, naming its key of the config, if a source cannot live on these tasks."""
-    envs = distribution.make_vec(tasks.take([0]))
-    for index, source in enumerate(config.data.sources):
-        check_agent(f"data.sources.{index}", source, envs, history_steps(config, distribution), source_device(config))
-    if config.data.optimal_actions and getattr(envs, "optimal_action", None) is None:
-        raise ConfigError(f"data.optimal_actions: {config.tasks.name!r} does not know its optimal policy; leave it out")
-    envs.close()
+    check_device(config.runtime.device)
+    steps, device = history_steps(config, distribution), source_device(config)
+    with closing(distribution.make_vec(tasks.take([0]))) as envs:
+        for index, source in enumerate(config.data.sources):
+            check_agent(f"data.sources.{index}", source, envs, steps, device)
+        if config.data.optimal_actions and getattr(envs, "optimal_action", None) is None:
+            name = config.tasks.name
+            raise ConfigError(f"data.optimal_actions: {name!r} does not know its optimal policy; leave it out")
+    used = set(learners_of(config, 1).source.tolist())
+    for index in set(range(len(config.data.sources))) - used:
+        raise ConfigError(
+            f"data.sources.{index}.weight: {config.data.sources[index].weight} leaves it none of the "
+            f"{config.data.histories_per_task} learners a task; raise it, or data.histories_per_task"
+        )
 
 
 def check_agent(
@@ -268,10 +278,8 @@ def _unfilled(rows: int, values: NDArray[Any]) -> NDArray[Any]:
     return np.empty((rows, *values.shape[1:]), values.dtype)
 
 
-def _shard_steps(config: ExperimentConfig) -> list[int]:
+def _shard_steps(config: ExperimentConfig, distribution: TaskDistribution, learners: Learners) -> list[int]:
     """Environment steps that each shard takes to make."""
-    distribution, train, _ = split_tasks(config)
-    learners = learners_of(config, len(train))
     steps = history_steps(config, distribution)
     return [int(learners.actors[part].sum()) * steps for part in learners.shards(config.data.shards)]
 
@@ -300,9 +308,16 @@ def _finished(path: Path, fingerprint: str, recorded: dict[str, str]) -> str | N
 
 
 def _make_shards(
-    config: ExperimentConfig, folder: RunFolder, missing: list[int], progress: Callable[[int], object]
+    config: ExperimentConfig,
+    folder: RunFolder,
+    missing: list[int],
+    lengths: list[int],
+    progress: Callable[[int], object],
 ) -> Iterator[tuple[int, str]]:
-    """Makes the `missing` shards on the config's executor; gives (index, checksum) as they are finished."""
+    """Makes the `missing` shards on the config's executor; gives (index, checksum) as they are finished.
+
+    `lengths` are the environment steps that each shard takes.
+    """
     workers = min(config.runtime.workers, len(missing))
     if workers == 0:  # killed between the last shard and info.json
         return
@@ -310,7 +325,6 @@ def _make_shards(
         for index in missing:
             yield index, make_shard(config, folder.data, index, progress)
         return
-    lengths = _shard_steps(config)
     with _executor(config, workers) as executor:
         futures = {executor.submit(make_shard, config, folder.data.resolve(), index): index for index in missing}
         try:
@@ -353,8 +367,9 @@ def _start_worker(workers: int) -> None:
     Tensor programs would else take all cores in every worker, and their threads wait for each other; with these limits
     set before torch is imported, two workers on two cores are as fast as can be. Nothing else would end an orphan.
     """
-    for limit in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(limit, str(max(1, (os.cpu_count() or 1) // workers)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for limit in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(limit, str(max(1, cores // workers)))
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()

@@ -14,7 +14,7 @@ disk is an ordinary error.
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,11 @@ def write_shard(path: Path, columns: Mapping[str, NDArray[Any]], attributes: Map
     return hashlib.sha256(content).hexdigest()
 
 
-def read_shard(path: Path) -> dict[str, NDArray[Any]]:
-    """All columns of a shard. Raises UserError if the file is missing, truncated or damaged."""
+def read_shard(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    """The columns `names` of a shard, all unless given. Raises UserError if it is missing, truncated or damaged."""
     try:
         with h5py.File(path) as file:
-            return {name: file[name][()] for name in file}
+            return {name: file[name][()] for name in (file if names is None else names)}
     except (OSError, RuntimeError, KeyError) as error:
         raise damaged(path, str(error)) from error
 

@@ -23,6 +23,9 @@ from data_gen.generate import checked_shards
 from data_gen.history import episode_returns, read_shard
 from data_gen.tasks.base import TaskDistribution, Tasks
 
+SCORED_COLUMNS = ("reward", "terminated", "truncated", "task", "source")
+"""What scores follow from; observations, which may be images, stay on the disk."""
+
 _PART = 0.1  # "first" and "final" are the first and the last tenth of a history's episodes
 
 
@@ -57,7 +60,7 @@ def history_scores(folder: RunFolder, info: dict[str, Any]) -> HistoryScores:
     """
     task, source, raw = [], [], []
     for path in checked_shards(folder, info):
-        shard = read_shard(path)
+        shard = read_shard(path, SCORED_COLUMNS)
         ended = shard["terminated"] | shard["truncated"]
         counts = ended.sum(axis=1)
         returns = episode_returns(shard["reward"], ended, max(1, int(counts.max())))

@@ -60,7 +60,7 @@ def _best_of_each_task(scores: HistoryScores, share: float) -> NDArray[np.bool_]
     _, first, size = np.unique(task, return_index=True, return_counts=True)
     place = np.arange(len(scores)) - np.repeat(first, size)
     best = np.empty(len(scores), dtype=np.bool_)
-    best[order] = place < np.repeat(np.ceil(share * size - 1e-9), size)
+    best[order] = place < np.repeat(np.maximum(1, np.ceil(share * size - 1e-9)), size)
     return best & ~np.isnan(scores.final_return)
 
 

@@ -1,5 +1,6 @@
 """Evaluation: the frozen transformer and every baseline live on the same tasks, held-out ones and training ones."""
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers.utils import logging
 
 from ad_model.checkpoint import checkpoint_record, last_checkpoint
 from ad_model.modeling_ad import ADModel
+from configs.device import check_device
 from configs.errors import UserError
 from configs.files import new_folder, remove_leftovers, sha256, write_json
 from configs.loader import fingerprint
@@ -134,11 +136,8 @@ def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
 
 def load_model(path: Path, device: str | None = None) -> ADModel:
     """The trained transformer on `device`. Raises UserError if the folder holds none, or a damaged one."""
-    try:
-        place = torch.device(device or (torch.accelerator.current_accelerator() or "cpu"))
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"runtime.device: cannot use {device!r}: {' '.join(str(error).split())[:200]}") from error
+    check_device(device)
+    place = torch.device(device or (torch.accelerator.current_accelerator() or "cpu"))
     try:
         logging.disable_progress_bar()
         loaded: Any = ADModel.from_pretrained(path, local_files_only=True, output_loading_info=True)
@@ -154,14 +153,14 @@ def load_model(path: Path, device: str | None = None) -> ADModel:
 
 def check_agents(config: ExperimentConfig) -> None:
     """Raises UserError if a source or baseline cannot live on these tasks, naming its key."""
+    check_device(config.runtime.device)
     distribution, _, test = split_tasks(config)
-    envs = distribution.make_vec(test.take([0]))
     named: list[tuple[str, AgentComponent]] = []
     named += [(f"data.sources.{index}", source) for index, source in enumerate(config.data.sources)]
     named += [(f"evaluation.baselines.{index}", agent) for index, agent in enumerate(config.evaluation.baselines)]
-    for key, component in named:
-        check_agent(key, component, envs, history_steps(config, distribution), source_device(config))
-    envs.close()
+    with contextlib.closing(distribution.make_vec(test.take([0]))) as envs:
+        for key, component in named:
+            check_agent(key, component, envs, history_steps(config, distribution), source_device(config))
 
 
 def _agents(config: ExperimentConfig, model: ADModel) -> dict[str, tuple[Agent, str]]:

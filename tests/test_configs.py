@@ -24,7 +24,7 @@ NEEDS = {"meta_world": "metaworld", "minigrid": "minigrid", "highway": "highway_
 LONGEST_EPISODE = 25
 
 SMALL = """
-    --data.histories_per_task 1 --data.episodes 4 --data.shards 1
+    --data.histories_per_task 2 --data.episodes 4 --data.shards 1
     --model.context_episodes 2 --model.hidden_size 16 --model.intermediate_size 16
     --training.steps 2 --training.batch_size 4 --training.subsample 1
     --evaluation.episodes 2 --evaluation.seeds 1 --evaluation.test_tasks 2 --evaluation.train_tasks 1

@@ -481,3 +481,40 @@ def test_actions_that_cannot_be_learned_are_refused_in_one_line(agent, space, me
 def test_parameters_out_of_range_are_refused(given):
     with pytest.raises(ValueError, match=next(iter(given))):
         SAC(**given)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("algorithm", ["dqn", "sac"])
+def test_learners_share_nothing_to_the_last_bit(algorithm, scaled):
+    """Parameters, where actions may hide what drifts apart; with odd sizes, which matrix libraries cut otherwise."""
+    settings = {"actors": 2, "learning_starts": 20, "batch_size": 37, "train_every": 1, "hidden_sizes": (50, 9)}
+    settings |= {"learning_rate": 0.003, "normalise_observations": scaled, "normalise_rewards": scaled}
+    agent_class = DQN if algorithm == "dqn" else SAC
+    room = PointNavigation(episode_length=10) if algorithm == "sac" else DarkRoom(size=4, episode_length=6)
+    tasks, seeds = room.split(9, 1, seed=0)[0], make_seeds(9, 0)
+
+    def parameters(rows):
+        agent = agent_class(**settings)
+        interact(agent, room.make_vec(tasks.take(np.repeat(rows, 2))), 80, seeds[rows])
+        return (agent.learned if algorithm == "dqn" else agent.policy).flat
+
+    together = parameters(np.arange(9))
+    for rows in ([8], [4, 1], [0, 8, 2, 3, 5]):
+        np.testing.assert_array_equal(parameters(np.array(rows))[: len(rows)], together[rows])
+
+
+def test_rewards_are_scaled_by_the_deviation_of_the_return_when_they_are_sampled():
+    agent = DQN(learning_starts=0, batch_size=64, normalise_rewards=True, discount=0.5, epsilon_end=1)
+    tasks = ROOM.all_tasks().take([0, 1, 2])
+    h = interact(agent, ROOM.make_vec(tasks), 60, make_seeds(3, 0))
+    running, returns = np.zeros(3), []
+    for step in range(60):
+        running = 0.5 * running + h.reward[:, step]
+        returns.append(running.copy())
+        running[h.ended[:, step]] = 0
+    scale = np.std(returns, axis=0)
+    sampled = agent.sample().rewards.numpy()
+    for learner in range(3):
+        wanted = {0.0} if scale[learner] == 0 else {0.0, 1 / scale[learner]}
+        assert all(min(abs(value - one) for one in wanted) < 1e-2 for value in sampled[learner])
+    assert sampled.max() > 0
