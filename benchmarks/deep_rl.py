@@ -119,6 +119,7 @@ PROBLEMS = {
             "epochs": 4,
             "learning_rate": 1e-3,
             "final_learning_rate": 0.1,
+            "activation": "relu",
             "entropy_coefficient": 0.01,
             "discount": 0.95,
         },

@@ -8,7 +8,7 @@ are. Axes in comments: N learners, B rows (of a batch or of actors), F features.
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor
 from data_gen.streams import SlotStreams
 
 Activation = Literal["tanh", "relu"]
+
+_NARROW = 16  # outputs of a layer, below which `_NarrowLayer` is faster
 
 _FUNCTIONS = {"tanh": torch.tanh, "relu": torch.relu}
 
@@ -78,7 +80,11 @@ class MLP:
         for layer in range(0, len(parameters), 2):
             if layer:
                 hidden = self.activation(hidden)
-            hidden = torch.baddbmm(parameters[layer + 1], hidden, parameters[layer])
+            matrix, bias = parameters[layer], parameters[layer + 1]
+            if matrix.shape[2] < _NARROW:
+                hidden = _NarrowLayer.apply(bias, hidden, matrix)
+            else:
+                hidden = torch.baddbmm(bias, hidden, matrix)
         return hidden
 
     def initialise(self, parameters: Sequence[Tensor], streams: SlotStreams, gains: Sequence[float] | None) -> None:
@@ -100,6 +106,31 @@ class MLP:
                 for parameter in (matrix, bias):
                     drawn = (2 * streams.uniform(*parameter.shape[1:]) - 1) * bound
                     parameter.copy_(torch.from_numpy(drawn))
+
+
+class _NarrowLayer(torch.autograd.Function):
+    """`torch.baddbmm` for few outputs, as those of a policy or a value.
+
+    The matrix library is quick where the short side of a product is its rows, and five times slower where it is its
+    columns; so the products here are transposed ones. A tenth of PPO's time for 256 learners of 64 x 64 networks.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, bias: Tensor, inputs: Tensor, matrix: Tensor) -> Tensor:
+        ctx.save_for_backward(inputs, matrix)
+        return torch.bmm(matrix.transpose(1, 2), inputs.transpose(1, 2)).transpose(1, 2) + bias
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, matrix = ctx.saved_tensors
+        of_bias, of_inputs, of_matrix = ctx.needs_input_grad
+        turned = matrix.transpose(1, 2)
+        narrowest = matrix.shape[2] == 1
+        return (
+            gradient.sum(dim=1, keepdim=True) if of_bias else None,
+            (gradient * turned if narrowest else torch.bmm(gradient, turned)) if of_inputs else None,
+            torch.bmm(gradient.transpose(1, 2), inputs).transpose(1, 2) if of_matrix else None,
+        )
 
 
 def _orthogonal(streams: SlotStreams, inputs: int, outputs: int, gain: float) -> Tensor:
