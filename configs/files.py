@@ -76,7 +76,10 @@ def read_record(path: Path, schema_version: int, keys: Iterable[str]) -> dict[st
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}; make it again with --overwrite") from error
     if not isinstance(record, dict) or record.get("schema_version") != schema_version:
-        raise UserError(f"{path}: not a record of schema version {schema_version}; make it again with --overwrite")
+        raise UserError(
+            f"{path}: not a record of schema version {schema_version}, but of another version of this project, or "
+            "damaged; make it again with --overwrite"
+        )
     absent = [key for key in keys if key not in record]
     if absent:
         raise UserError(f"{path}: has no {absent[0]!r}; make it again with --overwrite")

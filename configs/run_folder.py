@@ -21,7 +21,7 @@ from configs.files import write_file
 from configs.loader import dump, fingerprint
 from configs.schema import ExperimentConfig
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of what lies on disk; part of every fingerprint."""
 
 _PACKAGES = ("in-context-rl", "torch", "transformers", "datasets", "accelerate", "gymnasium", "h5py", "numpy")

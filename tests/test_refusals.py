@@ -46,7 +46,7 @@ def with_changes(config, **changes):
     return validate(merged(merged(TINY, {"output": config.output}), changes))
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "3", '{"schema_version": 1}', "not json"])
+@pytest.mark.parametrize("content", ["{}", "[]", "3", '{"schema_version": 2}', '{"schema_version": 1}', "not json"])
 @pytest.mark.parametrize(
     ("file", "stage"),
     [

@@ -216,7 +216,7 @@ def test_the_checksums_are_part_of_the_card_and_json_is_plain(tiny):
     config = tiny()
     generate(config)
     folder = run_folder(config).data
-    assert json.loads((folder / "info.json").read_text())["schema_version"] == 1
+    assert json.loads((folder / "info.json").read_text())["schema_version"] == 2
     assert "path: train-*.h5" in (folder / "README.md").read_text()
 
 
