@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from ad_model.build import build_model, check_model
 from ad_model.checkpoint import checkpoint_steps, last_checkpoint
 from ad_model.train import train
-from configs import ConfigError, UserError, load_config
+from configs import ConfigError, UserError, component, load_config
 from configs.command import Invocation
 from configs.loader import validate
 from configs.run_folder import run_folder
@@ -202,6 +202,43 @@ def test_more_shards_than_histories_is_an_error_before_anything_is_written(tiny)
     with pytest.raises(ConfigError, match=r"data\.shards: 100 is more than the 26 learners"):
         generate(config)
     assert not run_folder(config).path.exists()
+
+
+@component
+class Duck:
+    """An agent by its methods alone."""
+
+    def reset(self, spec, num_envs, seeds): ...
+    def act(self, observation): ...
+    def observe(self, transition): ...
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"data": {"sources": [{"name": "q_learning"}, {"name": "random", "weight": 0.01}]}},
+            r"data\.sources\.1\.weight: 0\.01 leaves it none of the 2 learners a task",
+        ),
+        ({"runtime": {"device": "nonsense"}}, r"runtime\.device: cannot use 'nonsense'"),
+        ({"runtime": {"device": "meta"}}, r"runtime\.device: cannot use 'meta'"),
+        (
+            {"data": {"sources": [{"name": "ppo", "rollout_steps": 1000}]}},
+            r"data\.sources\.0: ppo learns first after 1000 steps, but a lifetime has 144",
+        ),
+        ({"data": {"sources": [{"name": "sac"}]}}, r"data\.sources\.0: sac needs Box actions with finite bounds"),
+    ],
+)
+def test_sources_that_cannot_live_are_refused_by_key_before_anything_is_written(tiny, changes, message):
+    config = tiny(**changes)
+    with pytest.raises(UserError, match=message):
+        generate(config)
+    assert not run_folder(config).path.exists()
+
+
+def test_what_is_no_agent_is_refused_by_key(tiny):
+    with pytest.raises(ConfigError, match=r"data\.sources\.0\.name: .*Duck.* derive it from data_gen\.agents\.Agent"):
+        tiny(data={"sources": [{"name": "test_refusals:Duck"}]})
 
 
 def test_an_oracle_on_a_family_without_a_known_optimum_is_refused_by_key(tiny, monkeypatch):

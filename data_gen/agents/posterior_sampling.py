@@ -71,6 +71,10 @@ def beta(streams: SlotStreams, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.f
 
 
 def dirichlet(streams: SlotStreams, concentration: NDArray[Any]) -> NDArray[np.float64]:
-    """Dirichlet variables, shape (num_slots, ..., categories) as their concentrations: gamma variables, normalised."""
-    weights = gamma(streams, concentration)
+    """Dirichlet variables, shape (num_slots, ..., categories) as their concentrations: gamma variables, normalised.
+
+    Where a concentration is 0, so is the share.
+    """
+    possible = concentration > 0
+    weights = np.where(possible, gamma(streams, np.where(possible, concentration, 1.0)), 0.0)
     return weights / weights.sum(axis=-1, keepdims=True)

@@ -10,11 +10,12 @@ from scipy.optimize import linprog
 from configs import UserError
 from configs.components import AGENTS, find_component
 from data_gen.agents.base import Spec, Transition
+from data_gen.agents.posterior_sampling import dirichlet
 from data_gen.agents.tabular.actor_critic import ActorCritic, generalised_advantages
 from data_gen.agents.tabular.beb import BEB
 from data_gen.agents.tabular.epsilon_greedy import EpsilonGreedy
 from data_gen.agents.tabular.model import value_iteration
-from data_gen.agents.tabular.psrl import OPSRL, PSRL, dirichlet_sample
+from data_gen.agents.tabular.psrl import OPSRL, PSRL
 from data_gen.agents.tabular.sarsa import Sarsa
 from data_gen.agents.tabular.ucrl2 import UCRL2, optimistic_value
 from data_gen.history import episode_returns
@@ -79,7 +80,7 @@ def test_psrl_draws_rewards_and_transitions_from_their_posteriors():
     assert drawn.mean() == pytest.approx(1.75, abs=0.015)  # (1 + 3 * 2) / 4
     assert drawn.std() == pytest.approx(0.5, abs=0.01)
     parameters = np.tile([4.0, 1.0, 0.5, 0.0], (10_000, 1))
-    rows = dirichlet_sample(SlotStreams(make_seeds(10_000, 1)), parameters)
+    rows = dirichlet(SlotStreams(make_seeds(10_000, 1)), parameters)
     shares = parameters[0] / 5.5
     np.testing.assert_allclose(rows.sum(axis=1), 1)
     np.testing.assert_allclose(rows.mean(axis=0), shares, atol=0.006)

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from configs import component
-from data_gen.agents.posterior_sampling import gamma
+from data_gen.agents.posterior_sampling import dirichlet
 from data_gen.agents.sweep import PerLearner
-from data_gen.agents.tabular.model import ModelBased, normalised, value_iteration
+from data_gen.agents.tabular.model import ModelBased, value_iteration
 from data_gen.streams import SlotStreams
 
 
@@ -27,7 +27,7 @@ class PSRL(ModelBased):
     def plan(self, learners: NDArray[np.intp], streams: SlotStreams) -> NDArray[np.float64]:
         mean, std = self.reward_posterior(learners)
         reward = mean + std * streams.normal(*mean.shape[1:])
-        return value_iteration(reward, dirichlet_sample(streams, self.dirichlet(learners)), self.horizon)
+        return value_iteration(reward, dirichlet(streams, self.dirichlet(learners)), self.horizon)
 
 
 @component
@@ -45,9 +45,3 @@ class OPSRL(PSRL):
         for _ in range(1, self.samples):
             np.maximum(q, super().plan(learners, streams), out=q)
         return q
-
-
-def dirichlet_sample(streams: SlotStreams, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Dirichlet variates over the last axis, (n, ...); where a parameter is 0, so is its share."""
-    possible = parameters > 0
-    return normalised(np.where(possible, gamma(streams, np.where(possible, parameters, 1.0)), 0.0))
