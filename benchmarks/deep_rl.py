@@ -115,7 +115,7 @@ PROBLEMS = {
             "name": "ppo",
             "actors": 8,
             "rollout_steps": 40,
-            "batch_size": 64,
+            "batch_size": 32,
             "epochs": 4,
             "learning_rate": 1e-3,
             "final_learning_rate": 0.1,

@@ -14,6 +14,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -25,9 +26,32 @@ from benchmarks.stable_baselines import make_algorithm
 from data_gen.interaction import interact
 from data_gen.streams import make_seeds
 
-LEARNERS = {"dark_room_ppo": 256, "dark_room_a2c": 256, "dark_room_dqn": 256, "pendulum_sac": 64}
-TARGETS = {"dark_room_ppo": 20, "dark_room_a2c": 20, "dark_room_dqn": 20, "pendulum_sac": 10}
-STEPS = {"dark_room_ppo": 2560, "dark_room_a2c": 2560, "dark_room_dqn": 2000, "pendulum_sac": 1000}
+SPEED_PROBLEMS = PROBLEMS | {
+    "dark_room_ppo_defaults": replace(  # Stable-Baselines3's own hyper-parameters, one environment a learner
+        PROBLEMS["dark_room_ppo"], agent={"name": "ppo", "actors": 1, "rollout_steps": 2048}, steps=4096
+    )
+}
+LEARNERS = {
+    "dark_room_ppo": 256,
+    "dark_room_ppo_defaults": 256,
+    "dark_room_a2c": 256,
+    "dark_room_dqn": 256,
+    "pendulum_sac": 64,
+}
+TARGETS = {
+    "dark_room_ppo": 20,
+    "dark_room_ppo_defaults": 20,
+    "dark_room_a2c": 20,
+    "dark_room_dqn": 20,
+    "pendulum_sac": 10,
+}
+STEPS = {
+    "dark_room_ppo": 2560,
+    "dark_room_ppo_defaults": 4096,
+    "dark_room_a2c": 2560,
+    "dark_room_dqn": 2000,
+    "pendulum_sac": 1000,
+}
 """Environment steps of a learner in a measurement, so many that the random steps before learning hardly count."""
 
 
@@ -61,7 +85,7 @@ def fastest(rate: Callable[[], float], cores: int) -> tuple[float, int]:
 
 def compare(name: str, learners: int, rounds: int) -> None:
     """Reports one problem."""
-    problem, steps, cores = PROBLEMS[name], STEPS[name], len(os.sched_getaffinity(0))
+    problem, steps, cores = SPEED_PROBLEMS[name], STEPS[name], len(os.sched_getaffinity(0))
     our_rate(problem, learners, steps // 8)  # warm-up
     their_rate(problem, steps // 8)
     pairs, threads = [], []
