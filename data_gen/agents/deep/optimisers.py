@@ -1,5 +1,7 @@
 """Optimisers of stacked networks: every learner has a learning rate, moments and a gradient norm of its own."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ _LEAST = 1e-37
 epsilon, the root of this is lost in rounding."""
 
 
-class Optimiser:
+class Optimiser(ABC):
     """Base: cuts a stack into parts of whole learners, and clips gradients."""
 
     def __init__(self, stack: Stack, num_moments: int) -> None:
@@ -45,9 +47,9 @@ class Optimiser:
                     gradient.mul_((limit / (norm + 1e-6)).clamp_(max=1))
                 self._move(parameters, gradient, rate, moments)
 
+    @abstractmethod
     def _move(self, parameters: Tensor, gradient: Tensor, rate: Tensor, moments: list[Tensor]) -> None:
         """(n, size) parameters of a part, their gradients, (n, 1) learning rates and (n, size) moments."""
-        raise NotImplementedError
 
 
 class Adam(Optimiser):
