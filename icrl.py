@@ -1,4 +1,4 @@
-"""The console command `icrl`: generate, train, evaluate, run (all three), info, tasks, agents.
+"""The console command `icrl`: meta-train, generate, train, evaluate, run (all of them), info, tasks, agents.
 
 icrl run --config configs/demo.yaml
 icrl run --config configs/demo.yaml --name small --tasks.size 7 --seed 1
@@ -37,6 +37,13 @@ def main(words: Sequence[str] | None = None) -> int:
     return reported(lambda: verb(invocation(arguments, rest)))
 
 
+def meta_train(call: Invocation) -> None:
+    """The meta-learners among the agents are meta-trained on the training tasks."""
+    from data_gen.meta_train import main as run
+
+    run(call)
+
+
 def generate(call: Invocation) -> None:
     """Source agents leave learning histories on the training tasks."""
     from data_gen.__main__ import main as run
@@ -59,20 +66,20 @@ def evaluate(call: Invocation) -> None:
 
 
 def run(call: Invocation) -> None:
-    """Generates, trains and evaluates, skipping what is complete for the same config."""
+    """Meta-trains what needs it, generates, trains and evaluates, skipping what is complete for the same config."""
     from ad_model.build import check_model, check_spaces
     from eval.evaluate import check_agents
 
     check_model(call.config.model)  # now, rather than after the data is made
     check_spaces(call.config.model, call.config.tasks.build())
     check_agents(call.config)
-    for stage in (generate, train, evaluate):
+    for stage in (meta_train, generate, train, evaluate):
         stage(replace(call, alone=False))
 
 
 def info(path: Path) -> None:
     """Says what a run folder holds, whether its data can teach anything, and what to type next."""
-    from ad_model.checkpoint import checkpoint_steps
+    from configs.checkpoints import checkpoint_steps
     from data_gen.data_report import data_report, describe, describe_scores
     from data_gen.generate import load_info
     from data_gen.history_scores import history_scores
@@ -130,6 +137,7 @@ def agents(name: str | None, overrides: list[str]) -> None:
 
 
 VERBS: dict[str, Callable[[Invocation], object]] = {
+    "meta-train": meta_train,
     "generate": generate,
     "train": train,
     "evaluate": evaluate,

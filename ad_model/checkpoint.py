@@ -6,7 +6,6 @@ never checks that one is complete.)
 """
 
 import contextlib
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,35 +13,17 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
+from configs.checkpoints import (
+    RECORD,
+    checkpoint_path,
+    checkpoint_record,
+    checkpoint_steps,
+    delete_checkpoint,
+    keep_last_checkpoints,
+)
 from configs.errors import UserError
-from configs.files import TEMPORARY_SUFFIX, read_record, sync, write_json
+from configs.files import TEMPORARY_SUFFIX, sync, write_json
 from configs.run_folder import SCHEMA_VERSION, stale
-
-_RECORD = "training.json"
-
-
-def checkpoint_steps(folder: Path) -> list[int]:
-    """Steps of the complete checkpoints in `folder`, in order."""
-    names = [re.fullmatch(r"step-(\d+)", path.parent.name) for path in folder.glob(f"step-*/{_RECORD}")]
-    return sorted(int(name.group(1)) for name in names if name)
-
-
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of `step` lies, or would lie."""
-    return folder / f"step-{step:06d}"
-
-
-def last_checkpoint(folder: Path) -> Path:
-    """The newest complete checkpoint. Raises UserError if there is none."""
-    steps = checkpoint_steps(folder)
-    if not steps:
-        raise UserError(f"{folder}: there is no complete checkpoint; run `icrl train` with this config first")
-    return checkpoint_path(folder, steps[-1])
-
-
-def checkpoint_record(path: Path) -> dict[str, Any]:
-    """What `training.json` says: `step`, `fingerprint` and what training reported. Raises UserError if unreadable."""
-    return read_record(path / _RECORD, SCHEMA_VERSION, ("step", "fingerprint", "data", "parameters", "seconds", "loss"))
 
 
 def resume_step(folder: Path, fingerprint: str, data: str) -> int:
@@ -51,7 +32,7 @@ def resume_step(folder: Path, fingerprint: str, data: str) -> int:
     if not steps:
         return 0
     record = checkpoint_record(checkpoint_path(folder, steps[-1]))
-    if (record["fingerprint"], record["data"]) != (fingerprint, data):
+    if (record["fingerprint"], record.get("data")) != (fingerprint, data):
         raise stale(checkpoint_path(folder, steps[-1]))
     return steps[-1]
 
@@ -74,14 +55,13 @@ def save_checkpoint(
         weights = accelerator.get_state_dict(model)
         if accelerator.is_main_process:
             accelerator.unwrap_model(model).save_pretrained(temporary / "model", state_dict=weights)
-            write_json(temporary / _RECORD, {"schema_version": SCHEMA_VERSION, "step": step, **record})
+            write_json(temporary / RECORD, {"schema_version": SCHEMA_VERSION, "step": step, **record})
             for file in temporary.rglob("*"):
                 sync(file)
-            _delete(path)
+            delete_checkpoint(path)
             temporary.rename(path)
             sync(folder)
-            for old in checkpoint_steps(folder)[:-keep]:
-                _delete(checkpoint_path(folder, old))
+            keep_last_checkpoints(folder, keep)
         accelerator.wait_for_everyone()
     except (OSError, RuntimeError, SafetensorError) as error:
         with contextlib.suppress(OSError):
@@ -90,15 +70,6 @@ def save_checkpoint(
         free = shutil.disk_usage(folder).free // 2**20
         raise UserError(f"cannot write the checkpoint {path}: {why} ({free} MiB free on that disk)") from error
     return path
-
-
-def _delete(path: Path) -> None:
-    """Deletes a checkpoint under a temporary name: one that a kill leaves half deleted must not pass for complete."""
-    if path.exists():
-        going = path.with_name(f".{path.name}.deleted{TEMPORARY_SUFFIX}")
-        shutil.rmtree(going, ignore_errors=True)
-        path.rename(going)
-        shutil.rmtree(going)
 
 
 def load_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:

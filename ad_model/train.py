@@ -24,10 +24,11 @@ from torch.utils.data import DataLoader
 from transformers.utils import logging
 
 from ad_model.build import build_model, context_length, parameter_groups
-from ad_model.checkpoint import checkpoint_record, last_checkpoint, load_checkpoint, resume_step, save_checkpoint
+from ad_model.checkpoint import load_checkpoint, resume_step, save_checkpoint
 from ad_model.training_log import TrainingLog
 from ad_model.windows import WindowDataset, token_cache
 from configs.allocator import keep_freed_memory
+from configs.checkpoints import checkpoint_record, last_checkpoint
 from configs.command import Invocation, run_module, say
 from configs.errors import UserError
 from configs.files import remove_leftovers

@@ -19,7 +19,7 @@ import yaml
 from configs.errors import UserError
 from configs.files import write_file
 from configs.loader import dump, fingerprint
-from configs.schema import ExperimentConfig
+from configs.schema import AgentComponent, ExperimentConfig
 
 SCHEMA_VERSION = 2
 """Version of what lies on disk; part of every fingerprint."""
@@ -44,6 +44,11 @@ class RunFolder:
     @property
     def data_info(self) -> Path:
         return self.data / "info.json"
+
+    @property
+    def meta(self) -> Path:
+        """A folder for each meta-learner."""
+        return self.path / "meta"
 
     @property
     def cache(self) -> Path:
@@ -87,6 +92,13 @@ def run_folder(config: ExperimentConfig) -> RunFolder:
 def data_fingerprint(config: ExperimentConfig) -> str:
     """Changes with whatever changes the learning histories."""
     return fingerprint(SCHEMA_VERSION, config.seed, config.tasks, config.split, config.data)
+
+
+def meta_fingerprint(config: ExperimentConfig, agent: AgentComponent) -> str:
+    """Changes with whatever changes the weights of a meta-learner that `config` names."""
+    ignored = {"label", "weight", "record"} | agent.build().acting_only
+    trained = {key: value for key, value in agent.model_dump(mode="json").items() if key not in ignored}
+    return fingerprint(SCHEMA_VERSION, config.seed, config.tasks, config.split, trained)
 
 
 def training_fingerprint(config: ExperimentConfig) -> str:

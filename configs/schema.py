@@ -50,7 +50,8 @@ class Component(Section):
     @model_serializer
     def _as_flat_mapping(self) -> dict[str, Any]:
         own = {key: getattr(self, key) for key in type(self).model_fields if key != "params"}
-        return {**own, **parameters(self.build())}
+        said = {key: value for key, value in own.items() if value is not None}
+        return {**said, **parameters(self.build())}
 
     table: ClassVar[dict[str, str]] = AGENTS
     """The names known to this kind of component."""
@@ -89,6 +90,9 @@ class AgentComponent(Component):
     sees: Literal["observation", "state"] = "observation"
     """What the agent is shown. `state` is the environments' whole state, where they hide more than the task; histories
     hold the observation in either case, so a source may learn with more than the transformer will have."""
+
+    label: Annotated[str, Field(min_length=1)] | None = None
+    """What it is called in results, if not by its name."""
 
 
 class Source(AgentComponent):
@@ -306,6 +310,9 @@ class RuntimeConfig(Section):
 
     checkpoint_every: PositiveInt = 200
     """Updates between two checkpoints; the last update always leaves one."""
+
+    meta_checkpoint_every: PositiveInt = 20
+    """Iterations of meta-training between two checkpoints; the last iteration always leaves one."""
 
     keep_checkpoints: PositiveInt = 2
     """Checkpoints to keep; older ones are deleted once a newer one is complete."""

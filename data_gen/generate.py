@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from configs.device import check_device
 from configs.errors import ConfigError, UserError
 from configs.files import read_record, remove_leftovers, sha256, write_file, write_json
+from configs.loader import fingerprint as fingerprint_of
 from configs.run_folder import (
     SCHEMA_VERSION,
     RunFolder,
@@ -43,8 +44,9 @@ from data_gen.card import dataset_card
 from data_gen.history import damaged, shard_fingerprint, shard_name, write_shard
 from data_gen.interaction import agent_seeds, interact, spec_of
 from data_gen.learners import Learners, learners_of, recorded_actors
+from data_gen.meta_learners import ready_agent, source_weights
 from data_gen.spaces import to_json
-from data_gen.streams import Seeds, make_seeds
+from data_gen.streams import Seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
 
 _TASK_FILES = ("tasks-train.npz", "tasks-test.npz")
@@ -77,13 +79,16 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
     if config.data.shards > len(learners):
         raise ConfigError(f"data.shards: {config.data.shards} is more than the {len(learners)} learners")
     with locked(folder):
+        trained = source_weights(config, folder)
         if overwrite:
             shutil.rmtree(folder.data, ignore_errors=True)
         folder.data.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder.data)
-        recorded = _recorded_checksums(folder, fingerprint)
+        recorded = _recorded_checksums(folder, fingerprint, trained)
         names = [shard_name(index, config.data.shards) for index in range(config.data.shards)]
-        checksums = {name: _finished(folder.data / name, fingerprint, recorded) for name in names}
+        checksums = {
+            name: _finished(folder.data / name, _shard_fingerprint(config, trained), recorded) for name in names
+        }
         strangers = {path.name for path in folder.data.glob("train-*.h5")} - set(names)
         if strangers:
             raise stale(folder.data / min(strangers))
@@ -119,6 +124,7 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             "optimal_actions": config.data.optimal_actions,
             "swept": _swept_columns(config),
             "sources": [source.model_dump(mode="json") for source in config.data.sources],
+            "meta_learners": trained,
             "shards": [{"file": name, "sha256": checksums[name]} for name in names],
             "seconds": time.perf_counter() - started,
             "device": source_device(config),
@@ -170,7 +176,7 @@ def check_agent(
                 f"{component.name} learns first after {agent.first_update} steps, but a lifetime has {num_steps}: "
                 "raise data.episodes, or learn earlier"
             )
-        agent.reset(spec_of(envs, num_steps, component.sees, device), agent.actors, make_seeds(1, 0))
+        agent.check(spec_of(envs, num_steps, component.sees, device))
     except UserError as error:
         raise ConfigError(f"{key}: {error}") from error
 
@@ -202,7 +208,11 @@ def checked_shards(folder: RunFolder, info: dict[str, Any]) -> Iterator[Path]:
 def make_shard(
     config: ExperimentConfig, folder: Path, index: int, progress: Callable[[int], object] = lambda steps: None
 ) -> str:
-    """Makes shard `index` in `folder` and returns its SHA-256. A pure function of (config, index)."""
+    """Makes shard `index` in `folder`, a run's data folder, and returns its SHA-256.
+
+    A pure function of (config, index), and of the weights of the meta-learners among the sources.
+    """
+    run = RunFolder(folder.parent)
     distribution, train, _ = split_tasks(config)
     learners = learners_of(config, len(train))
     mine = learners.shards(config.data.shards)[index]
@@ -214,7 +224,10 @@ def make_shard(
         if not len(chosen):
             continue
         rows = np.flatnonzero(learners.source[mine][owner] == number)
-        lived = _live(config, source, distribution, train.take(learners.task[chosen]), learners.seed[chosen], progress)
+        agent = ready_agent(config, run, source)
+        lived = _live(
+            config, source, agent, distribution, train.take(learners.task[chosen]), learners.seed[chosen], progress
+        )
         for name, values in lived.items():
             if name not in columns:
                 columns[name] = _unfilled(len(owner), values)
@@ -233,20 +246,20 @@ def make_shard(
     return write_shard(
         folder / shard_name(index, config.data.shards),
         columns | said_once,
-        {"fingerprint": data_fingerprint(config), "schema_version": SCHEMA_VERSION},
+        {"fingerprint": _shard_fingerprint(config, source_weights(config, run)), "schema_version": SCHEMA_VERSION},
     )
 
 
 def _live(
     config: ExperimentConfig,
     source: Source,
+    agent: Agent,
     distribution: TaskDistribution,
     tasks: Tasks,
     seeds: Seeds,
     progress: Callable[[int], object],
 ) -> dict[str, NDArray[Any]]:
     """Columns of the histories that learners of one source leave, one a task; a learner's actors beside each other."""
-    agent: Agent = source.build()
     histories = recorded_actors(source, agent)
     envs = distribution.make_vec(tasks.take(np.repeat(np.arange(len(tasks)), agent.actors)))
     lived = interact(
@@ -284,13 +297,30 @@ def _shard_steps(config: ExperimentConfig, distribution: TaskDistribution, learn
     return [int(learners.actors[part].sum()) * steps for part in learners.shards(config.data.shards)]
 
 
-def _recorded_checksums(folder: RunFolder, fingerprint: str) -> dict[str, str]:
+def environment_steps(config: ExperimentConfig, folder: RunFolder) -> int:
+    """What the histories cost: the steps of every actor, and those that the sources were meta-trained with."""
+    distribution, train, _ = split_tasks(config)
+    lived = int(learners_of(config, len(train)).actors.sum()) * history_steps(config, distribution)
+    return lived + sum(learner["environment_steps"] for learner in source_weights(config, folder).values())
+
+
+def _shard_fingerprint(config: ExperimentConfig, trained: dict[str, dict[str, Any]]) -> str:
+    """Of everything that a shard follows from; `trained` is what `source_weights` says."""
+    if not trained:
+        return data_fingerprint(config)
+    return fingerprint_of(data_fingerprint(config), {key: learner["weights"] for key, learner in trained.items()})
+
+
+def _recorded_checksums(folder: RunFolder, fingerprint: str, trained: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Checksums by file from `info.json`, or nothing if there is none yet. Raises UserError for another config's."""
     if not folder.data_info.exists():
         return {}
     info = load_info(folder)
     if info["fingerprint"] != fingerprint:
         raise stale(folder.data)
+    for key, learner in info.get("meta_learners", {}).items():
+        if trained[key]["weights"] != learner["weights"]:
+            raise UserError(f"{folder.data}: {key} has been meta-trained anew since; make the data again: --overwrite")
     return {shard["file"]: shard["sha256"] for shard in info["shards"]}
 
 

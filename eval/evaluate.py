@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ad_model.checkpoint import checkpoint_record, last_checkpoint
 from ad_model.modeling_ad import ADModel
+from configs.checkpoints import checkpoint_record, last_checkpoint
 from configs.device import check_device
 from configs.errors import UserError
 from configs.files import new_folder, remove_leftovers, sha256, write_json
@@ -33,9 +33,17 @@ from configs.run_folder import (
 )
 from configs.schema import AgentComponent, ExperimentConfig
 from data_gen.agents.base import Agent
-from data_gen.generate import check_agent, history_steps, load_info, source_device, split_tasks
+from data_gen.generate import (
+    check_agent,
+    environment_steps,
+    history_steps,
+    load_info,
+    source_device,
+    split_tasks,
+)
 from data_gen.history import episode_returns, last_returns
 from data_gen.interaction import Histories, interact
+from data_gen.meta_learners import is_meta_learner, ready_agent, trained_figures
 from data_gen.spaces import column_name, leaves
 from data_gen.streams import make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
@@ -67,7 +75,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
     with locked(folder):
         remove_leftovers(folder.path)
         path = model_path(config, folder)
-        weights = fingerprint([sha256(file) for file in sorted(path.glob("*.safetensors"))])
+        weights = _weights(config, folder, path)
         if folder.summary.exists() and not overwrite:
             summary = load_summary(folder)
             if (summary["fingerprint"], summary["weights"]) != (identity, weights):
@@ -80,7 +88,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             "test": test.take(slice(config.evaluation.test_tasks)),
             "train": train.take(slice(config.evaluation.train_tasks)),
         }
-        agents = _agents(config, model)
+        agents = _agents(config, folder, model)
         sources = list(agents)[1 : 1 + len(config.data.sources)]
         lived = {
             (name, split): _live(config, distribution, tasks, split, name, agent, sees)
@@ -104,6 +112,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             "last_episodes": min(LAST_EPISODES, config.evaluation.episodes),
             "interval": "95% bootstrap over tasks",
             "normalised_return": {"0": "the random policy's expected return on that task", "1": one, "known": known},
+            "training_steps": _training_steps(config, folder),
             "agents": summary_figures(table, scale, lived),
         }
         folder.report.unlink(missing_ok=True)  # it would be of another evaluation
@@ -163,18 +172,48 @@ def check_agents(config: ExperimentConfig) -> None:
             check_agent(key, component, envs, history_steps(config, distribution), source_device(config))
 
 
-def _agents(config: ExperimentConfig, model: ADModel) -> dict[str, tuple[Agent, str]]:
-    """The transformer, the sources and the baselines, and what they see, by name; one that comes twice is numbered."""
+def _agents(config: ExperimentConfig, folder: RunFolder, model: ADModel) -> dict[str, tuple[Agent, str]]:
+    """The transformer, the sources and the baselines, and what they see, by their names in the results."""
     agents: dict[str, tuple[Agent, str]] = {
         TRANSFORMER: (TransformerAgent(model, config.evaluation.temperature), "observation")
     }
+    for name, component in _named(config).items():
+        agents[name] = ready_agent(config, folder, component), component.sees
+    return agents
+
+
+def _named(config: ExperimentConfig) -> dict[str, AgentComponent]:
+    """The sources and the baselines by their labels or names; one that comes twice is numbered."""
+    named: dict[str, AgentComponent] = {}
     components: tuple[AgentComponent, ...] = (*config.data.sources, *config.evaluation.baselines)
     for component in components:
-        name, count = component.name, 2
-        while name in agents:
-            name, count = f"{component.name}_{count}", count + 1
-        agents[name] = component.build(), component.sees
-    return agents
+        first = name = component.label or component.name
+        count = 2
+        while name in named or name == TRANSFORMER:
+            name, count = f"{first}_{count}", count + 1
+        named[name] = component
+    return named
+
+
+def _training_steps(config: ExperimentConfig, folder: RunFolder) -> dict[str, int | None]:
+    """By agent, the environment steps that it was trained with before its lifetimes here; None where not known."""
+    given = config.evaluation.checkpoint is not None
+    steps: dict[str, int | None] = {TRANSFORMER: None if given else environment_steps(config, folder)}
+    for name, component in _named(config).items():
+        trained = is_meta_learner(component)
+        steps[name] = trained_figures(config, folder, component)["environment_steps"] if trained else 0
+    return steps
+
+
+def _weights(config: ExperimentConfig, folder: RunFolder, path: Path) -> str:
+    """Changes with the weights of the model at `path` and of every meta-learner. Raises UserError if one has none."""
+    files = [sha256(file) for file in sorted(path.glob("*.safetensors"))]
+    learners = [
+        trained_figures(config, folder, component)["weights"]
+        for component in _named(config).values()
+        if is_meta_learner(component)
+    ]
+    return fingerprint([*files, *learners])
 
 
 def _live(

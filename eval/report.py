@@ -23,7 +23,7 @@ from configs.schema import ExperimentConfig
 from data_gen.data_report import DataReport, data_report
 from data_gen.generate import load_info
 from data_gen.tasks.base import TaskDistribution, Tasks
-from eval.results import LAST_EPISODES, TRANSFORMER, load_summary, scores_array
+from eval.results import LAST_EPISODES, TRANSFORMER, load_summary, scores_array, trained_with
 from eval.statistics import iqm, iqm_interval
 
 _CURVE_RESAMPLES = 300
@@ -81,6 +81,7 @@ def write_report(config: ExperimentConfig) -> Path:
         info=info,
         tasks=config.tasks.name,
         report=report,
+        trained_with=trained_with,
         pictures=pictures,
         log=log,
         config=folder.config.read_text(),

@@ -102,7 +102,16 @@ def returns_table(scale: Scale, lived: dict[tuple[str, str], Lifetimes]) -> pd.D
 
 def load_summary(folder: RunFolder) -> dict[str, Any]:
     """What `summary.json` says. Raises UserError if it is missing or is not such a record."""
-    keys = ("fingerprint", "weights", "parameters", "episodes", "last_episodes", "normalised_return", "agents")
+    keys = (
+        "fingerprint",
+        "weights",
+        "parameters",
+        "episodes",
+        "last_episodes",
+        "normalised_return",
+        "training_steps",
+        "agents",
+    )
     return read_record(folder.summary, SCHEMA_VERSION, keys)
 
 
@@ -111,15 +120,31 @@ def describe(summary: dict[str, Any]) -> str:
     known = summary["normalised_return"]["known"]
     column, title = ("normalised_return", "normalised return") if known else ("return", "return")
     last = f"last {summary['last_episodes']}"
-    head = f"  {title + ' on held-out tasks (IQM):':48} {'episode 1':>9} {last:>9} {'last tenth':>11}"
+    head = (
+        f"  {title + ' on held-out tasks (IQM):':48} {'episode 1':>9} {last:>9} {'last tenth':>11} {'trained with':>13}"
+    )
     lines = [head]
     for agent, splits in summary["agents"].items():
         figures = [splits["test"][column][key]["iqm"] for key in ("first_episode", "last_ten", "last_tenth")]
         shown = [_number(figure) for figure in figures]
         mark = "->" if agent == TRANSFORMER else "  "
-        lines.append(f"  {mark} {agent:45} {shown[0]:>9} {shown[1]:>9} {shown[2]:>11}")
+        lines.append(
+            f"  {mark} {agent:45} {shown[0]:>9} {shown[1]:>9} {shown[2]:>11} {trained_with(summary, agent):>13}"
+        )
     lines.append("  last tenth: of the steps; where episodes end early, those are later ones")
+    lines.append("  trained with: environment steps before these lifetimes began")
     return "\n".join(lines)
+
+
+def trained_with(summary: dict[str, Any], agent: str) -> str:
+    """How many environment steps an agent was trained with, in a few characters; of the transformer, those of data."""
+    steps = summary["training_steps"][agent]
+    if steps is None:
+        return "unknown"
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if steps >= size:
+            return f"{steps / size:.3g}{unit}"
+    return str(steps)
 
 
 def _number(value: float | None) -> str:

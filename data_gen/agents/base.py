@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from configs.errors import UserError
 from data_gen.agents.sweep import per_learner, swept_parameters
-from data_gen.streams import Seeds
+from data_gen.streams import Seeds, make_seeds
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,10 @@ class Agent(ABC):
 
         Raises UserError if the agent cannot handle the spaces.
         """
+
+    def check(self, spec: Spec) -> None:
+        """Raises UserError if the agent cannot live in such environments; forgets everything."""
+        self.reset(spec, self.actors, make_seeds(1, 0))
 
     @abstractmethod
     def act(self, observation: Any) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from ad_model import ADModel
 from ad_model.build import build_model
-from ad_model.checkpoint import checkpoint_steps, last_checkpoint
+from configs.checkpoints import checkpoint_steps, last_checkpoint
 from ad_model.throughput import flops_per_token, matmul_peak
 from ad_model.train import learning_rate, train
 from ad_model.training_log import read_log

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import trim_mean
 
-from ad_model.checkpoint import last_checkpoint
+from configs.checkpoints import last_checkpoint
 from ad_model.train import train
 from configs import UserError
 from configs.run_folder import run_folder

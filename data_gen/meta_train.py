@@ -1,0 +1,170 @@
+"""Meta-trains the meta-learners that an experiment names. The same as `icrl meta-train`.
+
+    python -m data_gen.meta_train --config configs/rl2_bandit.yaml
+
+Everything random in an iteration is a function of (seed, iteration), and a checkpoint holds all that the next iteration
+depends on, so that a run that was killed goes on to the very weights of an uninterrupted one.
+"""
+
+import shutil
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from configs.checkpoints import RECORD, checkpoint_path, checkpoint_steps, keep_last_checkpoints
+from configs.command import Invocation, run_module, say
+from configs.device import check_device
+from configs.errors import ConfigError, UserError
+from configs.files import new_folder, remove_leftovers, write_json
+from configs.run_folder import SCHEMA_VERSION, locked, meta_fingerprint, origin, run_folder, write_config
+from configs.schema import AgentComponent, ExperimentConfig
+from data_gen.agents.meta.base import MetaLearner, TrainingTasks
+from data_gen.generate import check_spaces, source_device, split_tasks
+from data_gen.interaction import spec_of
+from data_gen.meta_learners import (
+    TRAINING_STATE,
+    WEIGHTS,
+    checked_record,
+    learner_folder,
+    load_tensors,
+    meta_learners,
+    trained_checkpoint,
+)
+from data_gen.meta_training_log import MetaTrainingLog
+
+
+def meta_train(config: ExperimentConfig, overwrite: bool = False, until: int | None = None) -> list[Path]:
+    """Meta-trains what is not finished; returns the folders of what was not.
+
+    Args:
+        config: the experiment.
+        overwrite: begin anew.
+        until: stop after this iteration, with a checkpoint; the next call goes on.
+
+    Raises UserError if a meta-learner cannot live on these tasks, diverges, or its checkpoint is damaged.
+    """
+    folder, learners = run_folder(config), meta_learners(config)
+    if not learners:
+        return []
+    check_device(config.runtime.device)
+    training = check_meta_learners(config)
+    worked = []
+    with locked(folder):
+        for component in learners.values():
+            place = learner_folder(config, folder, component)
+            if overwrite:
+                shutil.rmtree(place, ignore_errors=True)
+            if trained_checkpoint(config, folder, component) is None:
+                write_config(config, folder)
+                _train(config, component, training[component.sees], place, until)
+                worked.append(place)
+    return worked
+
+
+def main(call: Invocation) -> None:
+    """Meta-trains, and says what came of it."""
+    folder, learners = run_folder(call.config), meta_learners(call.config)
+    if not learners and call.alone:
+        raise UserError(f"{call.config_file}: names no meta-learner among its sources and baselines (rl2, maml, pearl)")
+    worked = meta_train(call.config, call.overwrite)
+    for component in learners.values():
+        path = trained_checkpoint(call.config, folder, component)
+        assert path is not None
+        record = checked_record(path, call.config, component)
+        if path.parent in worked:
+            cost = f"{record['environment_steps']:,} environment steps, {record['seconds']:.0f} s"
+            result = "" if record["return"] is None else f"return {record['return']:.3f}, "
+            say(f"meta-train: {component.label or component.name}: {result}{cost}: {path}")
+        else:
+            say(f"meta-train: complete for this config, skipped: {path}")
+    if call.alone:
+        say(f"next: {call.next_command('generate')}")
+
+
+def check_meta_learners(config: ExperimentConfig) -> dict[str, TrainingTasks]:
+    """The training tasks, by what is seen of them. Raises ConfigError if a meta-learner cannot live on them."""
+    distribution, tasks, _ = split_tasks(config)
+    check_spaces(distribution)
+    training: dict[str, TrainingTasks] = {}
+    with closing(distribution.make_vec(tasks.take([0]))) as envs:
+        for key, component in meta_learners(config).items():
+            try:
+                spec = spec_of(envs, distribution.episode_length, component.sees, source_device(config))
+                learner = component.build()
+                if not isinstance(learner, MetaLearner):
+                    raise UserError(f"{component.name!r} is no meta-learner: derive it from MetaLearner")
+                learner.check_training(spec)
+            except UserError as error:
+                raise ConfigError(f"{key}: {error}") from error
+            training[component.sees] = TrainingTasks(distribution, tasks, spec, config.seed, component.sees)
+    return training
+
+
+def _train(
+    config: ExperimentConfig, component: AgentComponent, training: TrainingTasks, place: Path, until: int | None
+) -> None:
+    learner: MetaLearner = component.build()
+    place.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(place)
+    steps = checkpoint_steps(place)
+    done = steps[-1] if steps else 0
+    learner.start(training)
+    if steps:
+        path = checkpoint_path(place, done)
+        checked_record(path, config, component)
+        try:
+            learner.trained_networks.load_state_dict(load_tensors(path / WEIGHTS))
+            learner.load_training_state(load_tensors(path / TRAINING_STATE))
+        except (RuntimeError, KeyError, ValueError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{path}: the checkpoint is damaged ({why}); delete it to go on from an older one"
+            ) from error
+    last = learner.iterations if until is None else min(until, learner.iterations)
+    with closing(MetaTrainingLog(config, component, place, learner.iterations, done)) as log:
+        if not steps and last == 0:
+            _save(config, component, learner, place, 0, log)
+        while done < last:
+            figures = learner.improve(done)
+            done += 1
+            log.write(done, figures)
+            if not all(weights.isfinite().all() for weights in learner.trained_networks.state_dict().values()):
+                raise UserError(
+                    f"meta-training of {component.name} diverged in iteration {done}: its weights are not finite; "
+                    "lower its learning rates"
+                )
+            if done % config.runtime.meta_checkpoint_every == 0 or done == last:
+                _save(config, component, learner, place, done, log)
+
+
+def _save(
+    config: ExperimentConfig,
+    component: AgentComponent,
+    learner: MetaLearner,
+    place: Path,
+    done: int,
+    log: MetaTrainingLog,
+) -> None:
+    """A checkpoint, whole or not at all; of finished meta-training, without what only the next iteration needs."""
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "step": done,
+        "fingerprint": meta_fingerprint(config, component),
+        "agent": component.model_dump(mode="json"),
+        "tasks": config.tasks.model_dump(mode="json"),
+        **log.totals(),
+        "made_with": origin(),
+    }
+    networks = learner.trained_networks.state_dict()
+    with new_folder(checkpoint_path(place, done)) as temporary:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in networks.items()}, temporary / WEIGHTS)
+        state = {} if done == learner.iterations else learner.training_state()
+        save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, temporary / TRAINING_STATE)
+        write_json(temporary / RECORD, record)
+    keep_last_checkpoints(place, config.runtime.keep_checkpoints)
+
+
+if __name__ == "__main__":
+    sys.exit(run_module("python -m data_gen.meta_train", "Meta-trains the meta-learners that a config names.", main))

@@ -1,0 +1,106 @@
+"""What meta-training says while it runs: a progress bar, trackers, and `training_log.jsonl`, one line an iteration."""
+
+import contextlib
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
+from tqdm.auto import tqdm
+
+from configs.errors import UserError
+from configs.files import write_file
+from configs.schema import AgentComponent, ExperimentConfig
+
+LOG = "training_log.jsonl"
+
+
+class MetaTrainingLog:
+    """The log of one meta-learner, which goes on where a checkpoint left off.
+
+    Args:
+        config: the experiment.
+        component: the meta-learner.
+        place: its folder.
+        iterations: of the whole meta-training.
+        done: iterations that the checkpoint has seen; lines after it are dropped.
+    """
+
+    def __init__(
+        self, config: ExperimentConfig, component: AgentComponent, place: Path, iterations: int, done: int
+    ) -> None:
+        self.path, self.name = place / LOG, component.label or component.name
+        self.lines = [line for line in read_meta_log(self.path) if line["step"] <= done]
+        write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
+        self.trackers = _trackers(config, place)
+        self.bar = tqdm(
+            total=iterations, initial=done, unit=" iterations", desc=f"meta-train {self.name}", dynamic_ncols=True
+        )
+        self.started = time.perf_counter()
+
+    def write(self, iteration: int, figures: dict[str, float]) -> None:
+        """Writes the line of an iteration, from 1. `figures` is what `MetaLearner.improve` returned."""
+        now = time.perf_counter()
+        before = self.totals()
+        line = {
+            "step": iteration,
+            **{name: float(value) if math.isfinite(value) else None for name, value in figures.items()},
+            "environment_steps": before["environment_steps"] + int(figures["environment_steps"]),
+            "steps_per_second": round(figures["environment_steps"] / (now - self.started)),
+            "seconds": round(before["seconds"] + now - self.started, 3),
+        }
+        self.started = now
+        self.lines.append(line)
+        with open(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+        for tracker in self.trackers:
+            tracker.log(
+                {name: value for name, value in line.items() if name != "step" and value is not None}, step=iteration
+            )
+        self.bar.update(1)
+        result = "" if line["return"] is None else f"return {line['return']:.3f}, "
+        self.bar.set_postfix_str(f"{result}{line['steps_per_second'] / 1e3:,.0f}k steps/s")
+
+    def totals(self) -> dict[str, Any]:
+        """What the whole meta-training came to so far."""
+        if not self.lines:
+            return {"environment_steps": 0, "seconds": 0.0, "return": None}
+        last = self.lines[-1]
+        return {key: last[key] for key in ("environment_steps", "seconds", "return")}
+
+    def close(self) -> None:
+        self.bar.close()
+        for tracker in self.trackers:
+            tracker.finish()
+
+
+def read_meta_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; a line that a killed process left unfinished is dropped."""
+    lines = []
+    if path.exists():
+        for text in path.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                line = json.loads(text)
+                if isinstance(line, dict) and {"step", "seconds", "environment_steps"} <= line.keys():
+                    lines.append(line)
+    return lines
+
+
+def _trackers(config: ExperimentConfig, place: Path) -> list[GeneralTracker]:
+    """The trackers that `runtime.trackers` names, begun. Raises UserError for one that is not there."""
+    there = {str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()}
+    names = sorted(there) if "all" in config.runtime.trackers else config.runtime.trackers
+    trackers = []
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise UserError(f"runtime.trackers: {name!r} is none of accelerate's: {', '.join(LOGGER_TYPE_TO_CLASS)}")
+        if name not in there:
+            raise UserError(f"runtime.trackers: {name!r} is not installed; install its package or leave it out")
+        kind: Any = LOGGER_TYPE_TO_CLASS[name]
+        folder = {"logging_dir": str(place.parent.parent)} if kind.requires_logging_directory else {}
+        tracker = kind(f"logs/{place.name}" if folder else f"{config.name}-{place.name}", **folder)
+        tracker.start()
+        trackers.append(tracker)
+    return trackers

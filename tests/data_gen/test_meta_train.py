@@ -1,0 +1,245 @@
+"""Meta-training: checkpoints, resumption, kills, what asks for it anew, and meta-trained agents in the pipeline."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file, save_file
+
+from configs import ConfigError, UserError, component
+from configs.checkpoints import checkpoint_steps
+from configs.loader import dump
+from configs.run_folder import run_folder
+from data_gen.agents.meta.base import MetaLearner, TrainingTasks, load_optimiser_state, optimiser_state
+from data_gen.agents.sweep import Positive
+from data_gen.generate import generate, load_info
+from data_gen.interaction import spec_of
+from data_gen.meta_learners import learner_folder, ready_agent, trained_checkpoint
+from data_gen.meta_train import meta_train
+from data_gen.streams import SlotStreams
+from data_gen.tasks.bandit import Bandit
+from eval.evaluate import check_agents
+
+
+@component
+class Leaner(MetaLearner):
+    """One distribution of actions for all tasks, learned by policy gradients."""
+
+    iterations: int = 6
+    learning_rate: Positive = 0.1
+    greedy: bool = False
+
+    acting_only = frozenset({"greedy"})
+
+    def build(self, spec):
+        if not hasattr(spec.action_space, "n"):
+            raise UserError("leaner chooses among finitely many actions")
+        return torch.nn.Linear(1, int(spec.action_space.n))
+
+    def begin(self, spec, num_envs, seeds):
+        self.streams, self.taken, self.earned = SlotStreams(seeds), [], []
+
+    def act(self, observation):
+        shares = self.networks(torch.ones(1)).softmax(0).detach().numpy().cumsum()
+        self.taken.append((self.streams.uniform()[:, None] > shares[:-1]).sum(axis=1))
+        return self.taken[-1]
+
+    def observe(self, transition):
+        self.earned.append(transition.reward)
+
+    def begin_training(self, training):
+        self.training = training
+        self.optimiser = torch.optim.Adam(self.networks.parameters(), lr=self.learning_rate)
+
+    def improve(self, iteration):
+        rows = self.training.rows(8, iteration)
+        self.training.live(self, rows, 5, self.training.seeds(8, iteration))
+        actions, rewards = (torch.from_numpy(np.stack(values)) for values in (self.taken, self.earned))
+        logs = self.networks(torch.ones(1)).log_softmax(0)
+        self.optimiser.zero_grad()
+        (-(logs[actions] * (rewards - rewards.mean())).mean()).backward()
+        self.optimiser.step()
+        return {"environment_steps": actions.numel(), "return": float(rewards.sum(0).mean())}
+
+    def training_state(self):
+        return optimiser_state(self.optimiser)
+
+    def load_training_state(self, state):
+        load_optimiser_state(self.optimiser, state)
+
+
+@component
+class Picky(Leaner):
+    """Takes no space at all."""
+
+    def build(self, spec):
+        raise UserError("picky chooses nothing")
+
+
+LEANER = {"name": "test_meta_train:Leaner"}
+
+
+@pytest.fixture
+def leaning(tiny):
+    """A tiny experiment with the learner above as its source."""
+
+    def make(source=None, **changes):
+        runtime = {"meta_checkpoint_every": 2} | changes.pop("runtime", {})
+        data = {"sources": [LEANER | (source or {})]} | changes.pop("data", {})
+        return tiny(data=data, runtime=runtime, **changes)
+
+    return make
+
+
+def weights(config, source=0):
+    chosen = config.data.sources[source]
+    return load_file(trained_checkpoint(config, run_folder(config), chosen) / "weights.safetensors")
+
+
+def test_resumed_meta_training_equals_uninterrupted(leaning):
+    whole, cut = leaning(name="whole"), leaning(name="cut")
+    meta_train(whole)
+    for until in (1, 3, 6):
+        meta_train(cut, until=until)
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(cut)[name])
+    log = learner_folder(cut, run_folder(cut), cut.data.sources[0]) / "training_log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["environment_steps"] for line in lines] == [40 * iteration for iteration in range(1, 7)]
+
+
+def test_every_weight_is_trained_and_follows_from_the_seed(leaning):
+    configs = [leaning(name=str(seed), seed=seed) for seed in (0, 1)] + [
+        leaning(name="short", source={"iterations": 2})
+    ]
+    for config in configs:
+        meta_train(config)
+    first, other, short = (weights(config) for config in configs)
+    for name in first:
+        assert not torch.equal(first[name], other[name])
+        assert not torch.equal(first[name], short[name])
+
+
+def test_finished_meta_training_is_skipped_and_done_anew_when_asked(leaning):
+    config = leaning()
+    place = learner_folder(config, run_folder(config), config.data.sources[0])
+    assert meta_train(config) == [place]
+    assert meta_train(config) == []
+    assert meta_train(config, overwrite=True) == [place]
+
+
+def test_only_what_meta_training_depends_on_asks_for_it_anew(leaning):
+    config = leaning()
+    meta_train(config)
+    for source in ({"greedy": True}, {"weight": 2.0}, {"label": "leans"}):
+        assert meta_train(leaning(source=source)) == []
+    assert meta_train(leaning(data={"episodes": 12})) == []
+    for changed in (leaning(source={"learning_rate": 0.2}), leaning(seed=1), leaning(tasks={"size": 5})):
+        assert len(meta_train(changed)) == 1
+    assert meta_train(config) == []  # and nothing was lost by it
+
+
+def test_a_learner_named_twice_is_trained_once(leaning):
+    config = leaning(evaluation={"baselines": [LEANER, LEANER | {"greedy": True}, LEANER | {"iterations": 2}]})
+    assert len(meta_train(config)) == 2
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(leaning, tmp_path):
+    whole = leaning(name="whole", source={"iterations": 400})
+    meta_train(whole)
+    words = [sys.executable, "-m", "data_gen.meta_train", "--config", str(tmp_path / "runs" / "killed.yaml")]
+    config = leaning(name="killed", source={"iterations": 400})
+    (tmp_path / "runs" / "killed.yaml").write_text(dump(config))
+    place = learner_folder(config, run_folder(config), config.data.sources[0])
+    folders = (ROOT, ROOT / "tests" / "data_gen", ROOT / "tests")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
+    for _ in range(3):
+        process = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+        seen = max(checkpoint_steps(place), default=0)
+        while process.poll() is None and max(checkpoint_steps(place), default=0) <= seen + 4:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    meta_train(config)
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(config)[name])
+
+
+def test_generate_refuses_a_source_that_has_not_been_meta_trained(leaning):
+    config = leaning()
+    with pytest.raises(UserError, match="meta-training of test_meta_train:Leaner has not been done; run `icrl meta-tr"):
+        generate(config)
+    meta_train(config, until=2)
+    with pytest.raises(UserError, match="stopped after 2 iterations"):
+        generate(config)
+
+
+def test_data_remembers_the_weights_that_made_it(leaning):
+    config = leaning()
+    meta_train(config)
+    assert generate(config)
+    assert not generate(config)
+    info = load_info(run_folder(config))["meta_learners"]["data.sources.0"]
+    assert info["iterations"] == 6 and info["environment_steps"] == 240
+    path = trained_checkpoint(config, run_folder(config), config.data.sources[0]) / "weights.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+    with pytest.raises(UserError, match="meta-trained anew since"):
+        generate(config)
+
+
+def test_a_damaged_checkpoint_is_refused_in_one_line(leaning):
+    config = leaning()
+    meta_train(config, until=4)
+    path = learner_folder(config, run_folder(config), config.data.sources[0]) / "step-000004"
+    (path / "weights.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="cannot be read"):
+        meta_train(config)
+
+
+def test_spaces_that_a_meta_learner_cannot_take_are_refused_by_key(leaning):
+    config = leaning(evaluation={"baselines": ["random", {"name": "test_meta_train:Picky"}]})
+    for refuses in (meta_train, check_agents):
+        with pytest.raises(ConfigError, match=r"^evaluation\.baselines\.1: picky chooses nothing$"):
+            refuses(config)
+    assert not run_folder(config).meta.exists()
+
+
+def test_an_agent_without_weights_does_not_act():
+    bandit = Bandit(arms=3)
+    envs = bandit.make_vec(bandit.sample(2, seed=0))
+    with pytest.raises(UserError, match="has not been meta-trained"):
+        Leaner().reset(spec_of(envs, 4), 2, np.arange(2, dtype=np.uint64))
+
+
+def test_training_tasks_are_all_different_while_there_are_enough():
+    bandit = Bandit(arms=3)
+    envs = bandit.make_vec(bandit.sample(1, seed=0))
+    training = TrainingTasks(bandit, bandit.sample(10, seed=0), spec_of(envs, 4), seed=3)
+    for iteration in range(5):
+        assert sorted(training.rows(10, iteration)) == list(range(10))
+        assert len(set(training.rows(7, iteration).tolist())) == 7
+        assert np.bincount(training.rows(25, iteration)).min() >= 2
+    assert not np.array_equal(training.rows(10, 0), training.rows(10, 1))
+
+
+def test_unfinished_meta_learners_can_be_checked_before(leaning):
+    check_agents(leaning(evaluation={"baselines": [LEANER, "random"]}))
+
+
+def test_ready_agents_act_with_their_weights(leaning):
+    config = leaning()
+    meta_train(config)
+    agent = ready_agent(config, run_folder(config), config.data.sources[0])
+    distribution = config.tasks.build()
+    envs = distribution.make_vec(distribution.all_tasks().take([0, 1]))
+    agent.reset(spec_of(envs, 6), 2, np.arange(2, dtype=np.uint64))
+    for name, tensor in agent.networks.state_dict().items():
+        assert torch.equal(tensor, weights(config)[name])

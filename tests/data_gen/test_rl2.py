@@ -1,0 +1,323 @@
+"""RL2: cores against PyTorch's, what a policy is told, memories by trial, advantages by hand, resuming, learning."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from configs import UserError
+from data_gen.agents.meta import recurrent
+from data_gen.agents.meta.base import TrainingTasks
+from data_gen.agents.meta.recurrent import GRU, LSTM
+from data_gen.agents.meta.rl2 import RL2
+from data_gen.agents.meta.trials import Batch
+from data_gen.interaction import interact, spec_of
+from data_gen.streams import make_seeds
+from data_gen.tasks.bandit import Bandit
+from data_gen.tasks.base import TaskDistribution, Tasks
+from data_gen.tasks.dark_room import DarkRoom
+from data_gen.tasks.point_navigation import PointNavigation
+from data_gen.tasks.tabular_mdp import TabularMDP
+from data_gen.tasks.vector import TaskVectorEnv
+
+SMALL = {"trials": 8, "minibatches": 2, "units": 8, "iterations": 4, "trial_episodes": 2}
+
+
+class Countdown(TaskDistribution):
+    """Episodes of the task's own length; a step's reward is 10 x length + its number in the lifetime, from 1."""
+
+    episode_length = 5
+
+    def __init__(self, action_space=None):
+        self._action_space = spaces.Discrete(3) if action_space is None else action_space
+
+    @property
+    def observation_space(self):
+        return spaces.Discrete(6)
+
+    @property
+    def action_space(self):
+        return self._action_space
+
+    def make_vec(self, tasks):
+        return CountdownEnvs(self, tasks)
+
+
+class CountdownEnvs(TaskVectorEnv):
+    def __init__(self, countdown, tasks):
+        super().__init__(len(tasks), countdown.observation_space, countdown.action_space, 5)
+        self.lengths, self.lived, self.clock = tasks["length"], 0, np.zeros(len(tasks), dtype=np.int64)
+
+    def _restart(self, slots):
+        self.clock[slots] = 0
+
+    def _advance(self, actions):
+        self.lived += 1
+        self.clock += 1
+        rewards = 10.0 * self.lengths + self.lived
+        return rewards.astype(np.float32), self.clock >= self.lengths
+
+    def _observe(self):
+        return self.clock.copy()
+
+
+def countdown(lengths, action_space=None, **parameters):
+    """A learner that is ready for meta-training on tasks with episodes of these lengths."""
+    distribution, tasks = Countdown(action_space), Tasks({"length": np.array(lengths)})
+    return started(distribution, tasks, **{**SMALL, **parameters})
+
+
+def started(distribution, tasks, seed=0, **parameters):
+    agent = RL2(**parameters)
+    agent.start(TrainingTasks(distribution, tasks, spec_of(distribution.make_vec(tasks.take([0])), 1), seed))
+    return agent
+
+
+def loud(agent):
+    """Turns up what is read off the memory, so that it matters to what is done."""
+    with torch.no_grad():
+        for parameter in agent.networks.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return agent
+
+
+def by_layer(core, inputs, keep):
+    """(T, B, H) a core's outputs by PyTorch's layer, step by step, and by its autograd."""
+    state = (torch.zeros(1, inputs.shape[1], core.units),) * core.states
+    outputs = []
+    for step, begun in zip(inputs, keep, strict=True):
+        state = tuple(part * begun.unsqueeze(1) for part in state)
+        output, after = core.layer(step.unsqueeze(0), state if core.states > 1 else state[0])
+        state = after if core.states > 1 else (after,)
+        outputs.append(output[0])
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("kind", [GRU, LSTM])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_core_and_its_gradient_are_those_of_pytorchs_layer(kind, restarts, monkeypatch):
+    monkeypatch.setattr(recurrent, "_AT_ONCE", 3 * 4 * 6)  # three steps at once, of seven
+    torch.manual_seed(0)
+    core = kind(5, 6, longest=20)
+    inputs = torch.randn(7, 4, 5, requires_grad=True)
+    keep = (torch.rand(7, 4) > 0.4).float() if restarts else torch.ones(7, 4)
+    ours, theirs = core(inputs, keep if restarts else None), by_layer(core, inputs, keep)
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.randn_like(ours)
+    wanted = [inputs, *core.parameters()]
+    for found, expected in zip(
+        torch.autograd.grad((ours * weights).sum(), wanted), torch.autograd.grad((theirs * weights).sum(), wanted), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", [GRU, LSTM])
+def test_a_core_keeps_for_as_long_as_a_trial_lasts(kind):
+    core = kind(2, 1000, longest=50)
+    gate = core.layer.bias_ih_l0[1000:2000]
+    assert 0 <= gate.min() < 0.5 and np.log(40) < gate.max() <= np.log(50)
+    steps = gate.exp()
+    assert steps.mean().item() == pytest.approx(25.5, abs=2)
+
+
+def test_a_trial_begins_with_nothing_done_and_its_later_episodes_with_the_real_last_step():
+    """Episodes of 2 and of 3 steps, trials of two: six steps are a trial and a half, and a trial."""
+    agent = countdown([2, 3], trials=2, minibatches=1)
+    agent.trial_steps = 6
+    batch = agent._collect(np.array([0, 1]), iteration=0)
+    inputs, actions = batch.inputs.numpy(), batch.actions[..., 0].numpy()
+    observation, action, reward, done = np.split(inputs, [6, 9, 10], axis=2)
+    np.testing.assert_array_equal(observation.argmax(axis=2), np.array([[0, 1, 0, 1, 0, 1], [0, 1, 2, 0, 1, 2]]).T)
+    begins = np.array([[1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, 0]], dtype=bool).T
+    np.testing.assert_array_equal(action[begins], np.zeros((3, 3)))
+    np.testing.assert_array_equal(action[~begins].argmax(axis=1), np.roll(actions, 1, axis=0)[~begins])
+    np.testing.assert_array_equal(action[~begins].sum(axis=1), np.ones(9))
+    np.testing.assert_array_equal(reward[..., 0], [[0, 0], [21, 31], [22, 32], [23, 33], [0, 34], [25, 35]])
+    np.testing.assert_array_equal(done[..., 0], np.array([[1, 0, 1, 0, 1, 0], [1, 0, 0, 1, 0, 0]]).T)
+    np.testing.assert_array_equal(batch.over.numpy(), np.array([[0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 1]]).T)
+    np.testing.assert_array_equal(batch.counted().numpy(), np.array([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]]).T)
+
+
+def test_joint_inputs_are_the_previous_pair_and_it_times_the_reward():
+    agent = countdown([2, 3], trials=2, minibatches=1, joint_inputs=True)
+    batch = agent._collect(np.array([0, 1]), iteration=0)
+    pair, rewarded = np.split(batch.inputs.numpy()[..., 11:], 2, axis=2)
+    assert not pair[0].any() and not rewarded[0].any()
+    seen = np.array([0, 0])
+    np.testing.assert_array_equal(pair[1].argmax(axis=1), seen * 3 + batch.actions[0, :, 0].numpy())
+    np.testing.assert_array_equal(rewarded[1], pair[1] * [[21], [31]])
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("value", ["shared", "separate"])
+@pytest.mark.parametrize("lengths", [[5, 5], [2, 3]])
+def test_recomputed_log_probabilities_and_values_equal_the_collected_ones(cell, value, lengths):
+    """With trials that end at different steps in different environments, and with those that do not."""
+    agent = loud(countdown(lengths, cell=cell, value=value, trials=2, minibatches=1, head_units=4, joint_inputs=True))
+    batch = agent._collect(np.array([0, 1]), iteration=0)
+    targets = agent._targets(batch, np.array([0, 1]), iteration=0)
+    assert ("keep" in targets) == (lengths == [2, 3])
+    _, (policy_loss, value_loss, *_) = agent._loss(batch, targets, slice(None), 0.0)
+    networks, memory = agent.networks, agent.networks.policy.core(batch.inputs, targets.get("keep"))
+    outputs = networks.policy.read(memory, batch.inputs)[0]
+    assert outputs.std() > 0.1  # it does depend on something
+    log_prob, _ = agent.distribution.log_prob_and_entropy(outputs, [], batch.actions)
+    torch.testing.assert_close(log_prob, targets["log_prob"], rtol=1e-4, atol=1e-5)
+    assert policy_loss.item() == pytest.approx(0, abs=1e-5)  # normalised advantages, at a ratio of 1
+
+
+def test_a_memory_lasts_over_episodes_and_ends_with_the_trial():
+    """The last trial of a slot is lived as from a new start, and its second episode is not."""
+    agent = loud(countdown([2, 3], trials=2, minibatches=1))
+    batch = agent._collect(np.array([0, 1]), iteration=0)
+    core, keep = agent.networks.policy.core, batch.keep()
+    through = core(batch.inputs, keep)
+    torch.testing.assert_close(through[4:8, :1], core(batch.inputs[4:8, :1]))  # the second trial of the first slot
+    assert (through[2:4, :1] - core(batch.inputs[2:4, :1])).abs().max() > 0.01  # the second episode of its first
+
+
+def test_a_lifetime_is_one_trial_however_long():
+    agent = loud(countdown([2, 3], trials=2, minibatches=1))
+    envs = Countdown().make_vec(Tasks({"length": np.array([2, 3])}))
+    interact(agent, envs, 20, make_seeds(2, 3))
+    assert agent.life.inputs[:, 10].tolist() == [1.0, 0.0]  # step 20 ended an episode of 2
+    long = agent.life.memory.clone()
+    envs = Countdown().make_vec(Tasks({"length": np.array([2, 3])}))
+    interact(agent, envs, 8, make_seeds(2, 3))
+    assert (agent.life.memory - long).abs().max() > 1e-3
+
+
+def test_what_others_do_changes_nothing():
+    agent = loud(countdown([2, 3, 4, 5]))
+    tasks, seeds = Tasks({"length": np.array([2, 3, 4, 5])}), make_seeds(4, 3)
+    together = interact(agent, Countdown().make_vec(tasks), 20, seeds).action
+    for slot in range(4):
+        alone = interact(agent, Countdown().make_vec(tasks.take([slot])), 20, seeds[[slot]]).action
+        np.testing.assert_array_equal(alone[0], together[slot])
+
+
+def test_greedy_takes_the_most_likely_action():
+    agent = loud(countdown([2, 3], trials=2, minibatches=1))
+    agent.greedy = True
+    agent.begin(None, 2, make_seeds(2, 0))
+    actions = agent.act(np.array([0, 3]))
+    np.testing.assert_array_equal(actions, agent.life.outputs[0].argmax(dim=1).numpy())
+
+
+def test_advantages_flow_across_episodes_and_stop_at_the_end_of_a_trial():
+    """The first slot's trial ends with step 2 of 4, and its next one is cut off; the second's lasts all four."""
+    flag = torch.tensor
+    batch = Batch(
+        torch.empty(4, 2, 1),
+        torch.empty(4, 2, 1),
+        [],
+        rewards=torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 4.0]]),
+        ended=flag([[True, False], [True, True], [False, False], [False, True]]),
+        over=flag([[False, False], [True, False], [False, False], [False, True]]),
+    )
+    values = torch.tensor([[10.0, 10.0], [20.0, 20.0], [30.0, 30.0], [40.0, 40.0]])
+    found = batch.advantages(values, discount=0.5, gae_lambda=0.8)
+    last = 2 - 20
+    assert found[:, 0].tolist() == pytest.approx([1 + 10 - 10 + 0.4 * last, last, 3 + 20 - 30, 0])
+    end = 4 - 40
+    third = 3 + 20 - 30 + 0.4 * end
+    second = 2 + 15 - 20 + 0.4 * third
+    assert found[:, 1].tolist() == pytest.approx([1 + 10 - 10 + 0.4 * second, second, third, end])
+
+
+def test_what_is_cut_off_is_not_learned_from():
+    """The last step of an unfinished trial has a value that others use, and no gradient of its own."""
+    agent = countdown([2, 3], trials=2, minibatches=1)
+    agent.trial_steps = 6
+    batch = agent._collect(np.array([0, 1]), iteration=0)
+    targets = agent._targets(batch, np.array([0, 1]), iteration=0)
+    assert targets["weight"][-1].tolist() == pytest.approx([0, 1 / 11])
+    other = dataclasses.replace(batch, actions=torch.where(targets["weight"].unsqueeze(-1) > 0, batch.actions, 2))
+    assert agent._loss(batch, targets, slice(None), 0.1)[0] == agent._loss(other, targets, slice(None), 0.1)[0]
+
+
+SPACES = {
+    "discrete": spaces.Discrete(3, start=2),
+    "multi_discrete": spaces.MultiDiscrete([2, 3]),
+    "multi_binary": spaces.MultiBinary(3),
+    "box": spaces.Box(-0.1, 0.1, (2,)),
+}
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("name", SPACES)
+def test_every_parameter_learns_with_every_kind_of_action(name, cell):
+    parameters = {"cell": cell, "value": "separate", "head_units": 4, "task_coefficient": 1.0}
+    agent = countdown([2, 3, 5], SPACES[name], **parameters)
+    before = {key: value.clone() for key, value in agent.networks.state_dict().items()}
+    figures = agent.improve(0)
+    assert figures["environment_steps"] == 80 and np.isfinite(list(figures.values())).all()
+    # of two GRU biases and two LSTM biases that are only ever added to each other, both move
+    unchanged = [key for key, value in agent.networks.state_dict().items() if torch.equal(value, before[key])]
+    assert unchanged == []
+    lived = interact(agent, Countdown(SPACES[name]).make_vec(Tasks({"length": np.array([2, 5])})), 7, make_seeds(2, 0))
+    assert all(SPACES[name].contains(action.astype(SPACES[name].dtype)) for action in lived.action[0])
+
+
+@pytest.mark.parametrize("family", [DarkRoom(size=3, episode_length=4), PointNavigation(episode_length=4)])
+def test_any_observation_will_do(family):
+    agent = started(family, family.sample(16, 0), **SMALL)
+    assert agent.improve(0)["environment_steps"] == 8 * 8
+
+
+def test_resumed_meta_training_equals_an_uninterrupted_one():
+    mdp = TabularMDP(states=3, actions=2, episode_length=4)
+    tasks = mdp.sample(20, 0)
+    parameters = {**SMALL, "task_coefficient": 0.5, "task_arrays": ("reward",), "value": "separate"}
+    whole, resumed = (started(mdp, tasks, **parameters) for _ in range(2))
+    for iteration in range(4):
+        whole.improve(iteration)
+    for iteration in range(2):
+        resumed.improve(iteration)
+    weights = {key: value.clone() for key, value in resumed.networks.state_dict().items()}
+    state = {key: value.clone() for key, value in resumed.training_state().items()}
+    later = RL2(**parameters)
+    later.set_up(resumed.training.spec)
+    later.begin_training(resumed.training)
+    later.networks.load_state_dict(weights)
+    later.load_training_state(state)
+    for iteration in range(2, 4):
+        later.improve(iteration)
+    for found, expected in ((later.networks.state_dict(), whole.networks.state_dict()),
+                            (later.training_state(), whole.training_state())):
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in found)
+
+
+def test_the_task_is_predicted_from_what_was_lived():
+    """A memory of 10 pulls says much about 2 arms: a third less error than from nothing, whose mean is 1."""
+    bandit = Bandit(arms=2)
+    parameters = {"trial_episodes": 10, "trials": 128, "task_coefficient": 1.0, "learning_rate": 0.02, "iterations": 60}
+    agent = started(bandit, bandit.sample(1000, 0), joint_inputs=True, **parameters)
+    losses = [agent.improve(iteration)["task_loss"] for iteration in range(60)]
+    assert losses[0] > 0.9 and losses[-1] < 0.67
+
+
+def test_a_bandit_is_learned():
+    """Four arms, 20 pulls: random earns 10, and the best arm 16."""
+    bandit = Bandit(arms=4)
+    parameters = {"trial_episodes": 20, "trials": 256, "learning_rate": 0.01, "iterations": 60, "joint_inputs": True}
+    agent = started(bandit, bandit.sample(5000, 0), **parameters)
+    for iteration in range(60):
+        agent.improve(iteration)
+    lived = interact(agent, bandit.make_vec(bandit.sample(500, 1)), 20, make_seeds(500, 2))
+    assert lived.reward.sum(axis=1).mean() > 12.5
+    assert lived.reward[:, 10:].mean() > lived.reward[:, :3].mean() + 0.1  # within a lifetime
+
+
+def test_joint_inputs_need_finite_spaces():
+    plane = PointNavigation(episode_length=4)
+    spec = spec_of(plane.make_vec(plane.sample(1, 0)), 4)
+    with pytest.raises(UserError, match="joint_inputs needs Discrete actions"):
+        RL2(joint_inputs=True).check(spec)
+    with pytest.raises(UserError, match="how long an episode is"):
+        RL2().check(dataclasses.replace(spec, episode_length=None))
+    with pytest.raises(ValueError, match="minibatches 3 has to divide trials"):
+        RL2(trials=8, minibatches=3)
