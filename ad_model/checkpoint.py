@@ -25,6 +25,8 @@ from configs.errors import UserError
 from configs.files import TEMPORARY_SUFFIX, sync, write_json
 from configs.run_folder import SCHEMA_VERSION, stale
 
+_COMPILED = "_orig_mod."  # what torch.compile puts before the names of a module's weights
+
 
 def resume_step(folder: Path, fingerprint: str, data: str) -> int:
     """The step to go on from, 0 without a checkpoint. Raises UserError if one is of another config or data."""
@@ -52,7 +54,7 @@ def save_checkpoint(
             temporary.mkdir(parents=True)
         accelerator.wait_for_everyone()
         accelerator.save_state(str(temporary))
-        weights = accelerator.get_state_dict(model)
+        weights = {name.replace(_COMPILED, ""): tensor for name, tensor in accelerator.get_state_dict(model).items()}
         if accelerator.is_main_process:
             accelerator.unwrap_model(model).save_pretrained(temporary / "model", state_dict=weights)
             write_json(temporary / RECORD, {"schema_version": SCHEMA_VERSION, "step": step, **record})

@@ -10,17 +10,18 @@ import time
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import ROOT, run_python
 from safetensors.torch import load_file
 
 from ad_model import ADModel
 from ad_model.build import build_model
-from configs.checkpoints import checkpoint_steps, last_checkpoint
 from ad_model.throughput import flops_per_token, matmul_peak
 from ad_model.train import learning_rate, train
 from ad_model.training_log import read_log
 from configs import UserError
+from configs.checkpoints import checkpoint_steps, last_checkpoint
 from configs.loader import dump
 from configs.run_folder import data_fingerprint, run_folder
 from configs.schema import TrainingConfig
@@ -51,6 +52,19 @@ def generated(make, **changes):
     config = make(**changes)
     generate(config)
     return config
+
+
+def test_a_compiled_models_checkpoint_loads_like_any_other(tiny, monkeypatch):
+    def eager(dynamo_backend, **settings):  # wraps the model as inductor does, and takes seconds instead of a minute
+        return Accelerator(dynamo_backend=dynamo_backend and "eager", **settings)
+
+    monkeypatch.setattr("ad_model.train.Accelerator", eager)
+    plain, compiled = generated(tiny, name="plain"), generated(tiny, name="compiled", runtime={"compile": True})
+    for config in (plain, compiled):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        train(config)
+    assert weights(plain).keys() == weights(compiled).keys()
+    assert isinstance(ADModel.from_pretrained(last_checkpoint(run_folder(compiled).checkpoints) / "model"), ADModel)
 
 
 def test_every_parameter_changes_and_the_loss_falls(tiny):
