@@ -83,6 +83,7 @@ def info(path: Path) -> None:
     from data_gen.data_report import data_report, describe, describe_scores
     from data_gen.generate import load_info
     from data_gen.history_scores import history_scores
+    from data_gen.meta_learners import meta_learner_lines
     from eval.results import describe as evaluation_lines
     from eval.results import load_summary
 
@@ -90,6 +91,8 @@ def info(path: Path) -> None:
     if not folder.config.exists():
         raise UserError(f"{path}: is not a run folder: it has no {folder.config.name}")
     config = load_config(folder.config, ["--output", str(path.resolve().parent), "--name", path.resolve().name])
+    for line in meta_learner_lines(config, folder):
+        say(line)
     data = load_info(folder)
     steps = data["num_histories"] * data["num_steps"]
     say(f"data: {data['num_histories']:,} histories, {steps:,} steps, {len(data['shards'])} shards: {folder.data}")

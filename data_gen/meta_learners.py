@@ -114,6 +114,21 @@ def trained_figures(config: ExperimentConfig, folder: RunFolder, component: Agen
     }
 
 
+def meta_learner_lines(config: ExperimentConfig, folder: RunFolder) -> list[str]:
+    """A line a meta-learner of the config: how far its meta-training is, and what it cost; for people."""
+    lines = []
+    for component in meta_learners(config).values():
+        place = learner_folder(config, folder, component)
+        steps, iterations = checkpoint_steps(place), component.build().iterations
+        done = steps[-1] if steps else 0
+        line = f"meta-training: {component.label or component.name}: {done} of {iterations} iterations"
+        if steps:
+            record = checkpoint_record(checkpoint_path(place, done))
+            line += f", {record['environment_steps']:,} environment steps, {record['seconds']:.0f} s: {place}"
+        lines.append(line)
+    return lines
+
+
 def load_tensors(path: Path) -> dict[str, Any]:
     """The tensors of a safetensors file. Raises UserError if it is missing or damaged."""
     from safetensors.torch import load_file  # torch takes seconds to import, and tabular sources need none of it

@@ -9,9 +9,9 @@ from conftest import ROOT, TINY, merged
 from safetensors.torch import load_file, save_file
 
 from ad_model.build import build_model, check_model
-from configs.checkpoints import checkpoint_steps, last_checkpoint
 from ad_model.train import train
 from configs import ConfigError, UserError, component, load_config
+from configs.checkpoints import checkpoint_steps, last_checkpoint
 from configs.command import Invocation
 from configs.loader import validate
 from configs.run_folder import run_folder

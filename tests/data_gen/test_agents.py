@@ -1,5 +1,7 @@
 """Agents: independence of the slots, Q-learning against a scalar loop, oracles, random numbers."""
 
+from contextlib import closing
+
 import gymnasium
 import numpy as np
 import pytest
@@ -8,11 +10,12 @@ from configs import UserError
 from configs.components import AGENTS, find_component
 from data_gen.agents import TableIndex
 from data_gen.agents.epsilon_annealed import EpsilonAnnealed
+from data_gen.agents.meta.base import MetaLearner, TrainingTasks
 from data_gen.agents.optimal import Optimal
 from data_gen.agents.random import Random
 from data_gen.agents.tabular.q_learning import QLearning
 from data_gen.history import episode_returns
-from data_gen.interaction import interact
+from data_gen.interaction import interact, spec_of
 from data_gen.streams import SlotStreams, derive, make_seeds
 from data_gen.tasks.bandit import Bandit
 from data_gen.tasks.dark_room import DarkRoom
@@ -30,9 +33,23 @@ SMALL = {  # parameters with which a learner of little experience learns already
     "a2c": {"actors": 2},
     "actor_critic": {"actors": 2},
     "dqn": {"learning_starts": 20, "batch_size": 8, "target_every": 20},
+    "maml": {"actors": 2, "trajectories": 2, "test_trajectories": 2, "meta_batch": 4, "hidden_sizes": (8, 8)},
+    "pearl": {"hidden_sizes": (8, 8), "encoder_sizes": (8,), "updates": 2, "meta_batch": 4, "batch_size": 8},
     "ppo": {"actors": 2, "rollout_steps": 16, "batch_size": 8, "epochs": 2},
+    "rl2": {"units": 8, "trials": 8, "minibatches": 2},
     "sac": {"learning_starts": 20, "batch_size": 8, "hidden_sizes": (8, 8)},
 }
+
+
+def ready(name, **parameters):
+    """The agent; a meta-learner after one iteration of meta-training."""
+    agent = find_component(name, AGENTS)(**SMALL.get(name, {}) | parameters)
+    if isinstance(agent, MetaLearner):
+        tasks = home(name).split(8, 1, seed=0)[0]
+        with closing(home(name).make_vec(tasks)) as envs:
+            agent.start(TrainingTasks(home(name), tasks, spec_of(envs, 10), seed=0))
+        agent.improve(0)
+    return agent
 
 
 def home(name):
@@ -46,7 +63,7 @@ def home(name):
 
 def lives(name, rows, steps, seed=0, **parameters):
     """What learners on the tasks at `rows` leave, one history an actor."""
-    distribution, agent = home(name), find_component(name, AGENTS)(**SMALL.get(name, {}) | parameters)
+    distribution, agent = home(name), ready(name, **parameters)
     tasks, seeds = distribution.split(8, 1, seed=0)[0], make_seeds(8, seed)
     envs = distribution.make_vec(tasks.take(np.repeat(rows, agent.actors)))
     return interact(agent, envs, steps, seeds[rows]), agent.actors
@@ -70,7 +87,7 @@ def test_nothing_is_swept_that_is_one_value(name):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_a_reset_forgets_everything(name):
-    distribution, agent = home(name), find_component(name, AGENTS)(**SMALL.get(name, {}))
+    distribution, agent = home(name), ready(name)
     tasks, seeds = distribution.split(8, 1, seed=0)[0], make_seeds(8, 0)
     tasks = tasks.take(np.repeat(np.arange(8), agent.actors))
     first = interact(agent, distribution.make_vec(tasks), 90, seeds)

@@ -17,7 +17,7 @@ from data_gen.agents.meta.task_collection import LatentActor, RandomActor, prior
 from data_gen.agents.meta.task_replay import TaskReplay
 from data_gen.history import episode_returns
 from data_gen.interaction import interact, spec_of
-from data_gen.streams import make_seeds
+from data_gen.streams import SlotStreams, derive, make_seeds
 from data_gen.tasks.dark_room import DarkRoom
 from data_gen.tasks.sparse_point_robot import SparsePointRobot
 
@@ -84,6 +84,14 @@ def touched(loss, module):
     return any(size > 0 for size in gradients(loss, module))
 
 
+def shake(module):
+    """Target networks that differ from what they follow."""
+    draw = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=draw)
+
+
 # The posterior
 
 
@@ -148,6 +156,7 @@ def test_one_update_moves_the_encoder_by_the_critics_loss_and_the_weighted_kl():
 
 def test_targets_of_box_actions_are_sacs_with_the_latent_as_an_input():
     agent = started(ROBOT, reward_scale=3.0, discount=0.8)
+    shake(agent.nets.targets)
     batch, latents, alpha = box_batch(agent), torch.randn(TASKS * ROWS, LATENT), torch.tensor(0.3)
     states = torch.cat([batch.next_states, latents], dim=1)
     with torch.no_grad():
@@ -162,6 +171,7 @@ def test_targets_of_box_actions_are_sacs_with_the_latent_as_an_input():
 
 def test_targets_of_discrete_actions_are_exact_expectations():
     agent = started(ROOM, reward_scale=3.0, discount=0.8)
+    shake(agent.nets.targets)
     batch, latents = discrete_batch(agent), torch.randn(TASKS * ROWS, LATENT)
     targets = agent.updating.soft_targets(batch, latents, torch.tensor(0.3))
     for row in (int(batch.terminated.int().argmax()), int((~batch.terminated).int().argmax())):
@@ -190,7 +200,7 @@ def test_discrete_policy_with_values_given_becomes_their_softmax():
         (-value.sum()).backward()
         optimiser.step()
     assert torch.allclose(logits.softmax(dim=2).flatten(), (values / 0.5).softmax(dim=0), atol=1e-3)
-    assert float(value) == pytest.approx(float(0.5 * (values / 0.5).logsumexp(dim=0)), abs=1e-4)
+    assert value.item() == pytest.approx(float(0.5 * (values / 0.5).logsumexp(dim=0)), abs=1e-4)
 
 
 def test_critics_loss_is_the_authors_mean_without_a_half():
@@ -201,7 +211,7 @@ def test_critics_loss_is_the_authors_mean_without_a_half():
     q = agent.nets.critics(torch.cat([batch.states, latents], dim=1).expand(2, -1, -1))
     taken = torch.stack([q[:, row, int(action)] for row, action in enumerate(batch.actions)], dim=1)
     expected = ((taken[0] - targets) ** 2).mean() + ((taken[1] - targets) ** 2).mean()
-    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("family", [ROBOT, ROOM])
@@ -249,6 +259,16 @@ def test_memory_gives_a_tasks_own_transitions_and_the_context_its_last_ones():
         [*range(6, 10)],
         [*range(6, 10)],
     ]
+
+
+def test_posterior_episodes_are_context_where_that_is_asked_for():
+    for asked, steps in ((False, 2 * 20), (True, 5 * 20)):
+        agent = started(ROBOT, posterior_in_context=asked)  # 2 episodes with the prior, 3 with the posterior
+        agent.improve(0)
+        collected = agent.replay.added > 2 * 20  # the others made the initial episodes alone
+        assert set(agent.replay.context_count[collected]) == {steps}
+        assert set(agent.replay.context_first[collected]) == {2 * 20}
+        assert set(agent.replay.context_count[~collected]) == {2 * 20}
 
 
 def test_newcomers_replace_the_tasks_that_came_first_and_start_empty():
@@ -366,12 +386,7 @@ def test_latent_comes_from_the_prior_at_first_and_then_from_all_that_was_seen():
     spec = agent.training.spec
     agent.reset(spec, slots, make_seeds(slots, 4))
     random, seen = np.random.default_rng(0), []
-
-    def belief(factors):
-        """What z was drawn from, by undoing the draw from the same stream."""
-        return factors
-
-    noise = make_noise(slots, 4)
+    noise = SlotStreams(derive(make_seeds(slots, 4), 0))
     for step in range(80):
         if step % 20 == 0:
             drawn.append((agent.latents.clone(), torch.from_numpy(noise.normal(LATENT).astype(np.float32))))
@@ -393,12 +408,6 @@ def test_latent_comes_from_the_prior_at_first_and_then_from_all_that_was_seen():
         assert torch.allclose(latents, mean + variance.sqrt() * normal, atol=1e-5)
 
 
-def make_noise(slots, seed):
-    from data_gen.streams import SlotStreams, derive
-
-    return SlotStreams(derive(make_seeds(slots, seed), 0))
-
-
 def test_next_observation_in_the_context_where_it_is_asked_for():
     without, with_it = started(ROBOT), started(ROBOT, next_observation_in_context=True)
     assert with_it.nets.encoder.layers.sizes[0] == without.nets.encoder.layers.sizes[0] + 2
@@ -410,19 +419,21 @@ def test_next_observation_in_the_context_where_it_is_asked_for():
     }
     assert without.described(fields).tolist() == [[1, 2, 3, 4, 5]]
     assert with_it.described(fields).tolist() == [[1, 2, 3, 4, 5, 6, 7]]
+    assert started(ROBOT, context_reward_scale=3.0).described(fields).tolist() == [[1, 2, 3, 4, 15]]
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("family", [ROBOT, ONCE])
-def test_a_life_does_not_depend_on_the_others(family, deterministic):
-    agent = started(family, deterministic=deterministic)
+def test_a_life_does_not_depend_on_the_others_in_any_bit(family, deterministic):
+    agent = started(family, deterministic=deterministic, hidden_sizes=(40, 40), latent_size=5, encoder_sizes=(40,))
     agent.improve(0)
-    tasks, seeds = agent.training.tasks, make_seeds(6, 9)
-    together = interact(agent, family.make_vec(tasks), 50, seeds)
-    some = np.array([4, 1])
-    apart = interact(agent, family.make_vec(tasks.take(some)), 50, seeds[some])
-    assert np.allclose(together.observation[some], apart.observation, atol=1e-4)
-    assert np.allclose(together.action[some], apart.action, atol=1e-4)
+    rows = np.arange(37) % 6
+    tasks, seeds = agent.training.tasks.take(rows), make_seeds(37, 9)
+    together = interact(agent, family.make_vec(tasks), 70, seeds)
+    for some in ([36], [4, 1], [5, 30, 7, *range(20)]):
+        apart = interact(agent, family.make_vec(tasks.take(some)), 70, seeds[some])
+        for name, values in apart.columns().items():
+            np.testing.assert_array_equal(together.columns()[name][some], values, err_msg=f"{name} of {some}")
 
 
 # Resuming, refusing, learning
@@ -447,11 +458,12 @@ def test_resuming_equals_never_having_stopped(family, parameters):
     second.load_training_state(state)
     figures += [second.improve(iteration) for iteration in range(2, 4)]
     assert figures == expected
-    for there, here in ((whole.nets.state_dict(), second.nets.state_dict()),):
+    for there, here in (
+        (whole.nets.state_dict(), second.nets.state_dict()),
+        (whole.training_state(), second.training_state()),
+    ):
+        assert there.keys() == here.keys()
         assert all(torch.equal(there[name], here[name]) for name in there)
-    there, here = whole.training_state(), second.training_state()
-    assert there.keys() == here.keys()
-    assert all(torch.equal(there[name], here[name]) for name in there)
 
 
 def test_refuses_what_it_cannot_learn():
@@ -473,6 +485,9 @@ def test_learns_to_return_to_where_it_was_rewarded():
         latent_size=3,
         hidden_sizes=(32, 32),
         encoder_sizes=(32,),
+        next_observation_in_context=True,
+        kl_weight=0.01,
+        context_reward_scale=3.0,
         initial_episodes=10,
         prior_episodes=4,
         posterior_episodes=4,
@@ -489,10 +504,11 @@ def test_learns_to_return_to_where_it_was_rewarded():
     )
     every = family.all_tasks()
     agent.start(training(family, every))
-    for iteration in range(25):
+    for iteration in range(40):
         agent.improve(iteration)
     history = interact(agent, family.make_vec(every.take(np.repeat(np.arange(9), 4))), 60, make_seeds(36, 1))
-    returns = episode_returns(history.reward, history.ended, 12).mean(axis=0)
-    best = family.optimal_return(every).mean()
-    assert returns[8:].mean() > 0.75 * best
-    assert returns[8:].mean() > 1.5 * returns[:4].mean()
+    returns = episode_returns(history.reward, history.ended, 12)
+    found = (returns[:, :4] > 0).any(axis=1)
+    assert found.sum() >= 6
+    # Where it met the goal it goes back there; the best possible is 4.6, and random actions have 0.6.
+    assert returns[found, 4:].mean() > 2.5 and returns[found, 4:].mean() > 2 * returns[:, :4].mean()

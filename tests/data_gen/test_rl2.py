@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 
 from configs import UserError
-from data_gen.agents.meta import recurrent
+from data_gen.agents.meta import unrolled
 from data_gen.agents.meta.base import TrainingTasks
 from data_gen.agents.meta.recurrent import GRU, LSTM
 from data_gen.agents.meta.rl2 import RL2
@@ -26,7 +26,7 @@ SMALL = {"trials": 8, "minibatches": 2, "units": 8, "iterations": 4, "trial_epis
 
 
 class Countdown(TaskDistribution):
-    """Episodes of the task's own length; a step's reward is 10 x length + its number in the lifetime, from 1."""
+    """Episodes of the task's own length; a step's reward is (10 x length + its number in the lifetime) / 32."""
 
     episode_length = 5
 
@@ -56,7 +56,7 @@ class CountdownEnvs(TaskVectorEnv):
     def _advance(self, actions):
         self.lived += 1
         self.clock += 1
-        rewards = 10.0 * self.lengths + self.lived
+        rewards = (10 * self.lengths + self.lived) / 32
         return rewards.astype(np.float32), self.clock >= self.lengths
 
     def _observe(self):
@@ -98,7 +98,7 @@ def by_layer(core, inputs, keep):
 @pytest.mark.parametrize("kind", [GRU, LSTM])
 @pytest.mark.parametrize("restarts", [False, True])
 def test_a_core_and_its_gradient_are_those_of_pytorchs_layer(kind, restarts, monkeypatch):
-    monkeypatch.setattr(recurrent, "_AT_ONCE", 3 * 4 * 6)  # three steps at once, of seven
+    monkeypatch.setattr(unrolled, "_AT_ONCE", 3 * 4 * 6)  # three steps at once, of seven
     torch.manual_seed(0)
     core = kind(5, 6, longest=20)
     inputs = torch.randn(7, 4, 5, requires_grad=True)
@@ -108,7 +108,9 @@ def test_a_core_and_its_gradient_are_those_of_pytorchs_layer(kind, restarts, mon
     weights = torch.randn_like(ours)
     wanted = [inputs, *core.parameters()]
     for found, expected in zip(
-        torch.autograd.grad((ours * weights).sum(), wanted), torch.autograd.grad((theirs * weights).sum(), wanted), strict=True
+        torch.autograd.grad((ours * weights).sum(), wanted),
+        torch.autograd.grad((theirs * weights).sum(), wanted),
+        strict=True,
     ):
         torch.testing.assert_close(found, expected)
 
@@ -116,7 +118,7 @@ def test_a_core_and_its_gradient_are_those_of_pytorchs_layer(kind, restarts, mon
 @pytest.mark.parametrize("kind", [GRU, LSTM])
 def test_a_core_keeps_for_as_long_as_a_trial_lasts(kind):
     core = kind(2, 1000, longest=50)
-    gate = core.layer.bias_ih_l0[1000:2000]
+    gate = core.weights[2][1000:2000]
     assert 0 <= gate.min() < 0.5 and np.log(40) < gate.max() <= np.log(50)
     steps = gate.exp()
     assert steps.mean().item() == pytest.approx(25.5, abs=2)
@@ -126,7 +128,7 @@ def test_a_trial_begins_with_nothing_done_and_its_later_episodes_with_the_real_l
     """Episodes of 2 and of 3 steps, trials of two: six steps are a trial and a half, and a trial."""
     agent = countdown([2, 3], trials=2, minibatches=1)
     agent.trial_steps = 6
-    batch = agent._collect(np.array([0, 1]), iteration=0)
+    batch = agent.collect(np.array([0, 1]), iteration=0)
     inputs, actions = batch.inputs.numpy(), batch.actions[..., 0].numpy()
     observation, action, reward, done = np.split(inputs, [6, 9, 10], axis=2)
     np.testing.assert_array_equal(observation.argmax(axis=2), np.array([[0, 1, 0, 1, 0, 1], [0, 1, 2, 0, 1, 2]]).T)
@@ -134,7 +136,7 @@ def test_a_trial_begins_with_nothing_done_and_its_later_episodes_with_the_real_l
     np.testing.assert_array_equal(action[begins], np.zeros((3, 3)))
     np.testing.assert_array_equal(action[~begins].argmax(axis=1), np.roll(actions, 1, axis=0)[~begins])
     np.testing.assert_array_equal(action[~begins].sum(axis=1), np.ones(9))
-    np.testing.assert_array_equal(reward[..., 0], [[0, 0], [21, 31], [22, 32], [23, 33], [0, 34], [25, 35]])
+    np.testing.assert_array_equal(32 * reward[..., 0], [[0, 0], [21, 31], [22, 32], [23, 33], [0, 34], [25, 35]])
     np.testing.assert_array_equal(done[..., 0], np.array([[1, 0, 1, 0, 1, 0], [1, 0, 0, 1, 0, 0]]).T)
     np.testing.assert_array_equal(batch.over.numpy(), np.array([[0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 1]]).T)
     np.testing.assert_array_equal(batch.counted().numpy(), np.array([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]]).T)
@@ -142,12 +144,12 @@ def test_a_trial_begins_with_nothing_done_and_its_later_episodes_with_the_real_l
 
 def test_joint_inputs_are_the_previous_pair_and_it_times_the_reward():
     agent = countdown([2, 3], trials=2, minibatches=1, joint_inputs=True)
-    batch = agent._collect(np.array([0, 1]), iteration=0)
+    batch = agent.collect(np.array([0, 1]), iteration=0)
     pair, rewarded = np.split(batch.inputs.numpy()[..., 11:], 2, axis=2)
     assert not pair[0].any() and not rewarded[0].any()
     seen = np.array([0, 0])
     np.testing.assert_array_equal(pair[1].argmax(axis=1), seen * 3 + batch.actions[0, :, 0].numpy())
-    np.testing.assert_array_equal(rewarded[1], pair[1] * [[21], [31]])
+    np.testing.assert_array_equal(32 * rewarded[1], pair[1] * [[21], [31]])
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
@@ -156,22 +158,28 @@ def test_joint_inputs_are_the_previous_pair_and_it_times_the_reward():
 def test_recomputed_log_probabilities_and_values_equal_the_collected_ones(cell, value, lengths):
     """With trials that end at different steps in different environments, and with those that do not."""
     agent = loud(countdown(lengths, cell=cell, value=value, trials=2, minibatches=1, head_units=4, joint_inputs=True))
-    batch = agent._collect(np.array([0, 1]), iteration=0)
-    targets = agent._targets(batch, np.array([0, 1]), iteration=0)
+    batch = agent.collect(np.array([0, 1]), iteration=0)
+    targets = agent.targets(batch, np.array([0, 1]), iteration=0)
     assert ("keep" in targets) == (lengths == [2, 3])
-    _, (policy_loss, value_loss, *_) = agent._loss(batch, targets, slice(None), 0.0)
+    _, (policy_loss, *_) = agent._loss(batch, targets, 0.0)
     networks, memory = agent.networks, agent.networks.policy.core(batch.inputs, targets.get("keep"))
     outputs = networks.policy.read(memory, batch.inputs)[0]
     assert outputs.std() > 0.1  # it does depend on something
     log_prob, _ = agent.distribution.log_prob_and_entropy(outputs, [], batch.actions)
     torch.testing.assert_close(log_prob, targets["log_prob"], rtol=1e-4, atol=1e-5)
     assert policy_loss.item() == pytest.approx(0, abs=1e-5)  # normalised advantages, at a ratio of 1
+    values = agent._values(networks.policy.read(memory, batch.inputs), batch.inputs, targets.get("keep"))
+    if value == "shared":
+        torch.testing.assert_close(values, batch.outputs[1].squeeze(-1), rtol=1e-4, atol=1e-5)
+    elif lengths == [2, 3]:  # the second trial of the first slot is as from a new start
+        own = networks.value.read(networks.value.core(batch.inputs[4:8, :1]), batch.inputs[4:8, :1])[0]
+        torch.testing.assert_close(values[4:8, :1], own.squeeze(-1))
 
 
 def test_a_memory_lasts_over_episodes_and_ends_with_the_trial():
     """The last trial of a slot is lived as from a new start, and its second episode is not."""
     agent = loud(countdown([2, 3], trials=2, minibatches=1))
-    batch = agent._collect(np.array([0, 1]), iteration=0)
+    batch = agent.collect(np.array([0, 1]), iteration=0)
     core, keep = agent.networks.policy.core, batch.keep()
     through = core(batch.inputs, keep)
     torch.testing.assert_close(through[4:8, :1], core(batch.inputs[4:8, :1]))  # the second trial of the first slot
@@ -231,11 +239,11 @@ def test_what_is_cut_off_is_not_learned_from():
     """The last step of an unfinished trial has a value that others use, and no gradient of its own."""
     agent = countdown([2, 3], trials=2, minibatches=1)
     agent.trial_steps = 6
-    batch = agent._collect(np.array([0, 1]), iteration=0)
-    targets = agent._targets(batch, np.array([0, 1]), iteration=0)
+    batch = agent.collect(np.array([0, 1]), iteration=0)
+    targets = agent.targets(batch, np.array([0, 1]), iteration=0)
     assert targets["weight"][-1].tolist() == pytest.approx([0, 1 / 11])
     other = dataclasses.replace(batch, actions=torch.where(targets["weight"].unsqueeze(-1) > 0, batch.actions, 2))
-    assert agent._loss(batch, targets, slice(None), 0.1)[0] == agent._loss(other, targets, slice(None), 0.1)[0]
+    assert agent._loss(batch, targets, 0.1)[0] == agent._loss(other, targets, 0.1)[0]
 
 
 SPACES = {
@@ -254,7 +262,6 @@ def test_every_parameter_learns_with_every_kind_of_action(name, cell):
     before = {key: value.clone() for key, value in agent.networks.state_dict().items()}
     figures = agent.improve(0)
     assert figures["environment_steps"] == 80 and np.isfinite(list(figures.values())).all()
-    # of two GRU biases and two LSTM biases that are only ever added to each other, both move
     unchanged = [key for key, value in agent.networks.state_dict().items() if torch.equal(value, before[key])]
     assert unchanged == []
     lived = interact(agent, Countdown(SPACES[name]).make_vec(Tasks({"length": np.array([2, 5])})), 7, make_seeds(2, 0))
@@ -285,8 +292,10 @@ def test_resumed_meta_training_equals_an_uninterrupted_one():
     later.load_training_state(state)
     for iteration in range(2, 4):
         later.improve(iteration)
-    for found, expected in ((later.networks.state_dict(), whole.networks.state_dict()),
-                            (later.training_state(), whole.training_state())):
+    for found, expected in (
+        (later.networks.state_dict(), whole.networks.state_dict()),
+        (later.training_state(), whole.training_state()),
+    ):
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[key], expected[key]) for key in found)
 
@@ -308,8 +317,37 @@ def test_a_bandit_is_learned():
     for iteration in range(60):
         agent.improve(iteration)
     lived = interact(agent, bandit.make_vec(bandit.sample(500, 1)), 20, make_seeds(500, 2))
-    assert lived.reward.sum(axis=1).mean() > 12.5
+    assert lived.reward.sum(axis=1).mean() > 12
     assert lived.reward[:, 10:].mean() > lived.reward[:, :3].mean() + 0.1  # within a lifetime
+
+
+def test_rates_are_held_then_change_linearly_and_the_entropy_bonus_may_end_sooner():
+    agent = RL2(iterations=100, hold=0.2, entropy_end=0.6)
+    assert [agent._between(1.0, 0.0, iteration, 1.0) for iteration in (0, 20, 60, 100)] == [1, 1, 0.5, 0]
+    assert [agent._between(1.0, 0.5, iteration, 0.6) for iteration in (20, 40, 60, 100)] == [1, 0.75, 0.5, 0.5]
+
+
+def test_each_observation_may_have_a_head_of_its_own():
+    agent = loud(countdown([2, 3], trials=2, minibatches=1, observation_heads=True))
+    batch, network = agent.collect(np.array([0, 1]), iteration=0), agent.networks.policy
+    memory = network.core(batch.inputs, batch.keep())
+    policy, value = network.read(memory, batch.inputs)
+    weight, bias = network.head.weight.view(6, 4, 8), network.head.bias.view(6, 4)
+    for step, slot in ((0, 0), (1, 0), (8, 1)):
+        seen = batch.inputs[step, slot, :6].argmax()
+        expected = weight[seen] @ memory[step, slot] + bias[seen]
+        torch.testing.assert_close(torch.cat([policy[step, slot], value[step, slot]]), expected)
+    plane = PointNavigation(episode_length=4)
+    with pytest.raises(UserError, match="observation_heads needs Discrete observations"):
+        RL2(observation_heads=True).check(spec_of(plane.make_vec(plane.sample(1, 0)), 4))
+
+
+def test_trials_grow_over_the_first_half_of_meta_training():
+    agent = countdown([5, 5], trial_episodes=5, first_trial_episodes=1, iterations=8)
+    steps = [agent.improve(iteration)["environment_steps"] for iteration in range(6)]
+    assert steps == [8 * 5 * episodes for episodes in (1, 2, 3, 4, 5, 5)]
+    with pytest.raises(ValueError, match="first_trial_episodes 3 is above trial_episodes 2"):
+        RL2(first_trial_episodes=3)
 
 
 def test_joint_inputs_need_finite_spaces():

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy.stats import trim_mean
 
-from configs.checkpoints import last_checkpoint
 from ad_model.train import train
 from configs import UserError
+from configs.checkpoints import last_checkpoint
 from configs.run_folder import run_folder
 from data_gen.generate import generate, split_tasks
 from data_gen.tasks import Tasks
