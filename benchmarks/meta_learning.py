@@ -6,8 +6,9 @@ Meta-trains every meta-learner that the config names, as `icrl meta-train` does,
 on; a killed run goes on where it was. Then they, and the other agents of the config beside them, live `data.episodes`
 episodes on the held-out tasks. `--at` evaluates at these iterations as well: a learning curve over meta-training.
 `--block` is the number of full-length episodes that the returns are averaged over, such as those between two gradient
-steps. A line of JSON an agent and seed; the lines are also written to FILE with `--record FILE`. Other words override
-the config: `--tasks.arms 10`.
+steps; `--lifetimes` is the number of those on each task. `--also greedy=true` lets every meta-learner that has this
+parameter live with it as well: for parameters that meta-training does not depend on. A line of JSON an agent and seed,
+also written to FILE with `--record FILE`. Other words override the config: `--tasks.arms 10`.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import numpy as np
 from benchmarks.common import report
 from configs import ExperimentConfig, load_config
 from configs.checkpoints import checkpoint_path, checkpoint_record, checkpoint_steps
+from configs.loader import parse_overrides
 from configs.run_folder import RunFolder, run_folder
 from configs.schema import AgentComponent
 from data_gen.generate import source_device, split_tasks
@@ -51,13 +53,28 @@ def checkpoint(config: ExperimentConfig, folder: RunFolder, component: AgentComp
     return checkpoint_path(place, checkpoint_steps(place)[-1])
 
 
-def lives(config: ExperimentConfig, component: AgentComponent, tasks: int, block: int) -> dict[str, Any]:
+def variants(components: list[AgentComponent], also: str | None) -> list[AgentComponent]:
+    """The meta-learners, and those of them that have the parameter of `also` with its value as well."""
+    if also is None:
+        return components
+    key, value = parse_overrides([also])[0]
+    changed = []
+    for component in components:
+        if key in component.model_dump():
+            label = f"{component.label or component.name} {also}"
+            changed.append(component.model_copy(update={"params": {**component.params, key: value}, "label": label}))
+    return [*components, *changed]
+
+
+def lives(
+    config: ExperimentConfig, component: AgentComponent, tasks: int, lifetimes: int, block: int
+) -> dict[str, Any]:
     """How an agent fares on held-out tasks: the total reward of a lifetime, and the mean return of its episodes."""
     folder = run_folder(config)
     path = checkpoint(config, folder, component)
     agent = ready_agent(config, folder, component, path)
     distribution, _, test = split_tasks(config)
-    test = test.take(slice(tasks))
+    test = test.take(np.arange(min(tasks, len(test))).repeat(lifetimes))
     steps, actors = config.data.episodes * distribution.episode_length, agent.actors
     started = time.perf_counter()
     with closing(distribution.make_vec(test.take(np.repeat(np.arange(len(test)), actors)))) as envs:
@@ -71,7 +88,7 @@ def lives(config: ExperimentConfig, component: AgentComponent, tasks: int, block
         "iteration": record["step"],
         "training_steps": record["environment_steps"],
         "training_seconds": round(record["seconds"], 1),
-        "tasks": len(test),
+        "lifetimes": len(test),
         "total": round(float(totals.mean()), 3),
         "standard_error": round(float(totals.std(ddof=1)) / len(totals) ** 0.5, 3) if len(totals) > 1 else None,
         "episode_returns": block_returns(lived.reward, lived.ended, block * distribution.episode_length),
@@ -102,11 +119,15 @@ def block_returns(reward: Any, ended: Any, block_steps: int) -> list[float | Non
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("config", metavar="CONFIG")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the split, the weights and the lifetimes")
     parser.add_argument("--at", type=int, nargs="+", default=[], help="iterations to evaluate at besides the last")
-    parser.add_argument("--tasks", type=int, default=1000, help="held-out tasks, at most")
+    parser.add_argument("--held-out", type=int, default=1000, help="tasks, at most")
+    parser.add_argument("--lifetimes", type=int, default=1, help="on each task")
+    parser.add_argument("--also", metavar="KEY=VALUE", help="a parameter of a lifetime")
     parser.add_argument("--block", type=int, default=1, help="full-length episodes that returns are averaged over")
     parser.add_argument("--record", type=Path, metavar="FILE", help="a JSON file for the figures")
     args, overrides = parser.parse_known_args()
@@ -116,11 +137,11 @@ def main() -> None:
         place = ["--output", "runs/benchmarks", "--name", name, "--seed", str(seed)]
         config = load_config(args.config, [*place, *overrides])
         components = (*config.data.sources, *config.evaluation.baselines)
-        trained = [component for component in components if is_meta_learner(component)]
+        trained = variants([component for component in components if is_meta_learner(component)], args.also)
         others = [component for component in components if not is_meta_learner(component)]
         for chosen in itertools.chain((trained for _ in stages(config, args.at)), [others]):
             for component in chosen:
-                figures = lives(config, component, args.tasks, args.block)
+                figures = lives(config, component, args.held_out, args.lifetimes, args.block)
                 row = {"agent": component.label or component.name, "seed": seed, **figures}
                 rows.append(row)
                 report("meta_learning", config=Path(args.config).name, overrides=overrides, **row)
