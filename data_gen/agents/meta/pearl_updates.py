@@ -163,7 +163,7 @@ class PearlUpdates:
 
     def _step(self, name: str, loss: Tensor) -> None:
         optimiser = self.optimisers[name]
-        parameters = optimiser.param_groups[0]["params"]
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.grad = gradient
+        optimiser.zero_grad()
+        # Unlike `torch.autograd.grad`, this gives gradients the strides of their parameters, as Adam on CUDA asks.
+        torch.autograd.backward(loss, inputs=optimiser.param_groups[0]["params"])
         optimiser.step()
