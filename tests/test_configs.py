@@ -11,8 +11,10 @@ from ad_model.train import train
 from configs import load_config
 from configs.components import TASKS
 from configs.run_folder import run_folder
-from configs.schema import TasksComponent
+from configs.schema import ExperimentConfig, TasksComponent
 from data_gen.generate import generate
+from data_gen.meta_learners import is_meta_learner, meta_learners
+from data_gen.meta_train import meta_train
 from eval.evaluate import evaluate
 from eval.report import write_report
 from eval.results import TRANSFORMER, load_summary
@@ -31,6 +33,24 @@ SMALL = """
     --runtime.workers 1 --runtime.trackers []
 """.split()
 
+SMALL_META = {
+    "rl2": "iterations 1 trials 4 minibatches 2 trial_episodes 2 first_trial_episodes 2 units 8",
+    "maml": "iterations 1 meta_batch 2 trajectories 2 actors 1 test_trajectories 1 hidden_sizes [8,8]",
+    "pearl": "iterations 1 updates 2 tasks_per_iteration 2 initial_episodes 1 meta_batch 2 batch_size 8 context_size 8",
+}
+
+
+def small_meta_learners(config: ExperimentConfig) -> list[str]:
+    """Overrides that make the meta-learners of a config quick to meta-train."""
+    named = {f"data.sources.{index}": source for index, source in enumerate(config.data.sources)}
+    named |= {f"evaluation.baselines.{index}": agent for index, agent in enumerate(config.evaluation.baselines)}
+    words = []
+    for key, component in named.items():
+        if is_meta_learner(component):
+            pairs = SMALL_META[component.name].split()
+            words += [f"{key}.{name}={value}" for name, value in zip(pairs[::2], pairs[1::2], strict=True)]
+    return words
+
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
 def test_a_shipped_config_says_its_purpose_and_goes_through_the_whole_pipeline(path: Path, tmp_path):
@@ -38,12 +58,15 @@ def test_a_shipped_config_says_its_purpose_and_goes_through_the_whole_pipeline(p
         if path.stem.startswith(beginning):
             pytest.importorskip(package)
     assert path.read_text().startswith("# ")
-    config = load_config(path, SMALL)
+    config = load_config(path)
+    small = [*SMALL, *small_meta_learners(config)]
+    config = load_config(path, small)
     split = {"train": min(4, config.split.train), "test": min(2, config.split.test)}
     sizes = [f"split.{name}={size}" for name, size in split.items()]
     if hasattr(config.tasks.build(), "episode_length") and "pixels" not in config.tasks.name:
         sizes.append(f"tasks.episode_length={min(LONGEST_EPISODE, config.tasks.build().episode_length)}")
-    config = load_config(path, [*SMALL, *sizes, "--output", str(tmp_path)])
+    config = load_config(path, [*small, *sizes, "--output", str(tmp_path)])
+    assert bool(meta_train(config)) == bool(meta_learners(config))
     assert generate(config) and train(config) and evaluate(config)
     folder = run_folder(config)
     write_report(config)

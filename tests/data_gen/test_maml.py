@@ -38,7 +38,7 @@ TINY = {"meta_batch": 4, "trajectories": 3, "hidden_sizes": (8, 8), "fisher_shar
 
 def make_policy(space, activation="tanh"):
     """In double precision, with no parameter at zero: zero biases put a start state on a kink of the ReLU."""
-    policy = Policy(FEATURES, action_distribution(space, "maml", CPU), (5, 20), activation, CPU).double()
+    policy = Policy(FEATURES, action_distribution(space, "maml", CPU), (5, 20), activation, 1.0, CPU).double()
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
@@ -175,7 +175,7 @@ def test_divergences_are_those_of_torch():
 
 def test_adaptation_of_a_task_does_not_depend_on_the_others():
     torch.manual_seed(3)
-    policy = Policy(FEATURES, action_distribution(BOX, "maml", CPU), (100, 100), "relu", CPU)
+    policy = Policy(FEATURES, action_distribution(BOX, "maml", CPU), (100, 100), "relu", 1.0, CPU)
     double = make_policy(BOX)
     full = [part.float() for part in vars(make_samples(double, BOX, double.stacked(5), tasks=5, rows=50)).values()]
     samples = Samples(*full)

@@ -27,6 +27,7 @@ class Policy(nn.Module):
         features: F.
         distribution: of actions.
         hidden_sizes, activation: of the perceptron.
+        output_gain: of its last matrix; with a small one, first actions follow from the observation only a little.
         device: where the parameters are.
     """
 
@@ -36,6 +37,7 @@ class Policy(nn.Module):
         distribution: ActionDistribution,
         hidden_sizes: Sequence[int],
         activation: Activation,
+        output_gain: float,
         device: torch.device,
     ) -> None:
         super().__init__()
@@ -43,8 +45,11 @@ class Policy(nn.Module):
         self.mlp = MLP((features, *hidden_sizes, distribution.outputs), activation)
         shapes = [*self.mlp.shapes, *distribution.shapes]
         self.initial = nn.ParameterList(torch.zeros(shape) for shape in shapes)
-        for matrix in self.initial[: len(self.mlp.shapes) : 2]:
+        matrices = self.initial[: len(self.mlp.shapes) : 2]
+        for matrix in matrices:
             nn.init.xavier_uniform_(matrix)  # and zeros elsewhere, so that a Gaussian's first deviation is 1
+        with torch.no_grad():
+            matrices[-1].mul_(output_gain)
         self.to(device)
 
     def stacked(self, num_tasks: int) -> list[Tensor]:

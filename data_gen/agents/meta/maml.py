@@ -76,6 +76,9 @@ class MAML(MetaLearner):
     """PPO: of all samples as one batch."""
     clip_range: Positive = 0.3
     """PPO."""
+    output_gain: Positive = 1.0
+    """Of the policy's last initial matrix (Xavier's). One that makes the first actions small spares meta-training the
+    optimum in which the policy runs off, and adaptation turns it around."""
     discount: Share = 0.99
     gae_lambda: Share = 1.0
     hidden_sizes: HiddenSizes = (100, 100)
@@ -110,7 +113,7 @@ class MAML(MetaLearner):
         self.episode_length = spec.episode_length
         features = Encoder(spec.observation_space, self.device).size
         distribution = action_distribution(spec.action_space, "maml", self.device)
-        return Policy(features, distribution, self.hidden_sizes, self.activation, self.device)
+        return Policy(features, distribution, self.hidden_sizes, self.activation, self.output_gain, self.device)
 
     @property
     def policy(self) -> Policy:
