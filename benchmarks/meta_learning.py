@@ -6,8 +6,8 @@ Meta-trains every meta-learner that the config names, as `icrl meta-train` does,
 on; a killed run goes on where it was. Then they, and the other agents of the config beside them, live `data.episodes`
 episodes on the held-out tasks. `--at` evaluates at these iterations as well: a learning curve over meta-training.
 `--block` is the number of full-length episodes that the returns are averaged over, such as those between two gradient
-steps; `--lifetimes` is the number of those on each task. `--also greedy=true` lets every meta-learner that has this
-parameter live with it as well: for parameters that meta-training does not depend on. A line of JSON an agent and seed,
+steps; `--lifetimes` is the number of those on each task. `--also greedy=true` lets every meta-learner live with this
+value of a parameter as well, one that meta-training does not depend on. A line of JSON an agent and seed,
 also written to FILE with `--record FILE`. Other words override the config: `--tasks.arms 10`.
 """
 
@@ -38,9 +38,14 @@ _SEED_PURPOSE = 7  # keeps these lifetimes apart from every other use of a seed
 
 
 def stages(config: ExperimentConfig, at: list[int]) -> Iterator[int]:
-    """Meta-trains up to each of the iterations `at`, and then to the end; gives the iteration after each stretch."""
-    last = max((component.build().iterations for component in meta_learners(config).values()), default=0)
-    for until in [*sorted(iteration for iteration in at if iteration < last), last]:
+    """Meta-trains up to each of the iterations `at`, and then to the end; gives the iteration after each stretch.
+
+    Those that an earlier run has passed are left out: their weights are gone, and it has printed their figures.
+    """
+    folder, learners = run_folder(config), meta_learners(config).values()
+    last = max((component.build().iterations for component in learners), default=0)
+    passed = [max(checkpoint_steps(learner_folder(config, folder, component)), default=-1) for component in learners]
+    for until in [*sorted(iteration for iteration in at if min(passed, default=-1) <= iteration < last), last]:
         meta_train(config, until=until)
         yield until
 
@@ -54,15 +59,19 @@ def checkpoint(config: ExperimentConfig, folder: RunFolder, component: AgentComp
 
 
 def variants(components: list[AgentComponent], also: str | None) -> list[AgentComponent]:
-    """The meta-learners, and those of them that have the parameter of `also` with its value as well."""
+    """The meta-learners, and the same with the parameter of `also` as well. Exits if it is not for acting."""
     if also is None:
         return components
     key, value = parse_overrides([also])[0]
-    changed = []
-    for component in components:
-        if key in component.model_dump():
-            label = f"{component.label or component.name} {also}"
-            changed.append(component.model_copy(update={"params": {**component.params, key: value}, "label": label}))
+    unknown = [component.name for component in components if key not in component.build().acting_only]
+    if unknown:
+        raise SystemExit(f"--also {also}: meta-training of {unknown[0]} depends on {key}, or it has no such parameter")
+    changed = [
+        component.model_copy(
+            update={"params": {**component.params, key: value}, "label": f"{component.label or component.name} {also}"}
+        )
+        for component in components
+    ]
     return [*components, *changed]
 
 

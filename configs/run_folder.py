@@ -91,7 +91,10 @@ def run_folder(config: ExperimentConfig) -> RunFolder:
 
 def data_fingerprint(config: ExperimentConfig) -> str:
     """Changes with whatever changes the learning histories."""
-    return fingerprint(SCHEMA_VERSION, config.seed, config.tasks, config.split, config.data)
+    data = config.data.model_dump(mode="json")
+    for source in data["sources"]:
+        source.pop("label", None)  # which is for people
+    return fingerprint(SCHEMA_VERSION, config.seed, config.tasks, config.split, data)
 
 
 def meta_fingerprint(config: ExperimentConfig, agent: AgentComponent) -> str:

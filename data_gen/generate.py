@@ -5,6 +5,7 @@ alone, so the same config gives the same bytes on any number of workers, finishe
 any `concurrent.futures.Executor` can make them.
 """
 
+import dataclasses
 import multiprocessing
 import os
 import shutil
@@ -44,7 +45,7 @@ from data_gen.card import dataset_card
 from data_gen.history import damaged, shard_fingerprint, shard_name, write_shard
 from data_gen.interaction import agent_seeds, interact, spec_of
 from data_gen.learners import Learners, learners_of, recorded_actors
-from data_gen.meta_learners import ready_agent, source_weights
+from data_gen.meta_learners import ready_agent, source_weights, sources_steps
 from data_gen.spaces import to_json
 from data_gen.streams import Seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
@@ -79,7 +80,7 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
     if config.data.shards > len(learners):
         raise ConfigError(f"data.shards: {config.data.shards} is more than the {len(learners)} learners")
     with locked(folder):
-        trained = source_weights(config, folder)
+        trained = _source_weights(config, folder, overwrite)
         if overwrite:
             shutil.rmtree(folder.data, ignore_errors=True)
         folder.data.mkdir(parents=True, exist_ok=True)
@@ -164,9 +165,17 @@ def check_sources(config: ExperimentConfig, distribution: TaskDistribution, task
 
 
 def check_agent(
-    key: str, component: AgentComponent, envs: VectorEnv[Any, Any, Any], num_steps: int, device: str
+    key: str,
+    component: AgentComponent,
+    envs: VectorEnv[Any, Any, Any],
+    num_steps: int,
+    device: str,
+    lived_steps: int | None = None,
 ) -> None:
-    """Raises ConfigError, naming its `key` of the config, if an agent cannot live in `envs`, which has one slot."""
+    """Raises ConfigError, naming its `key` of the config, if an agent cannot live in `envs`, which has one slot.
+
+    `num_steps` and `lived_steps` are as `Spec` has them.
+    """
     try:
         agent: Agent = component.build()
         if agent.actors < 1:
@@ -176,7 +185,8 @@ def check_agent(
                 f"{component.name} learns first after {agent.first_update} steps, but a lifetime has {num_steps}: "
                 "raise data.episodes, or learn earlier"
             )
-        agent.check(spec_of(envs, num_steps, component.sees, device))
+        spec = spec_of(envs, num_steps, component.sees, device)
+        agent.check(dataclasses.replace(spec, lived_steps=lived_steps))
     except UserError as error:
         raise ConfigError(f"{key}: {error}") from error
 
@@ -301,7 +311,18 @@ def environment_steps(config: ExperimentConfig, folder: RunFolder) -> int:
     """What the histories cost: the steps of every actor, and those that the sources were meta-trained with."""
     distribution, train, _ = split_tasks(config)
     lived = int(learners_of(config, len(train)).actors.sum()) * history_steps(config, distribution)
-    return lived + sum(learner["environment_steps"] for learner in source_weights(config, folder).values())
+    return lived + sources_steps(config, folder)
+
+
+def _source_weights(config: ExperimentConfig, folder: RunFolder, anew: bool) -> dict[str, dict[str, Any]]:
+    """What the sources' meta-training came to; of complete data, as it says itself where the weights are gone."""
+    try:
+        return source_weights(config, folder)
+    except UserError:
+        if anew or not folder.data_info.exists():
+            raise
+        trained: dict[str, dict[str, Any]] = load_info(folder).get("meta_learners", {})
+        return trained
 
 
 def _shard_fingerprint(config: ExperimentConfig, trained: dict[str, dict[str, Any]]) -> str:
@@ -319,7 +340,7 @@ def _recorded_checksums(folder: RunFolder, fingerprint: str, trained: dict[str, 
     if info["fingerprint"] != fingerprint:
         raise stale(folder.data)
     for key, learner in info.get("meta_learners", {}).items():
-        if trained[key]["weights"] != learner["weights"]:
+        if key in trained and trained[key]["weights"] != learner["weights"]:
             raise UserError(f"{folder.data}: {key} has been meta-trained anew since; make the data again: --overwrite")
     return {shard["file"]: shard["sha256"] for shard in info["shards"]}
 

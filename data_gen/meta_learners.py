@@ -36,7 +36,7 @@ def meta_learners(config: ExperimentConfig) -> dict[str, AgentComponent]:
 
 def is_meta_learner(component: AgentComponent) -> bool:
     """Whether the agent has to be meta-trained; asks its class, without building it."""
-    return hasattr(find_component(component.name, component.table), "improve")
+    return hasattr(find_component(component.name, component.table), "acting_only")
 
 
 def learner_folder(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> Path:
@@ -98,6 +98,12 @@ def source_weights(config: ExperimentConfig, folder: RunFolder) -> dict[str, dic
         if is_meta_learner(source):
             found[f"data.sources.{index}"] = trained_figures(config, folder, source)
     return found
+
+
+def sources_steps(config: ExperimentConfig, folder: RunFolder) -> int:
+    """Environment steps that the sources were meta-trained with; of one that is named twice, once."""
+    learners = source_weights(config, folder).values()
+    return sum({learner["weights"]: learner["environment_steps"] for learner in learners}.values())
 
 
 def trained_figures(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> dict[str, Any]:

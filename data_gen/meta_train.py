@@ -11,6 +11,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from configs.checkpoints import RECORD, checkpoint_path, checkpoint_steps, keep_last_checkpoints
@@ -18,10 +19,19 @@ from configs.command import Invocation, run_module, say
 from configs.device import check_device
 from configs.errors import ConfigError, UserError
 from configs.files import new_folder, remove_leftovers, write_json
-from configs.run_folder import SCHEMA_VERSION, locked, meta_fingerprint, origin, run_folder, write_config
+from configs.run_folder import (
+    SCHEMA_VERSION,
+    RunFolder,
+    data_fingerprint,
+    locked,
+    meta_fingerprint,
+    origin,
+    run_folder,
+    write_config,
+)
 from configs.schema import AgentComponent, ExperimentConfig
 from data_gen.agents.meta.base import MetaLearner, TrainingTasks
-from data_gen.generate import check_spaces, source_device, split_tasks
+from data_gen.generate import check_spaces, load_info, source_device, split_tasks
 from data_gen.interaction import spec_of
 from data_gen.meta_learners import (
     TRAINING_STATE,
@@ -32,7 +42,7 @@ from data_gen.meta_learners import (
     meta_learners,
     trained_checkpoint,
 )
-from data_gen.meta_training_log import MetaTrainingLog
+from data_gen.meta_training_log import MetaTrainingLog, check_trackers
 
 
 def meta_train(config: ExperimentConfig, overwrite: bool = False, until: int | None = None) -> list[Path]:
@@ -49,6 +59,7 @@ def meta_train(config: ExperimentConfig, overwrite: bool = False, until: int | N
     if not learners:
         return []
     check_device(config.runtime.device)
+    check_trackers(config.runtime.trackers)
     training = check_meta_learners(config)
     worked = []
     with locked(folder):
@@ -57,6 +68,7 @@ def meta_train(config: ExperimentConfig, overwrite: bool = False, until: int | N
             if overwrite:
                 shutil.rmtree(place, ignore_errors=True)
             if trained_checkpoint(config, folder, component) is None:
+                check_data(config, folder)
                 write_config(config, folder)
                 _train(config, component, training[component.sees], place, until)
                 worked.append(place)
@@ -92,14 +104,18 @@ def check_meta_learners(config: ExperimentConfig) -> dict[str, TrainingTasks]:
         for key, component in meta_learners(config).items():
             try:
                 spec = spec_of(envs, distribution.episode_length, component.sees, source_device(config))
-                learner = component.build()
-                if not isinstance(learner, MetaLearner):
-                    raise UserError(f"{component.name!r} is no meta-learner: derive it from MetaLearner")
-                learner.check_training(spec)
+                learner: MetaLearner = component.build()
+                training[component.sees] = TrainingTasks(distribution, tasks, spec, config.seed, component.sees)
+                learner.start(training[component.sees])
             except UserError as error:
                 raise ConfigError(f"{key}: {error}") from error
-            training[component.sees] = TrainingTasks(distribution, tasks, spec, config.seed, component.sees)
     return training
+
+
+def check_data(config: ExperimentConfig, folder: RunFolder) -> None:
+    """Raises UserError if the run folder has data of another config, which its `config.yaml` describes."""
+    if folder.data_info.exists() and load_info(folder)["fingerprint"] != data_fingerprint(config):
+        raise UserError(f"{folder.data} belongs to another config: choose another --name, or delete {folder.path}")
 
 
 def _train(
@@ -109,11 +125,11 @@ def _train(
     place.mkdir(parents=True, exist_ok=True)
     remove_leftovers(place)
     steps = checkpoint_steps(place)
-    done = steps[-1] if steps else 0
+    done, record = steps[-1] if steps else 0, None
     learner.start(training)
     if steps:
         path = checkpoint_path(place, done)
-        checked_record(path, config, component)
+        record = checked_record(path, config, component)
         try:
             learner.trained_networks.load_state_dict(load_tensors(path / WEIGHTS))
             learner.load_training_state(load_tensors(path / TRAINING_STATE))
@@ -123,16 +139,16 @@ def _train(
                 f"{path}: the checkpoint is damaged ({why}); delete it to go on from an older one"
             ) from error
     last = learner.iterations if until is None else min(until, learner.iterations)
-    with closing(MetaTrainingLog(config, component, place, learner.iterations, done)) as log:
+    with closing(MetaTrainingLog(config, component, place, learner.iterations, record)) as log:
         if not steps and last == 0:
             _save(config, component, learner, place, 0, log)
         while done < last:
             figures = learner.improve(done)
             done += 1
             log.write(done, figures)
-            if not all(weights.isfinite().all() for weights in learner.trained_networks.state_dict().values()):
+            if any(weights.isnan().any() for weights in learner.trained_networks.state_dict().values()):
                 raise UserError(
-                    f"meta-training of {component.name} diverged in iteration {done}: its weights are not finite; "
+                    f"meta-training of {component.name} diverged in iteration {done}: its weights are no numbers; "
                     "lower its learning rates"
                 )
             if done % config.runtime.meta_checkpoint_every == 0 or done == last:
@@ -158,11 +174,16 @@ def _save(
         "made_with": origin(),
     }
     networks = learner.trained_networks.state_dict()
-    with new_folder(checkpoint_path(place, done)) as temporary:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in networks.items()}, temporary / WEIGHTS)
-        state = {} if done == learner.iterations else learner.training_state()
-        save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, temporary / TRAINING_STATE)
-        write_json(temporary / RECORD, record)
+    state = {} if done == learner.iterations else learner.training_state()
+    path = checkpoint_path(place, done)
+    try:
+        with new_folder(path) as temporary:
+            save_file({name: tensor.cpu().contiguous() for name, tensor in networks.items()}, temporary / WEIGHTS)
+            save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, temporary / TRAINING_STATE)
+            write_json(temporary / RECORD, record)
+    except (SafetensorError, RuntimeError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise UserError(f"cannot write the checkpoint {path}: {why}") from error
     keep_last_checkpoints(place, config.runtime.keep_checkpoints)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,22 @@ class MetaTrainingLog:
         component: the meta-learner.
         place: its folder.
         iterations: of the whole meta-training.
-        done: iterations that the checkpoint has seen; lines after it are dropped.
+        record: of the checkpoint that it goes on from, if there is one; lines after it are dropped.
     """
 
     def __init__(
-        self, config: ExperimentConfig, component: AgentComponent, place: Path, iterations: int, done: int
+        self,
+        config: ExperimentConfig,
+        component: AgentComponent,
+        place: Path,
+        iterations: int,
+        record: dict[str, Any] | None,
     ) -> None:
+        start = record or {"step": 0, "environment_steps": 0, "seconds": 0.0, "return": None}
+        done, self._totals = start["step"], {key: start[key] for key in ("environment_steps", "seconds", "return")}
         self.path, self.name = place / LOG, component.label or component.name
-        self.lines = [line for line in read_meta_log(self.path) if line["step"] <= done]
-        write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
+        lines = [line for line in read_meta_log(self.path) if line["step"] <= done]
+        write_file(self.path, "".join(json.dumps(line) + "\n" for line in lines))
         self.trackers = _trackers(config, place)
         self.bar = tqdm(
             total=iterations, initial=done, unit=" iterations", desc=f"meta-train {self.name}", dynamic_ncols=True
@@ -43,7 +51,7 @@ class MetaTrainingLog:
     def write(self, iteration: int, figures: dict[str, float]) -> None:
         """Writes the line of an iteration, from 1. `figures` is what `MetaLearner.improve` returned."""
         now = time.perf_counter()
-        before = self.totals()
+        before = self._totals
         line = {
             "step": iteration,
             **{name: float(value) if math.isfinite(value) else None for name, value in figures.items()},
@@ -52,7 +60,7 @@ class MetaTrainingLog:
             "seconds": round(before["seconds"] + now - self.started, 3),
         }
         self.started = now
-        self.lines.append(line)
+        self._totals = {key: line[key] for key in before}
         with open(self.path, "a") as file:
             file.write(json.dumps(line) + "\n")
         for tracker in self.trackers:
@@ -65,10 +73,7 @@ class MetaTrainingLog:
 
     def totals(self) -> dict[str, Any]:
         """What the whole meta-training came to so far."""
-        if not self.lines:
-            return {"environment_steps": 0, "seconds": 0.0, "return": None}
-        last = self.lines[-1]
-        return {key: last[key] for key in ("environment_steps", "seconds", "return")}
+        return self._totals
 
     def close(self) -> None:
         self.bar.close()
@@ -88,16 +93,23 @@ def read_meta_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _trackers(config: ExperimentConfig, place: Path) -> list[GeneralTracker]:
-    """The trackers that `runtime.trackers` names, begun. Raises UserError for one that is not there."""
+def check_trackers(names: Sequence[str]) -> list[str]:
+    """The trackers that `runtime.trackers` stands for. Raises UserError for one that is not there."""
     there = {str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()}
-    names = sorted(there) if "all" in config.runtime.trackers else config.runtime.trackers
-    trackers = []
+    if "all" in names:
+        return sorted(there)
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
             raise UserError(f"runtime.trackers: {name!r} is none of accelerate's: {', '.join(LOGGER_TYPE_TO_CLASS)}")
         if name not in there:
             raise UserError(f"runtime.trackers: {name!r} is not installed; install its package or leave it out")
+    return list(names)
+
+
+def _trackers(config: ExperimentConfig, place: Path) -> list[GeneralTracker]:
+    """The trackers that `runtime.trackers` names, begun."""
+    trackers = []
+    for name in check_trackers(config.runtime.trackers):
         kind: Any = LOGGER_TYPE_TO_CLASS[name]
         folder = {"logging_dir": str(place.parent.parent)} if kind.requires_logging_directory else {}
         tracker = kind(f"logs/{place.name}" if folder else f"{config.name}-{place.name}", **folder)

@@ -169,7 +169,11 @@ def check_agents(config: ExperimentConfig) -> None:
     named += [(f"evaluation.baselines.{index}", agent) for index, agent in enumerate(config.evaluation.baselines)]
     with contextlib.closing(distribution.make_vec(test.take([0]))) as envs:
         for key, component in named:
-            check_agent(key, component, envs, history_steps(config, distribution), source_device(config))
+            planned, lived = (
+                episodes * distribution.episode_length
+                for episodes in (config.data.episodes, config.evaluation.episodes)
+            )
+            check_agent(key, component, envs, planned, source_device(config), lived)
 
 
 def _agents(config: ExperimentConfig, folder: RunFolder, model: ADModel) -> dict[str, tuple[Agent, str]]:

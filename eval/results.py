@@ -109,7 +109,6 @@ def load_summary(folder: RunFolder) -> dict[str, Any]:
         "episodes",
         "last_episodes",
         "normalised_return",
-        "training_steps",
         "agents",
     )
     return read_record(folder.summary, SCHEMA_VERSION, keys)
@@ -138,11 +137,11 @@ def describe(summary: dict[str, Any]) -> str:
 
 def trained_with(summary: dict[str, Any], agent: str) -> str:
     """How many environment steps an agent was trained with, in a few characters; of the transformer, those of data."""
-    steps = summary["training_steps"][agent]
+    steps = summary.get("training_steps", {}).get(agent)
     if steps is None:
         return "unknown"
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if steps >= size:
+        if steps >= 0.9995 * size:
             return f"{steps / size:.3g}{unit}"
     return str(steps)
 

@@ -467,9 +467,9 @@ def test_a_lifetime_ends_up_where_a_gradient_step_by_hand_does():
 def test_lifetimes_that_are_too_short_and_unknown_horizons_are_refused():
     agent = MAML(**TINY, test_trajectories=10, actors=2)
     envs = ROOM.make_vec(ROOM.all_tasks().take([0, 0]))
-    agent.check(spec_of(envs, 25))
+    agent.check(spec_of(envs, 26))
     with pytest.raises(UserError, match="25 steps"):
-        agent.check(spec_of(envs, 24))
+        agent.check(spec_of(envs, 25))  # the step would be taken at its end
     with pytest.raises(UserError, match="episode"):
         agent.check(Spec(BOX, BOX, 1000))
     with pytest.raises(ValueError, match="does not divide"):
@@ -481,3 +481,16 @@ def test_lifetimes_that_are_too_short_and_unknown_horizons_are_refused():
 def test_without_iterations_it_acts_with_random_weights():
     agent = started(training_on(ROOM), iterations=0)
     assert live(agent, ROOM, ROOM.all_tasks(), 100, make_seeds(9, 0)).reward.shape == (9, 100)
+
+
+def test_a_learner_whose_step_blows_up_keeps_its_parameters_and_harms_nobody():
+    agent = started(training_on(ROOM), iterations=0, test_rate=1e38, later_rate=1.0)
+    h = live(agent, ROOM, ROOM.all_tasks(), 100, make_seeds(9, 0))
+    assert h.reward.shape == (9, 100)
+    assert all(part.isfinite().all() for part in agent.life.parameters)
+
+
+def test_meta_training_that_diverges_says_so():
+    agent = started(training_on(ROOM), inner_steps=2, inner_rate=1e30)
+    with pytest.raises(UserError, match="diverged in iteration 1: lower inner_rate"):
+        agent.improve(0)

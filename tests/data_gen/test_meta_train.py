@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from configs import ConfigError, UserError, component
@@ -19,9 +21,9 @@ from configs.loader import dump
 from configs.run_folder import run_folder
 from data_gen.agents.meta.base import MetaLearner, TrainingTasks, load_optimiser_state, optimiser_state
 from data_gen.agents.sweep import Positive
-from data_gen.generate import generate, load_info
+from data_gen.generate import environment_steps, generate, load_info
 from data_gen.interaction import spec_of
-from data_gen.meta_learners import learner_folder, ready_agent, trained_checkpoint
+from data_gen.meta_learners import learner_folder, ready_agent, trained_checkpoint, trained_figures
 from data_gen.meta_train import meta_train
 from data_gen.streams import SlotStreams
 from data_gen.tasks.bandit import Bandit
@@ -243,3 +245,96 @@ def test_ready_agents_act_with_their_weights(leaning):
     agent.reset(spec_of(envs, 6), 2, np.arange(2, dtype=np.uint64))
     for name, tensor in agent.networks.state_dict().items():
         assert torch.equal(tensor, weights(config)[name])
+
+
+def test_a_label_is_for_people_and_makes_nothing_stale(leaning):
+    config = leaning()
+    meta_train(config)
+    generate(config)
+    assert not generate(leaning(source={"label": "leans"}))
+
+
+def test_data_that_is_complete_needs_no_weights(leaning):
+    config = leaning()
+    meta_train(config)
+    generate(config)
+    shutil.rmtree(run_folder(config).meta)
+    assert not generate(config)
+    with pytest.raises(UserError, match="has not been done"):
+        generate(config, overwrite=True)
+
+
+def test_meta_training_of_another_config_leaves_a_run_with_data_alone(leaning):
+    config, other = leaning(), leaning(tasks={"size": 5})
+    meta_train(config)
+    generate(config)
+    before = run_folder(config).config.read_text()
+    with pytest.raises(UserError, match="belongs to another config: choose another --name"):
+        meta_train(other)
+    assert run_folder(config).config.read_text() == before
+
+
+def test_the_cost_is_that_of_the_checkpoint_whatever_became_of_the_log(leaning):
+    config = leaning()
+    meta_train(config, until=4)
+    (learner_folder(config, run_folder(config), config.data.sources[0]) / "training_log.jsonl").unlink()
+    meta_train(config)
+    assert trained_figures(config, run_folder(config), config.data.sources[0])["environment_steps"] == 240
+
+
+def test_a_learner_that_two_sources_share_is_counted_once(leaning):
+    config = leaning(data={"sources": [LEANER, LEANER | {"greedy": True}]})
+    meta_train(config)
+    lived = 2 * 13 * 24 * 6  # learners a task, tasks, episodes, steps
+    assert environment_steps(config, run_folder(config)) == lived + 240
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(leaning, monkeypatch):
+    config = leaning()
+    meta_train(config, until=2)
+
+    def full(tensors, path):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("data_gen.meta_train.save_file", full)
+    with pytest.raises(UserError, match=r"cannot write the checkpoint .*step-000004: I/O error: No space left"):
+        meta_train(config)
+    assert checkpoint_steps(learner_folder(config, run_folder(config), config.data.sources[0])) == [2]
+
+
+def test_setting_up_networks_leaves_the_global_generator_alone(leaning):
+    before = torch.random.get_rng_state()
+    check_agents(leaning())
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["rl2", "maml", "pearl"])
+def test_what_it_sees_in_meta_training_is_what_it_is_told_to_see(tiny, name):
+    """Key-to-Door shows a cell; its state is the cell and whether there is the key."""
+    small = {
+        "rl2": {"trials": 4, "minibatches": 2},
+        "maml": {"meta_batch": 2, "trajectories": 2, "test_trajectories": 1},
+        "pearl": {"updates": 1, "meta_batch": 2, "batch_size": 4, "initial_episodes": 1},
+    }
+    source = {"name": name, "sees": "state", "iterations": 1, **small[name]}
+    tasks = {"name": "dark_key_to_door", "size": 3, "episode_length": 5}
+    config = tiny(tasks=tasks, data={"sources": [source]}, split={"train": 6, "test": 2})
+    meta_train(config)
+    assert generate(config)
+
+
+def test_entropy_of_no_weight_can_be_meta_trained(tiny):
+    source = {"name": "pearl", "iterations": 1, "updates": 1, "batch_size": 4, "initial_episodes": 1}
+    config = tiny(data={"sources": [source | {"entropy_coefficient": 0}]})
+    meta_train(config)
+    assert trained_checkpoint(config, run_folder(config), config.data.sources[0])
+
+
+def test_what_is_wrong_with_a_later_meta_learner_is_said_before_the_first_is_trained(tiny):
+    config = tiny(
+        data={"sources": [{"name": "rl2", "trials": 4, "minibatches": 2, "task_coefficient": 1.0}]},
+        evaluation={"baselines": [{"name": "rl2", "task_coefficient": 1.0, "task_arrays": ["goals"]}]},
+    )
+    with pytest.raises(ConfigError, match=r"evaluation.baselines.0: rl2: task_arrays: .* no 'goals': choose from goal"):
+        meta_train(config)
+    assert not run_folder(config).meta.exists()

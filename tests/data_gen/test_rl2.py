@@ -1,6 +1,7 @@
 """RL2: cores against PyTorch's, what a policy is told, memories by trial, advantages by hand, resuming, learning."""
 
 import dataclasses
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -359,3 +360,22 @@ def test_joint_inputs_need_finite_spaces():
         RL2().check(dataclasses.replace(spec, episode_length=None))
     with pytest.raises(ValueError, match="minibatches 3 has to divide trials"):
         RL2(trials=8, minibatches=3)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_a_lifetime_has_the_same_bits_alone_and_among_many(cell):
+    """Box actions at a usual width, where other code paths of a matrix product would show."""
+    plane = PointNavigation(episode_length=10)
+    tasks, seeds = plane.sample(24, seed=0), make_seeds(24, 0)
+    with closing(plane.make_vec(tasks)) as envs:
+        spec = spec_of(envs, 40)
+    agent = RL2(cell=cell, units=64, trials=8, minibatches=2)
+    agent.start(TrainingTasks(plane, tasks, spec, seed=0))
+
+    def lived(rows):
+        with closing(plane.make_vec(tasks.take(rows))) as envs:
+            return interact(agent, envs, 40, seeds[rows]).action
+
+    together = lived(np.arange(24))
+    for rows in ([3], [5, 2], [7, 0, 9], np.arange(6), np.arange(13)):
+        np.testing.assert_array_equal(lived(np.array(rows)), together[rows])

@@ -106,7 +106,12 @@ class AdaptingLearner(Collector):
         if not (collecting and self.full) or rate is None:
             return
         adapted = adapt(self.policy, leaves_of(self.parameters), self.samples(), rate)
-        self.parameters = [parameter.detach() for parameter in adapted]
+        # One whose step has blown up stays what it was, and takes nobody with it.
+        finite = torch.stack([part.detach().flatten(1).isfinite().all(dim=1) for part in adapted]).all(dim=0)
+        self.parameters = [
+            torch.where(finite.view(-1, *[1] * (part.dim() - 1)), part.detach(), before)
+            for part, before in zip(adapted, self.parameters, strict=True)
+        ]
         self.gradient_steps += 1
         self.segment.empty()
         self.full = self.rate(self.gradient_steps) is None

@@ -126,11 +126,16 @@ class MetaLearner(Agent):
 
     # --- what all of them do
 
-    def set_up(self, spec: Spec) -> nn.Module:
-        """Builds the networks. Raises UserError if the spaces are not for this algorithm."""
+    def set_up(self, spec: Spec, seed: int = 0) -> nn.Module:
+        """Builds the networks, with weights that follow from the seed.
+
+        Raises UserError if the spaces are not for this algorithm.
+        """
         keep_freed_memory()
         self.device = torch.device(spec.device)
-        networks = self.build(spec)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            networks = self.build(spec)
         self.networks = networks  # type: ignore[misc]
         return networks
 
@@ -145,15 +150,9 @@ class MetaLearner(Agent):
         """It can be asked before it is meta-trained."""
         self.set_up(spec)
 
-    def check_training(self, spec: Spec) -> None:
-        """Raises UserError if it cannot be meta-trained in such environments, whose lifetime does not matter here."""
-        self.set_up(spec)
-
     def start(self, training: TrainingTasks) -> None:
         """Begins meta-training anew, with weights that follow from the seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(make_seeds(1, training.seed, _SEED_PURPOSE, _WEIGHTS)[0] >> np.uint64(1)))
-            self.set_up(training.spec)
+        self.set_up(training.spec, int(make_seeds(1, training.seed, _SEED_PURPOSE, _WEIGHTS)[0] >> np.uint64(1)))
         self.begin_training(training)
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:

@@ -40,13 +40,15 @@ def fit(inputs: Tensor, targets: Tensor, used: Tensor) -> Tensor:
         used: (N, B) bool, the rows that count.
 
     Returns:
-        (N, K).
+        (N, K); zeros for a task whose inputs are not finite.
     """
     rows = inputs * used.unsqueeze(-1)
     ridge = RIDGE * torch.eye(inputs.shape[2], dtype=inputs.dtype, device=inputs.device)
     normal = torch.bmm(rows.transpose(1, 2), rows) + ridge
     right = torch.bmm(rows.transpose(1, 2), targets.to(inputs.dtype).unsqueeze(-1))
-    return torch.cholesky_solve(right, torch.linalg.cholesky(normal)).squeeze(-1)
+    factor, failed = torch.linalg.cholesky_ex(normal)  # which waits for no device, and raises nothing for one of all
+    found = torch.cholesky_solve(right, factor).squeeze(-1)
+    return torch.where(failed.unsqueeze(1) == 0, found, torch.zeros_like(found))
 
 
 def predict(inputs: Tensor, coefficients: Tensor) -> Tensor:

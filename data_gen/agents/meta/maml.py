@@ -46,7 +46,8 @@ class MAML(MetaLearner):
     fine-tuned in a lifetime ("pretrained"), and `iterations: 0` leaves the initial weights ("random").
 
     In a lifetime every learner begins with the meta-trained parameters, and takes a gradient step whenever it has made
-    `test_trajectories` episodes' worth of steps. `return` in training is that of the adapted policies.
+    `test_trajectories` episodes' worth of steps, but for a step to parameters that are not finite. `return` in training
+    is that of the adapted policies.
     """
 
     iterations: Annotated[int, Field(ge=0)] = 200
@@ -125,7 +126,7 @@ class MAML(MetaLearner):
     def check(self, spec: Spec) -> None:
         super().check(spec)
         lived, needed = spec.lived_steps or spec.num_steps, self._segment_steps()
-        if self.test_steps != 0 and lived < needed:
+        if self.test_steps != 0 and lived <= needed:
             raise UserError(
                 f"maml takes its first gradient step after {needed:,} steps of an actor, but a lifetime has {lived:,}: "
                 "make it longer, raise `actors`, or lower `test_trajectories`"
@@ -228,6 +229,8 @@ class MAML(MetaLearner):
         """
         gradient, loss = self.meta_gradient(points[-1], samples[-1])
         direction = self.natural_direction(points, samples, gradient, iteration)
+        if not direction.isfinite().all():
+            raise UserError(f"meta-training of maml diverged in iteration {iteration + 1}: lower inner_rate")
         old = samples[-1].outputs, [parameter.detach() for parameter in self.policy.free(points[-1])]
         initial = list(self.policy.parameters())
         start = flat(initial).detach()
@@ -284,7 +287,12 @@ class MAML(MetaLearner):
             loss.backward()
             self.optimiser.step()
             losses.append(loss.detach())
-        new = outputs.detach(), [parameter.detach() for parameter in self.policy.free(parameters)]
+        parameters = self.adapted(self.policy.stacked(self.meta_batch), samples, differentiable=False)
+        with torch.no_grad():
+            new = self.policy.outputs(parameters, last.features), self.policy.free(parameters)
+            ratio = (self.policy.log_prob(parameters, new[0], last.actions) - last.log_prob).exp()
+            clipped = ratio.clamp(1 - self.clip_range, 1 + self.clip_range)
+            losses.append(-torch.minimum(ratio * last.advantages, clipped * last.advantages).mean())
         old = last.outputs, [parameter.detach() for parameter in self.policy.free(points[-1])]
         kl = divergence(self.policy.distribution, old, new).mean()
         found = torch.stack([kl, losses[-1] - losses[0]]).tolist()

@@ -32,7 +32,6 @@ from data_gen.agents.meta.task_collection import (
 from data_gen.agents.meta.task_replay import Sampler, TaskReplay
 from data_gen.agents.sweep import Count, NotNegative, Positive, Share
 from data_gen.history import episode_returns
-from data_gen.interaction import interact
 from data_gen.streams import Seeds, SlotStreams, derive
 
 _DRAWN_AT_ONCE = 16
@@ -40,6 +39,9 @@ _DRAWN_AT_ONCE = 16
 _INITIAL, _PRIOR, _POSTERIOR, _UPDATES = range(4)  # what an iteration's seeds are for
 
 Whole = Annotated[int, Field(ge=0)]
+
+_NO_WEIGHT = 1e-35
+"""Entropy of weight 0 has this one, whose logarithm is a number."""
 
 
 @component
@@ -212,10 +214,8 @@ class PEARL(MetaLearner):
         if self.entropy_coefficient == "auto":
             target_entropy = self.actions.target_entropy if self.target_entropy is None else self.target_entropy
         else:
-            with torch.no_grad():  # of an entropy of no weight, the logarithm is minus infinity, and its exponential 0
-                self.nets.log_alpha.fill_(
-                    float(np.log(self.entropy_coefficient)) if self.entropy_coefficient else -np.inf
-                )
+            with torch.no_grad():
+                self.nets.log_alpha.fill_(float(np.log(max(self.entropy_coefficient, _NO_WEIGHT))))
         self.updating = PearlUpdates(
             self.nets,
             self.actions,
@@ -274,10 +274,8 @@ class PEARL(MetaLearner):
         Returns (tasks, transitions, values) by field, and the mean return of an episode.
         """
         training, length = self.training, self.training.distribution.episode_length
-        envs = training.distribution.make_vec(training.tasks.take(np.repeat(tasks, episodes)))
-        seeds = training.seeds(envs.num_envs, iteration, purpose)
-        history = interact(actor, envs, length, seeds, device=str(self.device))
-        envs.close()
+        seeds = training.seeds(len(tasks) * episodes, iteration, purpose)
+        history = training.live(actor, np.repeat(tasks, episodes), length, seeds)
         fields = {name: values.view(len(tasks), episodes * length, -1) for name, values in actor.fields().items()}
         return fields, float(episode_returns(history.reward, history.ended, 1).mean())
 

@@ -86,7 +86,8 @@ class Core(nn.Module):
             (T, B, H).
         """
         if keep is None and inputs.is_cuda:
-            outputs: Tensor = self.layer(inputs)[0]
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # acting is in full precision, too
+                outputs: Tensor = self.layer(inputs)[0]
             return outputs
         return self.unroll(inputs, keep)
 

@@ -127,6 +127,9 @@ class RL2(MetaLearner):
                 f"first_trial_episodes {self.first_trial_episodes} is above trial_episodes {self.trial_episodes}"
             )
 
+        if self.task_arrays and not self.task_coefficient:
+            raise ValueError(f"task_arrays {list(self.task_arrays)} are not predicted: give a task_coefficient above 0")
+
     # --- acting
 
     def build(self, spec: Spec) -> RL2Networks:
@@ -179,6 +182,9 @@ class RL2(MetaLearner):
 
     def _task_prediction(self) -> "TaskPrediction":
         tasks = self.training.tasks
+        unknown = [name for name in self.task_arrays if name not in [*tasks]]
+        if unknown:
+            raise UserError(f"rl2: task_arrays: these tasks have no {unknown[0]!r}: choose from {', '.join(tasks)}")
         some = self._task_numbers(np.arange(min(len(tasks), _TASKS_MEASURED)))
         prediction = TaskPrediction(self.units, some)
         generator = self.training.generator(0, _AUXILIARY)
@@ -220,7 +226,7 @@ class RL2(MetaLearner):
 
     def _between(self, first: float, final: float, iteration: int, end: float) -> float:
         """A rate that is held at first, and then goes to its final value, which it has from a share `end` on."""
-        held = self.hold * self.iterations
+        held = min(self.hold, end) * self.iterations
         done = (iteration - held) / max(1.0, end * self.iterations - held)
         return first + min(1.0, max(0.0, done)) * (final - first)
 

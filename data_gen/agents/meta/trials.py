@@ -22,6 +22,8 @@ from data_gen.agents.meta.recurrent import Core
 from data_gen.spaces import one_line
 from data_gen.streams import Seeds, SlotStreams, derive
 
+_FEWEST_ROWS = 8
+"""For fewer the matrix library takes other paths, with other last bits: a life would depend on its neighbours."""
 _NOISE_AT_ONCE = 64  # steps that noise is drawn for: the same numbers as one by one, in fewer operations
 
 
@@ -162,8 +164,10 @@ class Life:
     def act(self, observation: Any) -> NDArray[Any]:
         """Takes in observations and gives actions, as the environments want them."""
         self._features.observe(self.inputs, observation)
-        self.memory = self._network.core.step(self.inputs, self.memory)
-        self.outputs = self._network.read(self.memory[:, : self._network.core.units], self.inputs)
+        inputs, memory, rows = _padded(self.inputs), _padded(self.memory), len(self.inputs)
+        memory = self._network.core.step(inputs, memory)
+        outputs = self._network.read(memory[:, : self._network.core.units], inputs)
+        self.memory, self.outputs = memory[:rows], tuple(part[:rows] for part in outputs)
         self.actions = self._chosen(self.outputs[0])
         return self._distribution.to_space(self.actions)
 
@@ -186,6 +190,12 @@ class Life:
             self._noise = iter(self._distribution.noise(self._streams, _NOISE_AT_ONCE).unbind(1))
             drawn = next(self._noise)
         return self._distribution.sample(outputs.unsqueeze(0), self._free, drawn.unsqueeze(0)).squeeze(0)
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """(B, ...) with rows of zeros up to `_FEWEST_ROWS`."""
+    missing = _FEWEST_ROWS - len(rows)
+    return rows if missing <= 0 else torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])
 
 
 def most_likely(distribution: ActionDistribution, outputs: Tensor) -> Tensor:
