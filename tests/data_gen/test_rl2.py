@@ -379,3 +379,28 @@ def test_a_lifetime_has_the_same_bits_alone_and_among_many(cell):
     together = lived(np.arange(24))
     for rows in ([3], [5, 2], [7, 0, 9], np.arange(6), np.arange(13)):
         np.testing.assert_array_equal(lived(np.array(rows)), together[rows])
+
+
+def test_the_policy_loss_is_clipped_on_the_side_that_would_be_gained_from():
+    agent = loud(countdown([2, 3], trials=2, minibatches=1, clip_range=0.2))
+    batch = agent.collect(np.array([0, 1]), iteration=0)
+    targets = agent.targets(batch, np.array([0, 1]), iteration=0)
+    collected = targets["log_prob"]
+    for ratio in (0.5, 0.9, 1.1, 2.0):
+        for advantage in (-1.5, 1.5):
+            given = targets | {
+                "log_prob": collected - np.log(ratio),
+                "advantages": torch.full_like(targets["advantages"], advantage),
+            }
+            _, (policy_loss, *_) = agent._loss(batch, given, 0.0)
+            by_hand = min(ratio * advantage, min(max(ratio, 0.8), 1.2) * advantage)
+            assert policy_loss.item() == pytest.approx(-by_hand, rel=1e-4)
+
+
+def test_an_entropy_bonus_lowers_the_loss_by_the_entropy():
+    agent = loud(countdown([2, 3], trials=2, minibatches=1))
+    batch = agent.collect(np.array([0, 1]), iteration=0)
+    targets = agent.targets(batch, np.array([0, 1]), iteration=0)
+    without, (_, _, entropy, _) = agent._loss(batch, targets, 0.0)
+    assert entropy > 0.01
+    assert agent._loss(batch, targets, 0.3)[0].item() == pytest.approx((without - 0.3 * entropy).item(), rel=1e-5)
