@@ -1,6 +1,5 @@
 """What training says while it runs: a progress bar, trackers, and `training_log.jsonl`, one line every few updates."""
 
-import contextlib
 import json
 import math
 import time
@@ -13,7 +12,7 @@ from tqdm.auto import tqdm
 
 from ad_model.throughput import flops_per_token, matmul_peak, synchronize
 from configs.errors import UserError
-from configs.files import write_file
+from configs.files import read_json_lines, write_file
 from configs.run_folder import RunFolder
 from configs.schema import ExperimentConfig
 
@@ -103,13 +102,5 @@ class TrainingLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a training log; a line that a killed process left unfinished is dropped."""
-    if not path.exists():
-        return []
-    lines = []
-    for text in path.read_text().splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            line = json.loads(text)
-            if isinstance(line, dict) and {"step", "loss", "seconds"} <= line.keys():
-                lines.append(line)
-    return lines
+    """The lines of a training log."""
+    return read_json_lines(path, {"step", "loss", "seconds"})

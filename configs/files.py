@@ -86,6 +86,17 @@ def read_record(path: Path, schema_version: int, keys: Iterable[str]) -> dict[st
     return record
 
 
+def read_json_lines(path: Path, keys: set[str]) -> list[dict[str, Any]]:
+    """The lines of a log that have these keys; one that a killed process left unfinished is dropped."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            line = json.loads(text)
+            if isinstance(line, dict) and keys <= line.keys():
+                lines.append(line)
+    return lines
+
+
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Gives a temporary folder that becomes `path`, whole, when the block ends without an error.

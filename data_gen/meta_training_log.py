@@ -1,6 +1,5 @@
 """What meta-training says while it runs: a progress bar, trackers, and `training_log.jsonl`, one line an iteration."""
 
-import contextlib
 import json
 import math
 import time
@@ -12,7 +11,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_availa
 from tqdm.auto import tqdm
 
 from configs.errors import UserError
-from configs.files import write_file
+from configs.files import read_json_lines, write_file
 from configs.schema import AgentComponent, ExperimentConfig
 
 LOG = "training_log.jsonl"
@@ -82,15 +81,8 @@ class MetaTrainingLog:
 
 
 def read_meta_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a line that a killed process left unfinished is dropped."""
-    lines = []
-    if path.exists():
-        for text in path.read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                line = json.loads(text)
-                if isinstance(line, dict) and {"step", "seconds", "environment_steps"} <= line.keys():
-                    lines.append(line)
-    return lines
+    """The lines of a log."""
+    return read_json_lines(path, {"step", "seconds", "environment_steps"})
 
 
 def check_trackers(names: Sequence[str]) -> list[str]:
