@@ -149,3 +149,8 @@ def uniform(streams: SlotStreams, device: torch.device, *shape: int) -> Tensor:
 def normal(streams: SlotStreams, device: torch.device, *shape: int) -> Tensor:
     """(N, *shape) standard normal numbers from each learner's stream, as float32."""
     return torch.from_numpy(streams.normal(*shape).astype(np.float32)).to(device)
+
+
+def softplus(values: Tensor) -> Tensor:
+    """log(1 + exp(x)). PyTorch's own gives other last bits at other places of a tensor, on a CPU."""
+    return values.relu() + (1 + (-values.abs()).exp()).log()

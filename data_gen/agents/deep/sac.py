@@ -14,7 +14,7 @@ from configs.errors import UserError
 from data_gen.agents.base import Spec
 from data_gen.agents.deep.base import HiddenSizes
 from data_gen.agents.deep.encoding import BoxScale
-from data_gen.agents.deep.networks import MLP, Stack, normal, uniform
+from data_gen.agents.deep.networks import MLP, Stack, normal, softplus, uniform
 from data_gen.agents.deep.off_policy import Batch, OffPolicy
 from data_gen.agents.deep.optimisers import Adam
 from data_gen.agents.sweep import Count, NotNegative, PerLearner, Positive, Share
@@ -41,13 +41,8 @@ def squashed_gaussian(outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     u = mean + log_std.exp() * noise
     gaussian = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
     # log(1 - tanh(u)^2), in a form that neither cancels nor overflows for large |u|
-    stretch = 2 * (math.log(2) - u - _softplus(-2 * u))
+    stretch = 2 * (math.log(2) - u - softplus(-2 * u))
     return u.tanh(), (gaussian - stretch).sum(dim=2)
-
-
-def _softplus(values: Tensor) -> Tensor:
-    """log(1 + exp(x)). PyTorch's own gives other last bits at other places of a tensor, on a CPU."""
-    return values.relu() + (1 + (-values.abs()).exp()).log()
 
 
 def critic_losses(q: Tensor, targets: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from data_gen.agents.deep.networks import MLP
+from data_gen.agents.deep.networks import MLP, softplus
 
 _LEAST_VARIANCE = 1e-7
 """Of a factor, as in the authors' code."""
@@ -83,9 +83,7 @@ class ContextEncoder(StackedMLP):
 
     def _gaussians(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         mean, spread = outputs.chunk(2, dim=-1)
-        # Softplus. PyTorch's own gives other last bits at other places of a tensor, on a CPU.
-        variance = spread.relu() + (1 + (-spread.abs()).exp()).log()
-        return mean, variance.clamp_min(_LEAST_VARIANCE)
+        return mean, softplus(spread).clamp_min(_LEAST_VARIANCE)
 
 
 def product_of_gaussians(means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:

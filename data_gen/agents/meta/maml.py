@@ -279,21 +279,22 @@ class MAML(MetaLearner):
         last, losses = samples[-1], []
         for _ in range(self.outer_epochs):
             parameters = self.adapted(self.policy.stacked(self.meta_batch), samples, differentiable=True)
-            outputs = self.policy.outputs(parameters, last.features)
-            ratio = (self.policy.log_prob(parameters, outputs, last.actions) - last.log_prob).exp()
-            clipped = ratio.clamp(1 - self.clip_range, 1 + self.clip_range)
-            loss = -torch.minimum(ratio * last.advantages, clipped * last.advantages).mean()
+            loss, _ = self.clipped_loss(parameters, last)
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()
             losses.append(loss.detach())
         parameters = self.adapted(self.policy.stacked(self.meta_batch), samples, differentiable=False)
         with torch.no_grad():
-            new = self.policy.outputs(parameters, last.features), self.policy.free(parameters)
-            ratio = (self.policy.log_prob(parameters, new[0], last.actions) - last.log_prob).exp()
-            clipped = ratio.clamp(1 - self.clip_range, 1 + self.clip_range)
-            losses.append(-torch.minimum(ratio * last.advantages, clipped * last.advantages).mean())
+            loss, outputs = self.clipped_loss(parameters, last)
         old = last.outputs, [parameter.detach() for parameter in self.policy.free(points[-1])]
-        kl = divergence(self.policy.distribution, old, new).mean()
-        found = torch.stack([kl, losses[-1] - losses[0]]).tolist()
-        return {"kl": found[0], "gain": -found[1]}
+        kl = divergence(self.policy.distribution, old, (outputs, self.policy.free(parameters))).mean()
+        found = torch.stack([kl, losses[0] - loss]).tolist()
+        return {"kl": found[0], "gain": found[1]}
+
+    def clipped_loss(self, parameters: list[Tensor], samples: Samples) -> tuple[Tensor, Tensor]:
+        """PPO's loss (Schulman et al. 2017, equation 7), a mean over tasks, and (N, B, outputs) of the policies."""
+        outputs = self.policy.outputs(parameters, samples.features)
+        ratio = (self.policy.log_prob(parameters, outputs, samples.actions) - samples.log_prob).exp()
+        clipped = ratio.clamp(1 - self.clip_range, 1 + self.clip_range)
+        return -torch.minimum(ratio * samples.advantages, clipped * samples.advantages).mean(), outputs
