@@ -13,7 +13,6 @@ import contextlib
 import math
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +28,7 @@ from ad_model.training_log import TrainingLog
 from ad_model.windows import WindowDataset, token_cache
 from configs.allocator import keep_freed_memory
 from configs.checkpoints import checkpoint_record, last_checkpoint
-from configs.command import Invocation, run_module, say
+from configs.command import Invocation, leave, run_module, say
 from configs.errors import UserError
 from configs.files import remove_leftovers
 from configs.run_folder import (
@@ -117,7 +116,8 @@ def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
                         config.runtime.keep_checkpoints,
                         {**record, **log.totals()},
                     )
-        accelerator.end_training()
+        for tracker in accelerator.trackers:  # `end_training` would destroy the process group as well: see `leave`
+            tracker.finish()
     return True
 
 
@@ -194,4 +194,4 @@ def _updates(
 
 
 if __name__ == "__main__":
-    sys.exit(run_module("python -m ad_model.train", "Trains the transformer on a run's learning histories.", main))
+    leave(run_module("python -m ad_model.train", "Trains the transformer on a run's learning histories.", main))
