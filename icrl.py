@@ -1,10 +1,12 @@
-"""The console command `icrl`: meta-train, generate, train, evaluate, run (all of them), info, tasks, agents.
+"""The console command `icrl`.
 
 icrl run --config configs/demo.yaml
 icrl run --config configs/demo.yaml --name small --tasks.size 7 --seed 1
 icrl info runs/demo
 icrl tasks dark_room --size 7
 icrl agents ppo
+icrl push data runs/demo --repo USER/NAME
+icrl import minari ID --to FOLDER
 """
 
 import argparse
@@ -15,8 +17,10 @@ from pathlib import Path
 
 from configs.command import Invocation, add_arguments, invocation, reported, say
 from configs.errors import UserError
-from configs.loader import load_agent, load_config, load_tasks
-from configs.run_folder import RunFolder
+from configs.loader import load_agent, load_tasks
+from data_gen.neighbours import commands as neighbours
+from hub import commands as hub
+from hub.commands import open_run
 
 # Imports of a verb's own modules wait until it runs: torch alone takes seconds.
 
@@ -33,6 +37,10 @@ def main(words: Sequence[str] | None = None) -> int:
         return reported(lambda: tasks(arguments.name, Path(arguments.picture), rest))
     if arguments.verb == "agents":
         return reported(lambda: agents(arguments.name, rest))
+    if "act" in arguments:
+        if rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        return reported(lambda: arguments.act(arguments))
     verb: Callable[[Invocation], object] = VERBS[arguments.verb]
     return reported(lambda: verb(invocation(arguments, rest)))
 
@@ -80,24 +88,24 @@ def run(call: Invocation) -> None:
 def info(path: Path) -> None:
     """Says what a run folder holds, whether its data can teach anything, and what to type next."""
     from configs.checkpoints import checkpoint_steps
+    from data_gen.data_folder import is_streamed, load_info
     from data_gen.data_report import data_report, describe, describe_scores
-    from data_gen.generate import load_info
     from data_gen.history_scores import history_scores
     from data_gen.meta_learners import meta_learner_lines
     from eval.results import describe as evaluation_lines
     from eval.results import load_summary
 
-    folder = RunFolder(path)
-    if not folder.config.exists():
-        raise UserError(f"{path}: is not a run folder: it has no {folder.config.name}")
-    config = load_config(folder.config, ["--output", str(path.resolve().parent), "--name", path.resolve().name])
+    folder, config = open_run(path)
     for line in meta_learner_lines(config, folder):
         say(line)
     data = load_info(folder)
     steps = data["num_histories"] * data["num_steps"]
     say(f"data: {data['num_histories']:,} histories, {steps:,} steps, {len(data['shards'])} shards: {folder.data}")
-    say(describe(data_report(folder, data), config.training.target))
-    say(describe_scores(history_scores(folder, data), data["sources"], config.training.selection))
+    if is_streamed(data):
+        say(f"  streamed from {data['given']['repo']} at {data['given']['commit']}")
+    else:
+        say(describe(data_report(folder, data), config.training.target))
+        say(describe_scores(history_scores(folder, data), data["sources"], config.training.selection))
     checkpoints = checkpoint_steps(folder.checkpoints)
     done = checkpoints[-1] if checkpoints else 0
     say(f"training: {done} of {config.training.steps} updates{f': {folder.checkpoints}' if done else ''}")
@@ -166,6 +174,8 @@ def _parser() -> argparse.ArgumentParser:
     listed.epilog = "Any parameter of the family can be set: icrl tasks dark_room --size 7"
     known = verbs.add_parser("agents", help=agents.__doc__, description=agents.__doc__, allow_abbrev=False)
     known.add_argument("name", metavar="NAME", nargs="?", help="an agent, such as ppo, or module:Class")
+    hub.add_verbs(verbs)
+    neighbours.add_verbs(verbs)
     return parser
 
 

@@ -24,6 +24,7 @@ from transformers.utils import logging
 
 from ad_model.build import build_model, context_length, parameter_groups
 from ad_model.checkpoint import load_checkpoint, resume_step, save_checkpoint
+from ad_model.streaming import StreamedWindows
 from ad_model.training_log import TrainingLog
 from ad_model.windows import WindowDataset, token_cache
 from configs.allocator import keep_freed_memory
@@ -43,7 +44,8 @@ from configs.run_folder import (
     write_config,
 )
 from configs.schema import ExperimentConfig, TrainingConfig
-from data_gen.generate import load_info
+from configs.trackers import check_trackers, training_logs
+from data_gen.data_folder import load_info
 from data_gen.streams import make_seeds
 
 _SEED_PURPOSE = 4  # keeps dropout apart from every other use of config.seed
@@ -59,7 +61,8 @@ def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
     keep_freed_memory()
     logging.disable_progress_bar()  # of saving, a few milliseconds long
     folder, settings = run_folder(config), config.training
-    accelerator = _accelerator(config, folder)
+    check_trackers(config.runtime.trackers)
+    accelerator = _accelerator(config)
     with locked(folder) if accelerator.is_main_process else contextlib.nullcontext():
         info = load_info(folder)
         if info["fingerprint"] != data_fingerprint(config):
@@ -69,18 +72,8 @@ def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
         if start == settings.steps:
             return False
         length = context_length(config, info)
-        with accelerator.main_process_first():
-            cache = token_cache(folder, settings.subsample, length, settings.selection, settings.target)
-        model = build_model(config, info, cache.statistics)
-        windows = WindowDataset(
-            cache,
-            length,
-            settings.batch_size,
-            config.seed,
-            settings.accumulation_steps,
-            accelerator.process_index,
-            accelerator.num_processes,
-        )
+        windows = _windows(config, folder, info, length, accelerator)
+        model = build_model(config, info, windows.cache.statistics)
         optimizer = torch.optim.AdamW(
             parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas, fused=True
         )
@@ -89,7 +82,10 @@ def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
         if start:
             load_checkpoint(accelerator, folder.checkpoints, start)
         record = {**identity, "made_with": origin()}
-        with contextlib.closing(TrainingLog(config, folder, accelerator, model, start)) as log:
+        with (
+            contextlib.closing(windows),
+            contextlib.closing(TrainingLog(config, folder, accelerator, model, start)) as log,
+        ):
             for step, batches in _updates(windows, settings, accelerator, start):
                 dropout_seed = make_seeds(1, config.seed, _SEED_PURPOSE, step, accelerator.process_index)
                 torch.manual_seed(int(dropout_seed[0]))
@@ -116,8 +112,6 @@ def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
                         config.runtime.keep_checkpoints,
                         {**record, **log.totals()},
                     )
-        for tracker in accelerator.trackers:  # `end_training` would destroy the process group as well: see `leave`
-            tracker.finish()
     return True
 
 
@@ -146,22 +140,16 @@ def learning_rate(settings: TrainingConfig, step: int) -> float:
     return settings.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def _accelerator(config: ExperimentConfig, folder: RunFolder) -> Accelerator:
+def _accelerator(config: ExperimentConfig) -> Accelerator:
     try:
         accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),
             mixed_precision=config.runtime.mixed_precision,
             gradient_accumulation_steps=config.training.accumulation_steps,
             dynamo_backend="inductor" if config.runtime.compile else None,
-            log_with=list(config.runtime.trackers) or None,
-            project_dir=str(folder.path),
         )
     except (ValueError, ImportError) as error:
         raise UserError(f"runtime: accelerate refuses these settings: {error}") from error
-    there = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
-    absent = [name for name in config.runtime.trackers if name not in {*there, "all"}]
-    if absent:  # accelerate leaves them out in silence
-        raise UserError(f"runtime.trackers: {absent[0]!r} is not installed; install its package or leave it out")
     wanted = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != wanted:
         raise UserError(
@@ -171,10 +159,22 @@ def _accelerator(config: ExperimentConfig, folder: RunFolder) -> Accelerator:
     return accelerator
 
 
+def _windows(
+    config: ExperimentConfig, folder: RunFolder, info: dict[str, Any], length: int, accelerator: Accelerator
+) -> WindowDataset:
+    """The windows of the run's data, `length` steps each, on disk or streamed; this process's share of them."""
+    process, settings = (accelerator.process_index, accelerator.num_processes), config.training
+    if config.data.streaming:
+        return StreamedWindows(config, info, length, *process)
+    with accelerator.main_process_first():
+        cache = token_cache(folder, settings.subsample, length, settings.selection, settings.target)
+    return WindowDataset(cache, length, settings.batch_size, config.seed, settings.accumulation_steps, *process)
+
+
 def _prepare_folder(config: ExperimentConfig, folder: RunFolder, accelerator: Accelerator, overwrite: bool) -> None:
     if accelerator.is_main_process:
         if overwrite:
-            for place in (folder.checkpoints, folder.path / "logs"):
+            for place in (folder.checkpoints, training_logs(folder)):
                 shutil.rmtree(place, ignore_errors=True)
         folder.checkpoints.mkdir(exist_ok=True)
         remove_leftovers(folder.checkpoints)

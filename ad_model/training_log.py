@@ -15,6 +15,7 @@ from configs.errors import UserError
 from configs.files import read_json_lines, write_file
 from configs.run_folder import RunFolder
 from configs.schema import ExperimentConfig
+from configs.trackers import open_trackers, training_logs
 
 _MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -35,12 +36,10 @@ class TrainingLog:
         self.lines = [line for line in lines if line["step"] <= step]
         self.seconds = self.lines[-1]["seconds"] if self.lines else 0.0
         self.losses: list[torch.Tensor] = []
+        self.trackers = []
         if accelerator.is_main_process:
             write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
-        try:
-            accelerator.init_trackers("logs", config={})
-        except (ImportError, ValueError) as error:
-            raise UserError(f"runtime.trackers: {error}") from error
+            self.trackers = open_trackers(config, config.name, "train", training_logs(folder), step)
         self.bar = tqdm(
             total=config.training.steps,
             initial=step,
@@ -85,7 +84,8 @@ class TrainingLog:
         if self.accelerator.is_main_process:
             with open(self.path, "a") as file:
                 file.write(json.dumps(line) + "\n")
-        self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=step)
+        for tracker in self.trackers:
+            tracker.log({name: value for name, value in line.items() if name != "step"}, step)
         self.losses, self.step, self.started = [], step, time.perf_counter()
 
     def totals(self) -> dict[str, Any]:
@@ -99,6 +99,8 @@ class TrainingLog:
 
     def close(self) -> None:
         self.bar.close()
+        for tracker in self.trackers:
+            tracker.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ from configs.files import new_folder, write_json
 from configs.loader import fingerprint
 from configs.run_folder import RunFolder, data_identity
 from configs.schema import SelectionConfig
-from data_gen.generate import checked_shards, load_info
+from data_gen.data_folder import checked_shards, load_info
 from data_gen.history import read_shard
 from data_gen.history_scores import history_scores
 from data_gen.selection import ALL_HISTORIES, history_weights
@@ -267,6 +267,9 @@ class WindowDataset(Dataset[dict[str, Any]]):
                 f"training.batch_size {batch_size} must be divisible by training.accumulation_steps "
                 f"{accumulation_steps} times {num_processes} processes"
             )
+
+    def close(self) -> None:
+        """Ends what goes on beside training; there is nothing where data is on disk."""
 
     def first_rows(self, update: int) -> NDArray[np.int64]:
         """The cache rows that the windows of `update` start at, (batch_size,)."""

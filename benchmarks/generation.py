@@ -7,7 +7,8 @@ import time
 
 from benchmarks.common import experiment, report
 from configs.run_folder import run_folder
-from data_gen.generate import generate, load_info
+from data_gen.data_folder import load_info
+from data_gen.generate import generate
 
 if __name__ == "__main__":
     for workers in (1, 2):

@@ -67,14 +67,19 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_record(path: Path, schema_version: int, keys: Iterable[str]) -> dict[str, Any]:
-    """A JSON file that a stage wrote last. Raises UserError if it is missing, or is not such a record."""
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises UserError if it is missing or is none."""
     try:
-        record = json.loads(path.read_text())
+        return json.loads(path.read_text())
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}; make it again with --overwrite") from error
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def read_record(path: Path, schema_version: int, keys: Iterable[str]) -> dict[str, Any]:
+    """A JSON file that a stage wrote last. Raises UserError if it is missing, or is not such a record."""
+    record = read_json(path)
     if not isinstance(record, dict) or record.get("schema_version") != schema_version:
         raise UserError(
             f"{path}: not a record of schema version {schema_version}, but of another version of this project, or "

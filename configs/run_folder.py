@@ -33,13 +33,16 @@ class RunFolder:
 
     path: Path
 
+    own_data: Path | None = None
+    """The data folder, if it is elsewhere."""
+
     @property
     def config(self) -> Path:
         return self.path / "config.yaml"
 
     @property
     def data(self) -> Path:
-        return self.path / "data"
+        return self.own_data or self.path / "data"
 
     @property
     def data_info(self) -> Path:
@@ -89,11 +92,19 @@ def run_folder(config: ExperimentConfig) -> RunFolder:
     return RunFolder(Path(config.output) / config.name)
 
 
+def folder_of_data(path: Path) -> RunFolder:
+    """The run folder `path`; or, where that is a data folder itself, one whose data it is."""
+    return RunFolder(path.resolve().parent, path) if (path / "info.json").is_file() else RunFolder(path)
+
+
 def data_fingerprint(config: ExperimentConfig) -> str:
     """Changes with whatever changes the learning histories."""
     data = config.data.model_dump(mode="json")
     for source in data["sources"]:
         source.pop("label", None)  # which is for people
+    if config.data.given is None:
+        for key in ("repo", "folder", "streaming", "resident_shards"):
+            del data[key]
     return fingerprint(SCHEMA_VERSION, config.seed, config.tasks, config.split, data)
 
 

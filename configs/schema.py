@@ -118,11 +118,27 @@ class SplitConfig(Section):
     """Held-out tasks: a number, or a share. No training data ever comes from them."""
 
 
-class DataConfig(Section):
-    """The learning histories."""
+_MADE = ("histories_per_task", "episodes", "shards", "optimal_actions")
+"""What data that is given has already."""
 
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+
+class DataConfig(Section):
+    """The learning histories: made by `sources`, or given as a `repo` of the hub or a `folder`."""
+
+    sources: tuple[Source, ...] = ()
     """The agents whose lifetimes are recorded."""
+
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$")] | None = None
+    """A data set on the hub, USER/NAME or USER/NAME@REVISION, with a branch, tag or commit; then nothing is made."""
+
+    folder: str | None = None
+    """A data folder on disk: another run's data/, or what an import has written; then nothing is made."""
+
+    streaming: bool = False
+    """Of a `repo`: fetch one shard after another during training, instead of all before it."""
+
+    resident_shards: PositiveInt = 4
+    """Shards in memory at once with `streaming`; windows are drawn from all of them."""
 
     histories_per_task: PositiveInt = 32
     """Independent learners a training task. Each leaves a history, or one for each of its actors where its source says
@@ -136,6 +152,27 @@ class DataConfig(Section):
 
     optimal_actions: bool = False
     """Record beside every action what the optimal policy would do there, for DPT and expert distillation."""
+
+    @property
+    def given(self) -> str | None:
+        """Where the data is from, if it is not made here."""
+        return self.repo or self.folder
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "DataConfig":
+        named = [name for name in ("sources", "repo", "folder") if getattr(self, name)]
+        if len(named) != 1:
+            found = f"{named[0]} and {named[1]}" if named else "none of them"
+            raise problem(f"data.{named[1] if named else 'sources'}", found, "give one of sources, repo and folder")
+        if self.streaming and not self.repo:
+            raise problem("data.streaming", True, "is for a data.repo")
+        decided = [name for name in _MADE if getattr(self, name) != type(self).model_fields[name].default]
+        if self.resident_shards != type(self).model_fields["resident_shards"].default and not self.streaming:
+            raise problem("data.resident_shards", self.resident_shards, "is for data.streaming")
+        if self.given and decided:
+            value = getattr(self, decided[0])
+            raise problem(f"data.{decided[0]}", value, f"is decided by {self.given}; leave it out")
+        return self
 
 
 class ModelConfig(Section):
@@ -303,7 +340,7 @@ class RuntimeConfig(Section):
     """Compile the model with torch.compile for training."""
 
     trackers: tuple[str, ...] = ("tensorboard",)
-    """Experiment trackers, by accelerate's names: tensorboard, wandb, trackio, mlflow ..."""
+    """Experiment trackers: tensorboard, wandb, trackio; any number of them."""
 
     log_every: PositiveInt = 20
     """Updates between two log lines."""
@@ -348,14 +385,20 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _target_is_recorded(self) -> "ExperimentConfig":
-        if self.training.target == "optimal_action" and not self.data.optimal_actions:
+        if self.training.target == "optimal_action" and not (self.data.optimal_actions or self.data.given):
             raise problem("training.target", "optimal_action", "needs data.optimal_actions: true, which records them")
+        return self
+
+    @model_validator(mode="after")
+    def _selection_reads_everything(self) -> "ExperimentConfig":
+        if self.data.streaming and self.training.selection != SelectionConfig():
+            raise problem("training.selection", "set", "reads all histories first: leave it out, or data.streaming")
         return self
 
     @model_validator(mode="after")
     def _context_fits_history(self) -> "ExperimentConfig":
         kept = self.data.episodes // self.training.subsample
-        if self.model.context_episodes > kept:
+        if self.data.given is None and self.model.context_episodes > kept:
             raise problem(
                 "model.context_episodes",
                 self.model.context_episodes,

@@ -4,8 +4,9 @@ import sys
 
 from configs.command import Invocation, run_module, say
 from configs.run_folder import run_folder
+from data_gen.data_folder import is_streamed, load_info
 from data_gen.data_report import data_report, describe
-from data_gen.generate import generate, load_info
+from data_gen.generate import generate
 
 
 def main(call: Invocation) -> None:
@@ -14,10 +15,10 @@ def main(call: Invocation) -> None:
     if generate(call.config, call.overwrite):
         info = load_info(folder)
         steps = info["num_histories"] * info["num_steps"]
-        say(
-            f"generate: {info['num_histories']:,} histories, {steps:,} steps, in {info['seconds']:.1f} s: {folder.data}"
-        )
-        say(describe(data_report(folder, info), call.config.training.target))
+        origin = f"from {call.config.data.given}" if call.config.data.given else f"in {info['seconds']:.1f} s"
+        say(f"generate: {info['num_histories']:,} histories, {steps:,} steps, {origin}: {folder.data}")
+        if not is_streamed(info):
+            say(describe(data_report(folder, info), call.config.training.target))
     else:
         say(f"generate: complete for this config, skipped: {folder.data}")
     if call.alone:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from configs.errors import ConfigError
 from configs.run_folder import RunFolder
 from configs.schema import SelectionConfig
-from data_gen.generate import checked_shards
+from data_gen.data_folder import checked_shards
 from data_gen.history import episode_returns, read_shard
-from data_gen.history_scores import SCORED_COLUMNS, HistoryScores, data_tasks, part_of, score_returns
+from data_gen.history_scores import SCORED_COLUMNS, HistoryScores, normaliser, part_of, score_returns
 from data_gen.selection import history_weights, quartiles
 
 _MOST_HISTORIES = 4096  # enough for every figure of `data_report` to stand still; keeps it quick on large data
@@ -65,7 +65,7 @@ class DataReport:
 
 def data_report(folder: RunFolder, info: dict[str, Any]) -> DataReport:
     """Reads up to 4,096 histories of complete data. Raises UserError for a missing or damaged shard."""
-    distribution, tasks = data_tasks(folder, info)
+    normalise = normaliser(folder, info)
     returns: list[NDArray[np.float64]] = []
     normalised, episodes = [], 0
     for path in checked_shards(folder, info):
@@ -78,7 +78,7 @@ def data_report(folder: RunFolder, info: dict[str, Any]) -> DataReport:
         # The same share of every history's own episodes, so that the last column is the end of all of them.
         place = np.rint(np.linspace(0, 1, episodes) * (np.maximum(counts, 1)[:, None] - 1)).astype(np.intp)
         returns.append(np.take_along_axis(own, place, axis=1)[counts > 0])
-        normalised.append(distribution.normalise(returns[-1], tasks.take(shard["task"][counts > 0])))
+        normalised.append(normalise(returns[-1], shard["task"][counts > 0]))
         if sum(map(len, returns)) >= _MOST_HISTORIES:
             break
     scores = np.concatenate(normalised)

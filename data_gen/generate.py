@@ -27,21 +27,21 @@ from tqdm.auto import tqdm
 
 from configs.device import check_device
 from configs.errors import ConfigError, UserError
-from configs.files import read_record, remove_leftovers, sha256, write_file, write_json
+from configs.files import remove_leftovers, sha256
 from configs.loader import fingerprint as fingerprint_of
 from configs.run_folder import (
     SCHEMA_VERSION,
     RunFolder,
     data_fingerprint,
     locked,
-    origin,
     run_folder,
     stale,
     write_config,
 )
 from configs.schema import AgentComponent, ExperimentConfig, Source
 from data_gen.agents.base import Agent
-from data_gen.card import dataset_card
+from data_gen.data_folder import TASK_FILES, finish_data_folder, load_info
+from data_gen.given import take_given
 from data_gen.history import damaged, shard_fingerprint, shard_name, write_shard
 from data_gen.interaction import agent_seeds, interact, spec_of
 from data_gen.learners import Learners, learners_of, recorded_actors
@@ -49,9 +49,6 @@ from data_gen.meta_learners import ready_agent, source_weights, sources_steps
 from data_gen.spaces import to_json
 from data_gen.streams import Seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
-
-_TASK_FILES = ("tasks-train.npz", "tasks-test.npz")
-_INFO_KEYS = ("fingerprint", "observation_space", "action_space", "episode_length", "num_histories", "num_steps")
 
 
 def split_tasks(config: ExperimentConfig) -> tuple[TaskDistribution, Tasks, Tasks]:
@@ -65,13 +62,21 @@ def history_steps(config: ExperimentConfig, distribution: TaskDistribution) -> i
     return config.data.episodes * distribution.episode_length
 
 
+def planned_steps(config: ExperimentConfig, distribution: TaskDistribution) -> int:
+    """The lifetime that an agent plans for: a learning history's, or an evaluation's where histories are given."""
+    episodes = config.evaluation.episodes if config.data.given else config.data.episodes
+    return episodes * distribution.episode_length
+
+
 def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
     """Makes the shards that are missing, and then `info.json`, which says that the data is complete.
 
-    Returns whether there was anything to do.
+    Data that is given is taken instead. Returns whether there was anything to do.
 
     Raises UserError if the folder holds data of another config (unless `overwrite`), or a shard is damaged.
     """
+    if config.data.given:
+        return take_given(config, overwrite)
     folder, fingerprint = run_folder(config), data_fingerprint(config)
     distribution, train, test = split_tasks(config)
     check_spaces(distribution)
@@ -94,7 +99,7 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
         if strangers:
             raise stale(folder.data / min(strangers))
         missing = [index for index, name in enumerate(names) if checksums[name] is None]
-        if not missing and recorded and all((folder.data / name).exists() for name in _TASK_FILES):
+        if not missing and recorded and all((folder.data / name).exists() for name in TASK_FILES):
             return False
         write_config(config, folder)
         started = time.perf_counter()
@@ -108,31 +113,28 @@ def generate(config: ExperimentConfig, overwrite: bool = False) -> bool:
                 raise UserError(
                     f"{folder.data / name}: made again, it differs from {folder.data_info}: use --overwrite"
                 )
-        for name, tasks in zip(_TASK_FILES, (train, test), strict=True):
-            tasks.save(folder.data / name)
-        info = {
-            "schema_version": SCHEMA_VERSION,
-            "fingerprint": fingerprint,
-            "observation_space": to_json(distribution.observation_space),
-            "action_space": to_json(distribution.action_space),
-            "episode_length": distribution.episode_length,
-            "num_histories": int(learners.histories.sum()),
-            "num_steps": history_steps(config, distribution),
-            "seed": config.seed,
-            "tasks": config.tasks.model_dump(mode="json"),
-            "num_train_tasks": len(train),
-            "num_test_tasks": len(test),
-            "optimal_actions": config.data.optimal_actions,
-            "swept": _swept_columns(config),
-            "sources": [source.model_dump(mode="json") for source in config.data.sources],
-            "meta_learners": trained,
-            "shards": [{"file": name, "sha256": checksums[name]} for name in names],
-            "seconds": time.perf_counter() - started,
-            "device": source_device(config),
-            "made_with": origin(),
-        }
-        write_file(folder.data / "README.md", dataset_card(config.name, info))
-        write_json(folder.data_info, info)
+        finish_data_folder(
+            folder.data,
+            config.name,
+            (train, test),
+            {
+                "fingerprint": fingerprint,
+                "observation_space": to_json(distribution.observation_space),
+                "action_space": to_json(distribution.action_space),
+                "episode_length": distribution.episode_length,
+                "num_histories": int(learners.histories.sum()),
+                "num_steps": history_steps(config, distribution),
+                "seed": config.seed,
+                "tasks": config.tasks.model_dump(mode="json"),
+                "optimal_actions": config.data.optimal_actions,
+                "swept": _swept_columns(config),
+                "sources": [source.model_dump(mode="json") for source in config.data.sources],
+                "meta_learners": trained,
+                "shards": [{"file": name, "sha256": checksums[name]} for name in names],
+                "seconds": time.perf_counter() - started,
+                "device": source_device(config),
+            },
+        )
     return True
 
 
@@ -194,25 +196,6 @@ def check_agent(
 def source_device(config: ExperimentConfig) -> str:
     """Where the sources' tensor programs run: small networks are as fast on a CPU, so only where the config says so."""
     return config.runtime.device or "cpu"
-
-
-def load_info(folder: RunFolder) -> dict[str, Any]:
-    """What `info.json` says about complete data. Raises UserError if there is none."""
-    if not folder.data_info.exists():
-        state = "is not complete" if folder.data.is_dir() else "has not been generated"
-        raise UserError(f"{folder.data}: the data {state}; run `icrl generate` with this config first")
-    return read_record(folder.data_info, SCHEMA_VERSION, (*_INFO_KEYS, "tasks", "sources", "shards", "seconds"))
-
-
-def checked_shards(folder: RunFolder, info: dict[str, Any]) -> Iterator[Path]:
-    """The paths of the shards, each after its checksum was found right. Raises UserError at the first that is not."""
-    for shard in info["shards"]:
-        path = folder.data / shard["file"]
-        if not path.exists():
-            raise UserError(f"{path}: the shard is missing; run `icrl generate` to make it again")
-        if sha256(path) != shard["sha256"]:
-            raise damaged(path, f"its checksum differs from {folder.data_info.name}")
-        yield path
 
 
 def make_shard(
@@ -308,7 +291,13 @@ def _shard_steps(config: ExperimentConfig, distribution: TaskDistribution, learn
 
 
 def environment_steps(config: ExperimentConfig, folder: RunFolder) -> int:
-    """What the histories cost: the steps of every actor, and those that the sources were meta-trained with."""
+    """What the histories cost: the steps of every actor, and those that the sources were meta-trained with.
+
+    Of data that is given, the steps that are recorded.
+    """
+    if config.data.given:
+        info = load_info(folder)
+        return int(info["num_histories"] * info["num_steps"])
     distribution, train, _ = split_tasks(config)
     lived = int(learners_of(config, len(train)).actors.sum()) * history_steps(config, distribution)
     return lived + sources_steps(config, folder)

@@ -70,12 +70,51 @@ def write_shard(path: Path, columns: Mapping[str, NDArray[Any]], attributes: Map
 
 
 def read_shard(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-    """The columns `names` of a shard, all unless given. Raises UserError if it is missing, truncated or damaged."""
+    """The columns `names` of a shard, HDF5 or Parquet, all unless given.
+
+    Raises UserError if it is missing, truncated or damaged, or refers to other files, whose content a shard from
+    elsewhere could so take in.
+    """
     try:
+        if path.suffix == ".parquet":
+            return _read_parquet(path, names)
         with h5py.File(path) as file:
-            return {name: file[name][()] for name in (file if names is None else names)}
-    except (OSError, RuntimeError, KeyError) as error:
-        raise damaged(path, str(error)) from error
+            return {name: _dataset(file, name)[()] for name in (file if names is None else names)}
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise damaged(path, " ".join(str(error).split())) from error
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    found = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
+        raise ValueError(f"{name} is no array of this file's own")
+    return found
+
+
+def _read_parquet(path: Path, names: Sequence[str] | None) -> dict[str, NDArray[Any]]:
+    import pyarrow.parquet  # takes as long to import as everything else here
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        table = file.read(None if names is None else list(names))
+    absent = set(names or ()) - set(table.column_names)
+    if absent:
+        raise KeyError(f"there is no column {min(absent)}")
+    return {name: _dense(table[name].combine_chunks()) for name in table.column_names}
+
+
+def _dense(array: Any) -> NDArray[Any]:
+    """An Arrow array, of lists however deep that are as long as one another, as one of NumPy. Raises ValueError."""
+    shape = [len(array)]
+    array = getattr(array, "storage", array)  # of an extension type, such as those of `datasets`
+    while hasattr(array, "flatten") and array.type.num_fields == 1 and "list" in str(array.type):
+        array = array.flatten()
+        length, rest = divmod(len(array), max(1, int(np.prod(shape))))
+        if rest:
+            raise ValueError("a column's rows are not as long as one another")
+        shape.append(length)
+    if array.null_count:
+        raise ValueError("a column has empty cells")
+    return np.asarray(array.to_numpy(zero_copy_only=False)).reshape(shape)
 
 
 def shard_fingerprint(path: Path) -> str:

@@ -11,6 +11,7 @@ A single bad episode therefore counts by a w-th. All three are on the normalised
 task distribution knows its optimum on every task of the data, and raw returns where it does not.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from configs.components import TASKS, find_component
 from configs.run_folder import RunFolder
-from data_gen.generate import checked_shards
+from data_gen.data_folder import TASK_FILES, checked_shards
 from data_gen.history import episode_returns, read_shard
 from data_gen.tasks.base import TaskDistribution, Tasks
 
@@ -69,21 +70,26 @@ def history_scores(folder: RunFolder, info: dict[str, Any]) -> HistoryScores:
         task.append(shard["task"])
         source.append(shard["source"])
     tasks = np.concatenate(task)
-    distribution, train = data_tasks(folder, info)
     # Once for all of them, since the random policy may have to be simulated. The scale of a task is linear, so that a
     # difference of returns is the difference of the normalised ones.
     points = np.concatenate(raw)
-    scaled = distribution.normalise(points, train.take(tasks))
+    scaled = normaliser(folder, info)(points, tasks)
     normalised = bool((np.isfinite(scaled) | np.isnan(points)).all())
     first, final, fallen = (scaled if normalised else points).T
     return HistoryScores(tasks, np.concatenate(source), final - first, final, final - fallen, normalised)
 
 
-def data_tasks(folder: RunFolder, info: dict[str, Any]) -> tuple[TaskDistribution, Tasks]:
-    """The task distribution that data is from, and its training tasks, by number."""
+def normaliser(
+    folder: RunFolder, info: dict[str, Any]
+) -> Callable[[NDArray[np.floating], NDArray[np.int64]], NDArray[np.float64]]:
+    """Of complete data: (returns, the tasks' numbers) -> normalised returns; NaN where the scale is not known."""
+    path = folder.data / TASK_FILES[0]
+    if info["tasks"] is None or not path.exists():
+        return lambda returns, numbers: np.full(np.shape(returns), np.nan)
     parameters = {key: value for key, value in info["tasks"].items() if key != "name"}
     distribution: TaskDistribution = find_component(info["tasks"]["name"], TASKS)(**parameters)
-    return distribution, Tasks.load(folder.data / "tasks-train.npz")
+    train = Tasks.load(path)
+    return lambda returns, numbers: distribution.normalise(returns, train.take(numbers))
 
 
 def part_of(episodes: NDArray[Any] | int) -> NDArray[np.int64]:

@@ -30,8 +30,10 @@ from configs.run_folder import (
     write_config,
 )
 from configs.schema import AgentComponent, ExperimentConfig
+from configs.trackers import check_trackers
 from data_gen.agents.meta.base import MetaLearner, TrainingTasks
-from data_gen.generate import check_spaces, load_info, source_device, split_tasks
+from data_gen.data_folder import load_info
+from data_gen.generate import check_spaces, source_device, split_tasks
 from data_gen.interaction import spec_of
 from data_gen.meta_learners import (
     TRAINING_STATE,
@@ -42,7 +44,7 @@ from data_gen.meta_learners import (
     meta_learners,
     trained_checkpoint,
 )
-from data_gen.meta_training_log import MetaTrainingLog, check_trackers
+from data_gen.meta_training_log import MetaTrainingLog
 
 
 def meta_train(config: ExperimentConfig, overwrite: bool = False, until: int | None = None) -> list[Path]:

@@ -3,16 +3,14 @@
 import json
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 from tqdm.auto import tqdm
 
-from configs.errors import UserError
 from configs.files import read_json_lines, write_file
 from configs.schema import AgentComponent, ExperimentConfig
+from configs.trackers import open_trackers
 
 LOG = "training_log.jsonl"
 
@@ -41,7 +39,7 @@ class MetaTrainingLog:
         self.path, self.name = place / LOG, component.label or component.name
         lines = [line for line in read_meta_log(self.path) if line["step"] <= done]
         write_file(self.path, "".join(json.dumps(line) + "\n" for line in lines))
-        self.trackers = _trackers(config, place)
+        self.trackers = open_trackers(config, f"{config.name}-{place.name}", "meta-train", place / "logs", done)
         self.bar = tqdm(
             total=iterations, initial=done, unit=" iterations", desc=f"meta-train {self.name}", dynamic_ncols=True
         )
@@ -64,7 +62,7 @@ class MetaTrainingLog:
             file.write(json.dumps(line) + "\n")
         for tracker in self.trackers:
             tracker.log(
-                {name: value for name, value in line.items() if name != "step" and value is not None}, step=iteration
+                {name: value for name, value in line.items() if name != "step" and value is not None}, iteration
             )
         self.bar.update(1)
         result = "" if line["return"] is None else f"return {line['return']:.3f}, "
@@ -77,34 +75,9 @@ class MetaTrainingLog:
     def close(self) -> None:
         self.bar.close()
         for tracker in self.trackers:
-            tracker.finish()
+            tracker.close()
 
 
 def read_meta_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log."""
     return read_json_lines(path, {"step", "seconds", "environment_steps"})
-
-
-def check_trackers(names: Sequence[str]) -> list[str]:
-    """The trackers that `runtime.trackers` stands for. Raises UserError for one that is not there."""
-    there = {str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()}
-    if "all" in names:
-        return sorted(there)
-    for name in names:
-        if name not in LOGGER_TYPE_TO_CLASS:
-            raise UserError(f"runtime.trackers: {name!r} is none of accelerate's: {', '.join(LOGGER_TYPE_TO_CLASS)}")
-        if name not in there:
-            raise UserError(f"runtime.trackers: {name!r} is not installed; install its package or leave it out")
-    return list(names)
-
-
-def _trackers(config: ExperimentConfig, place: Path) -> list[GeneralTracker]:
-    """The trackers that `runtime.trackers` names, begun."""
-    trackers = []
-    for name in check_trackers(config.runtime.trackers):
-        kind: Any = LOGGER_TYPE_TO_CLASS[name]
-        folder = {"logging_dir": str(place.parent.parent)} if kind.requires_logging_directory else {}
-        tracker = kind(f"logs/{place.name}" if folder else f"{config.name}-{place.name}", **folder)
-        tracker.start()
-        trackers.append(tracker)
-    return trackers

@@ -75,6 +75,24 @@ def to_json(space: Space) -> dict[str, Any]:
     raise _unsupported(space)
 
 
+def space_from_json(plain: Mapping[str, Any]) -> Space:
+    """The space that `to_json` made plain values of; a MultiBinary comes back as the MultiDiscrete it is written as."""
+    kind = plain["type"]
+    if kind == "Discrete":
+        return spaces.Discrete(plain["n"], start=plain["start"])
+    if kind == "MultiDiscrete":
+        return spaces.MultiDiscrete(np.array(plain["nvec"]), start=np.array(plain["start"]))
+    if kind == "Box":
+        shape, dtype = tuple(plain["shape"]), np.dtype(plain["dtype"])
+        low, high = (_bounds(plain[name], none, shape, dtype) for name, none in (("low", -np.inf), ("high", np.inf)))
+        return spaces.Box(low, high, shape, dtype.type)
+    if kind == "Dict":
+        return spaces.Dict({name: space_from_json(part) for name, part in plain["spaces"].items()})
+    if kind == "Tuple":
+        return spaces.Tuple([space_from_json(part) for part in plain["spaces"]])
+    raise ValueError(f"{kind!r} is not a space")
+
+
 def json_leaves(space: dict[str, Any], path: str = "") -> dict[str, dict[str, Any]]:
     """The leaves of a space as `to_json` gives it, by dotted path, as `leaves` gives those of the space itself."""
     if space["type"] not in ("Dict", "Tuple"):
@@ -123,3 +141,15 @@ def _bound(values: NDArray[Any]) -> Any:
     plain = np.where(np.isfinite(values), values.astype(np.float64), np.nan).astype(object)
     plain[plain != plain] = None
     return plain.flat[0] if plain.size and all(value == plain.flat[0] for value in plain.flat) else plain.tolist()
+
+
+def _bounds(plain: Any, none: float, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A Box's bound of its plain values, None being no bound."""
+    values = np.array(plain, dtype=np.float64)  # None becomes NaN
+    values = np.where(np.isnan(values), none, values)
+    if dtype.kind in "iu":  # float64 rounds the limits of 64 bits beyond them
+        limits = np.iinfo(dtype)
+        at_limit = np.where(values >= float(limits.max), limits.max, limits.min).astype(dtype)
+        inside = (values > float(limits.min)) & (values < float(limits.max))
+        return np.broadcast_to(np.where(inside, np.where(inside, values, 0).astype(dtype), at_limit), shape)
+    return np.broadcast_to(values.astype(dtype), shape)

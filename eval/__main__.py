@@ -4,13 +4,16 @@ import sys
 
 from configs.command import Invocation, run_module, say
 from configs.run_folder import run_folder
+from configs.trackers import check_trackers
 from eval.evaluate import evaluate
 from eval.report import write_report
 from eval.results import describe, load_summary
+from eval.tracking import track_evaluation
 
 
 def main(call: Invocation) -> None:
-    """Evaluates, writes the report, and says what came of it."""
+    """Evaluates, writes the report, adds it to the training's trackers, and says what came of it."""
+    check_trackers(call.config.runtime.trackers)
     folder = run_folder(call.config)
     if evaluate(call.config, call.overwrite) or not folder.report.exists():
         say(f"evaluate: {folder.summary} and {folder.returns.name}")
@@ -19,6 +22,7 @@ def main(call: Invocation) -> None:
         say(f"evaluate: complete for this config, skipped: {folder.eval}")
     say(describe(load_summary(folder)))
     say(f"report: {folder.report}")
+    track_evaluation(call.config)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from ad_model.modeling_ad import ADModel
 from configs.checkpoints import checkpoint_record, last_checkpoint
 from configs.device import check_device
 from configs.errors import UserError
-from configs.files import new_folder, remove_leftovers, sha256, write_json
+from configs.files import new_folder, read_json, remove_leftovers, sha256, write_json
+from configs.hub import fetch, repository, snapshot
 from configs.loader import fingerprint
 from configs.run_folder import (
     SCHEMA_VERSION,
@@ -33,11 +34,11 @@ from configs.run_folder import (
 )
 from configs.schema import AgentComponent, ExperimentConfig
 from data_gen.agents.base import Agent
+from data_gen.data_folder import load_info
 from data_gen.generate import (
     check_agent,
     environment_steps,
-    history_steps,
-    load_info,
+    planned_steps,
     source_device,
     split_tasks,
 )
@@ -89,7 +90,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             "train": train.take(slice(config.evaluation.train_tasks)),
         }
         agents = _agents(config, folder, model)
-        sources = list(agents)[1 : 1 + len(config.data.sources)]
+        sources = list(agents)[1 : 1 + len(config.data.sources)] or list(agents)[1:]
         lived = {
             (name, split): _live(config, distribution, tasks, split, name, agent, sees)
             for split, tasks in splits.items()
@@ -126,10 +127,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
 def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
     """The model folder to evaluate. Raises UserError if training is not finished, or was with another config."""
     if config.evaluation.checkpoint is not None:
-        given = Path(config.evaluation.checkpoint)
-        if not given.is_dir():
-            raise UserError(f"evaluation.checkpoint: {given}: there is no such folder")
-        return given / "model" if (given / "model").is_dir() else given
+        return given_model(config.evaluation.checkpoint)
     checkpoint = last_checkpoint(folder.checkpoints)
     record = checkpoint_record(checkpoint)
     other_data = folder.data_info.exists() and record["data"] != data_identity(load_info(folder))
@@ -143,18 +141,56 @@ def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
     return checkpoint / "model"
 
 
-def load_model(path: Path, device: str | None = None) -> ADModel:
-    """The trained transformer on `device`. Raises UserError if the folder holds none, or a damaged one."""
+def given_model(place: str) -> Path:
+    """The folder of a model: itself, a checkpoint's, or that of a repository of the hub, USER/NAME[@REVISION].
+
+    Of a repository, config and weights alone are fetched: no code, and no pickles. Raises UserError if there is none.
+    """
+    given = Path(place)
+    if given.is_dir():
+        return given / "model" if (given / "model").is_dir() else given
+    if place.count("/") != 1 or place.startswith((".", "/", "~")):
+        raise UserError(f"evaluation.checkpoint: {place}: there is no such folder")
+    try:
+        path = fetch(snapshot(repository(place, "model", "evaluation.checkpoint")), ["config.json", "*.safetensors"])
+    except UserError as error:
+        raise UserError(f"evaluation.checkpoint: {place} is no folder here, and on the hub: {error}") from error
+    if _names_a_kernel(read_json(path / "config.json")):
+        raise UserError(f"evaluation.checkpoint: {place}: its config names code to fetch for attention; not loaded")
+    return path
+
+
+def _names_a_kernel(value: Any) -> bool:
+    """Whether a model's config asks for attention from another repository, which transformers would fetch and run."""
+    if not isinstance(value, dict):
+        return False
+    return any(
+        _names_a_kernel(part) or ("attn_implementation" in key and not _plain(part)) for key, part in value.items()
+    )
+
+
+def _plain(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.isidentifier())
+
+
+def load_model(place: Path | str, device: str | None = None) -> ADModel:
+    """The trained transformer on `device`; `place` is a folder, or text as `given_model` takes it.
+
+    Raises UserError if it holds none, or a damaged one.
+    """
+    path = given_model(place) if isinstance(place, str) else place
     check_device(device)
-    place = torch.device(device or (torch.accelerator.current_accelerator() or "cpu"))
+    where = torch.device(device or (torch.accelerator.current_accelerator() or "cpu"))
     try:
         logging.disable_progress_bar()
-        loaded: Any = ADModel.from_pretrained(path, local_files_only=True, output_loading_info=True)
+        loaded: Any = ADModel.from_pretrained(
+            path, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
         model, found = loaded
         wrong = [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]
         if wrong:
             raise ValueError(f"its weights are not those of its config, see {wrong[0]}")
-        placed: ADModel = model.to(place)
+        placed: ADModel = model.to(where)
         return placed
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"{path}: cannot load the model: {' '.join(str(error).split())[:300]}") from error
@@ -170,8 +206,8 @@ def check_agents(config: ExperimentConfig) -> None:
     with contextlib.closing(distribution.make_vec(test.take([0]))) as envs:
         for key, component in named:
             planned, lived = (
-                episodes * distribution.episode_length
-                for episodes in (config.data.episodes, config.evaluation.episodes)
+                planned_steps(config, distribution),
+                config.evaluation.episodes * distribution.episode_length,
             )
             check_agent(key, component, envs, planned, source_device(config), lived)
 
@@ -242,7 +278,7 @@ def _live(
     started = time.perf_counter()
     total = lanes * agent.actors * steps
     with tqdm(total=total, unit=" steps", unit_scale=True, desc=f"{description:34}", dynamic_ncols=True) as bar:
-        planned = history_steps(config, distribution)
+        planned = planned_steps(config, distribution)
         histories = interact(
             agent,
             envs,

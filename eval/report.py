@@ -20,8 +20,8 @@ from configs.errors import UserError
 from configs.files import write_file
 from configs.run_folder import RunFolder, run_folder
 from configs.schema import ExperimentConfig
+from data_gen.data_folder import is_streamed, load_info
 from data_gen.data_report import DataReport, data_report
-from data_gen.generate import load_info
 from data_gen.tasks.base import TaskDistribution, Tasks
 from eval.results import LAST_EPISODES, TRANSFORMER, load_summary, scores_array, trained_with
 from eval.statistics import iqm, iqm_interval
@@ -47,7 +47,7 @@ def write_report(config: ExperimentConfig) -> Path:
     folder = run_folder(config)
     summary = load_summary(folder)
     info = load_info(folder) if folder.data_info.exists() else None  # a checkpoint can be evaluated without its data
-    report = data_report(folder, info) if info else None
+    report = data_report(folder, info) if info and not is_streamed(info) else None
     distribution: TaskDistribution = config.tasks.build()
     try:
         table = pd.read_parquet(folder.returns)

@@ -62,15 +62,18 @@ def returns_scale(
 ) -> tuple[Scale, str]:
     """The scale of normalised returns, and what 1 stands for.
 
-    Where an optimum is not known, 1 is the best source's final return; where that is no better than random, NaN.
+    Where an optimum is not known, 1 is the best source's final return (the best baseline's, where the data is given
+    and has no sources here); where that is no better than random, or there is none, NaN.
     """
     scale, one = {}, "the optimal policy's expected return on that task"
     for split, tasks in splits.items():
+        if not len(tasks):
+            continue
         random, best = distribution.random_return(tasks), distribution.optimal_return(tasks)
         if np.isnan(best).any():
             one = f"the best source's mean return over its last {LAST_EPISODES} episodes on that task"
             finals = [lived[source, split].compared[:, :, -LAST_EPISODES:].mean(axis=(1, 2)) for source in sources]
-            best = np.max(finals, axis=0)
+            best = np.max([random, *finals], axis=0)
         scale[split] = random, np.where(best > random, best - random, np.nan)
     return scale, one
 

@@ -75,3 +75,13 @@ def tiny_file(tmp_path, tiny):
     path = tmp_path / "tiny.yaml"
     path.write_text(dump(tiny(output="runs")))
     return path
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A hub on the loopback interface, for processes that get its `environment`."""
+    from hub_server import HubServer
+
+    with HubServer(tmp_path / "hub") as server:
+        yield server
+    assert not server.errors, server.errors[0]

@@ -1,5 +1,6 @@
 """Every task distribution as registered Gymnasium environments, scalar and vector."""
 
+import dataclasses
 from typing import Any
 
 import gymnasium
@@ -46,7 +47,11 @@ def make_vector_env(
         tasks: the slots' tasks as a mapping of names to arrays with a leading slot axis; without it, those that
             `task_seed` draws.
     """
-    distribution: TaskDistribution = find_component(family, TASKS)(**params)
+    cls = find_component(family, TASKS)
+    unknown = params.keys() - {field.name for field in dataclasses.fields(cls)}
+    if unknown:  # as Gymnasium's own environments do: others try `render_mode`, and go without after this error
+        raise TypeError(f"{family!r} has no parameter {min(unknown)!r}")
+    distribution: TaskDistribution = cls(**params)
     sampled: Tasks = distribution.sample(num_envs, task_seed)
     if tasks is None:
         return distribution.make_vec(sampled)

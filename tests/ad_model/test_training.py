@@ -25,7 +25,8 @@ from configs.checkpoints import checkpoint_steps, last_checkpoint
 from configs.loader import dump
 from configs.run_folder import data_fingerprint, run_folder
 from configs.schema import TrainingConfig
-from data_gen.generate import generate, load_info
+from data_gen.data_folder import load_info
+from data_gen.generate import generate
 
 
 @pytest.fixture(autouse=True)
@@ -228,25 +229,6 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(tiny, monkeypatch):
         train(config)
     folder = run_folder(config).checkpoints
     assert [path.name for path in folder.iterdir()] == ["step-000002"]
-
-
-@pytest.mark.parametrize(
-    ("tracker", "message"), [("tensorbord", "tensorbord"), ("comet_ml", "'comet_ml' is not installed")]
-)
-def test_an_unknown_or_missing_tracker_is_one_line(tiny, tracker, message):
-    config = generated(tiny, runtime={"trackers": [tracker]})
-    with pytest.raises(UserError, match=message):
-        train(config)
-
-
-def test_tensorboard_gets_the_curves(tiny):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    config = generated(tiny, runtime={"trackers": ["tensorboard"]})
-    train(config)
-    (log,) = (run_folder(config).path / "logs").glob("events*")
-    events = EventAccumulator(str(log)).Reload()
-    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_throughput_is_measured_against_a_real_peak():

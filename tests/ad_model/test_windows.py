@@ -12,7 +12,8 @@ from ad_model.windows import WindowDataset, stream_order, token_cache
 from configs import ConfigError, UserError
 from configs.run_folder import run_folder
 from configs.schema import SelectionConfig
-from data_gen.generate import generate, load_info
+from data_gen.data_folder import load_info
+from data_gen.generate import generate
 from data_gen.history import read_shard
 from data_gen.history_scores import history_scores
 from data_gen.selection import history_weights

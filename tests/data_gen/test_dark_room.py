@@ -78,6 +78,11 @@ def test_the_optimal_action_earns_the_optimal_return(room):
     assert abs(error).max() < (0.8 if repeats > 1 else 1e-9)
 
 
+def test_a_parameter_that_there_is_not_is_a_type_error_as_of_gymnasiums_own_environments():
+    with pytest.raises(TypeError, match="'dark_room' has no parameter 'render_mode'"):
+        gymnasium.make("icrl/DarkRoom-v0", render_mode="rgb_array")
+
+
 @pytest.mark.parametrize("env_id", ["icrl/DarkRoom-v0", "icrl/DarkRoomHard-v0"])
 def test_gymnasiums_checker_passes(env_id, recwarn):
     check_env(gymnasium.make(env_id).unwrapped, skip_render_check=True)

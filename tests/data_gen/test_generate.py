@@ -18,8 +18,9 @@ from configs import UserError, component
 from configs.run_folder import run_folder
 from data_gen.agents import Agent
 from data_gen.agents.sweep import PerLearner
+from data_gen.data_folder import load_info
 from data_gen.data_report import data_report, describe
-from data_gen.generate import generate, load_info, split_tasks
+from data_gen.generate import generate, split_tasks
 from data_gen.history import read_shard
 from data_gen.interaction import agent_seeds, interact
 from data_gen.streams import SlotStreams, make_seeds

@@ -22,7 +22,8 @@ from configs.errors import ConfigError, UserError
 from configs.loader import dump, fingerprint, load_config, validate
 from configs.run_folder import run_folder
 from data_gen.agents.tabular.q_learning import QLearning
-from data_gen.generate import generate, load_info
+from data_gen.data_folder import load_info
+from data_gen.generate import generate
 from data_gen.history import episode_returns
 from data_gen.interaction import interact
 from data_gen.spaces import leaves

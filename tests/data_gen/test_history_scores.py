@@ -6,8 +6,9 @@ import pytest
 from configs import ConfigError
 from configs.run_folder import run_folder
 from configs.schema import SelectionConfig
+from data_gen.data_folder import load_info
 from data_gen.data_report import describe_scores
-from data_gen.generate import generate, load_info
+from data_gen.generate import generate
 from data_gen.history import read_shard
 from data_gen.history_scores import HistoryScores, history_scores, score_returns
 from data_gen.selection import history_weights, quartiles

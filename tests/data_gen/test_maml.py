@@ -108,6 +108,26 @@ def test_the_meta_gradient_is_that_of_finite_differences_and_the_first_order_one
     assert (fomaml - expected).norm() > 0.05 * expected.norm()
 
 
+def test_ppos_clipped_loss_is_that_by_hand():
+    """Schulman et al. 2017, equation 7, number by number."""
+    torch.manual_seed(1)
+    agent = MAML(outer="ppo", clip_range=0.2)
+    agent.networks = policy = make_policy(BOX)
+    samples = make_samples(policy, BOX, leaves_of(policy.stacked(TASKS)))
+    moved = leaves_of(part + 0.1 * torch.randn_like(part) for part in policy.stacked(TASKS))
+    loss, outputs = agent.clipped_loss(moved, samples)
+    ratio = (policy.log_prob(moved, outputs, samples.actions) - samples.log_prob).exp()
+    total, sides = 0.0, set()
+    for number, advantage in zip(ratio.flatten().tolist(), samples.advantages.flatten().tolist(), strict=True):
+        bounded = min(max(number, 0.8), 1.2)
+        total += min(number * advantage, bounded * advantage)
+        sides.add((number < 0.8, number > 1.2, advantage > 0))
+    assert len(sides) == 6  # all cases were there
+    assert loss.item() == pytest.approx(-total / (TASKS * ROWS), rel=1e-10)
+    start, _ = agent.clipped_loss(leaves_of(policy.stacked(TASKS)), samples)
+    assert start.item() == pytest.approx(-samples.advantages.mean().item(), rel=1e-10)  # a ratio of 1
+
+
 def test_the_inner_hessian_keeps_the_product_of_scores():
     """E[A (s s^T + grad s)], of which -E[log pi A] would lack the first part."""
     torch.manual_seed(0)

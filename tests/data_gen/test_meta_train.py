@@ -21,7 +21,8 @@ from configs.loader import dump
 from configs.run_folder import run_folder
 from data_gen.agents.meta.base import MetaLearner, TrainingTasks, load_optimiser_state, optimiser_state
 from data_gen.agents.sweep import Positive
-from data_gen.generate import environment_steps, generate, load_info
+from data_gen.data_folder import load_info
+from data_gen.generate import environment_steps, generate
 from data_gen.interaction import spec_of
 from data_gen.meta_learners import learner_folder, ready_agent, trained_checkpoint, trained_figures
 from data_gen.meta_train import meta_train

@@ -153,6 +153,17 @@ def test_joint_inputs_are_the_previous_pair_and_it_times_the_reward():
     np.testing.assert_array_equal(32 * rewarded[1], pair[1] * [[21], [31]])
 
 
+def test_the_clock_is_the_share_of_the_trials_episodes_that_are_over():
+    agent = countdown([2, 3], trials=2, minibatches=1, trial_clock=True)
+    agent.trial_steps = 6
+    batch = agent.collect(np.array([0, 1]), iteration=0)
+    clock = np.array([[0, 0, 0.5, 0.5, 0, 0], [0, 0, 0, 0.5, 0.5, 0.5]]).T
+    np.testing.assert_array_equal(batch.inputs[..., 11].numpy(), clock)
+    envs = Countdown().make_vec(Tasks({"length": np.array([2, 3])}))
+    interact(agent, envs, 7, make_seeds(2, 3))  # a lifetime longer than its trial: three episodes, and two
+    assert agent.life.inputs[:, 11].tolist() == [1.0, 1.0]
+
+
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("value", ["shared", "separate"])
 @pytest.mark.parametrize("lengths", [[5, 5], [2, 3]])

@@ -61,9 +61,9 @@ class RL2(MetaLearner):
     trial's end being terminal, and a minibatch is of whole trials, through which gradients flow in full. The paper's
     own settings are a GRU of 256, a separate recurrent value network, discount .99, lambda .3, no entropy bonus, and
     batches of 250,000 steps, with TRPO. What it does not have, each an option: schedules of the learning rate and of an
-    entropy bonus, joint inputs, heads by observation, a hidden layer in the heads, trials that grow, and a loss that
-    predicts the task. The bias of the gate that keeps is drawn so that memories last as long as a trial. Minibatches
-    are the same in every epoch: which tasks share one is random anyway.
+    entropy bonus, joint inputs, a clock, heads by observation, a hidden layer in the heads, trials that grow, and a
+    loss that predicts the task. The bias of the gate that keeps is drawn so that memories last as long as a trial.
+    Minibatches are the same in every epoch: which tasks share one is random anyway.
 
     In a lifetime, the memory is cleared at its start only: it is one trial, however many episodes it has.
     """
@@ -80,6 +80,8 @@ class RL2(MetaLearner):
     joint_inputs: bool = False
     """Show also the pair of previous observation and action, one-hot, and the same times the previous reward. For
     finite spaces."""
+    trial_clock: bool = False
+    """Show also which share of the trial's episodes are over; in a lifetime that is longer than a trial it stays 1."""
     value: Literal["shared", "separate"] = "shared"
     """Whether the values are read off the policy's memory or a network of their own has one."""
     trial_episodes: Count = 2
@@ -141,7 +143,7 @@ class RL2(MetaLearner):
             )
         device = torch.device(spec.device)
         self.distribution = action_distribution(spec.action_space, "rl2", device)
-        self.features = TrialFeatures(spec, self.distribution, self.joint_inputs)
+        self.features = TrialFeatures(spec, self.distribution, self.joint_inputs, self.trial_clock)
         self.trial_steps = self.trial_episodes * spec.episode_length
         shared = self.value == "shared"
         outputs = [self.distribution.outputs, 1] if shared else [self.distribution.outputs]
@@ -155,7 +157,7 @@ class RL2(MetaLearner):
         return RecurrentNetwork(core, self.features.size, outputs, self.head_units, elements)
 
     def begin(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
-        self.life = self._life(seeds, self.greedy)
+        self.life = self._life(seeds, self.trial_episodes, self.greedy)
 
     def act(self, observation: object) -> NDArray[np.generic]:
         return self.life.act(observation)
@@ -163,9 +165,10 @@ class RL2(MetaLearner):
     def observe(self, transition: Transition) -> None:
         self.life.observe(transition)
 
-    def _life(self, seeds: Seeds, greedy: bool) -> Life:
+    def _life(self, seeds: Seeds, episodes: int, greedy: bool) -> Life:
         networks = self._networks()
-        return Life(networks.policy, self.features, self.distribution, list(networks.free), seeds, greedy)
+        free = list(networks.free)
+        return Life(networks.policy, self.features, self.distribution, free, seeds, episodes, greedy)
 
     def _networks(self) -> RL2Networks:
         return cast(RL2Networks, self.trained_networks)
@@ -240,7 +243,7 @@ class RL2(MetaLearner):
         """Trials on the tasks at `rows`, (trials,) numbers of training tasks."""
         episodes = self._episodes(iteration)
         steps = self.trial_steps // self.trial_episodes * episodes
-        collector = Collector(lambda seeds: self._life(seeds, greedy=False), steps, episodes)
+        collector = Collector(lambda seeds: self._life(seeds, episodes, greedy=False), steps, episodes)
         self.training.live(collector, rows, steps, self.training.seeds(self.trials, iteration))
         return collector.batch()
 

@@ -32,16 +32,17 @@ class TrialFeatures:
 
     Features in this order: the observation as `Encoder` has it; the previous action, one-hot by part or on the scale of
     a Box's policy; the previous reward; 1 if the step before ended its episode, and at a trial's start; with `joint`,
-    the pair of the previous observation and action, one-hot, and the same times the reward. At a trial's start the
-    previous action, reward and pair are zeros.
+    the pair of the previous observation and action, one-hot, and the same times the reward; with `clock`, the share of
+    the trial's episodes that are over. At a trial's start the previous action, reward and pair are zeros.
 
     Args:
         spec: of the environments.
         distribution: of the actions.
         joint: whether to add the pairs; raises UserError where there is no finite number of them.
+        clock: whether to add the share of the trial that has passed.
     """
 
-    def __init__(self, spec: Spec, distribution: ActionDistribution, joint: bool) -> None:
+    def __init__(self, spec: Spec, distribution: ActionDistribution, joint: bool, clock: bool = False) -> None:
         self.device = torch.device(spec.device)
         self.observation = Encoder(spec.observation_space, self.device)
         sizes = distribution.sizes if isinstance(distribution, Categorical) else None
@@ -56,6 +57,8 @@ class TrialFeatures:
             self._pairs = TableIndex(spec.observation_space, "rl2: joint_inputs")
             self._actions = int(spec.action_space.n)
             self.size += 2 * self._pairs.size * self._actions
+        self.clock = clock
+        self.size += clock
 
     def first(self, rows: int) -> Tensor:
         """(rows, F) features of a trial's first step, the observation yet to come."""
@@ -66,6 +69,11 @@ class TrialFeatures:
     def observe(self, features: Tensor, observation: Any) -> None:
         """Writes observations into (B, F) features."""
         features[:, : self.observation.size] = self.observation(observation)
+
+    def tell_time(self, features: Tensor, passed: Tensor) -> None:
+        """Writes the share of the trial that has passed, (B,), into (B, F) features, if they have it."""
+        if self.clock:
+            features[:, -1] = passed.clamp(max=1)
 
     def following(self, observation: Any, actions: Tensor, reward: NDArray[Any], ended: NDArray[np.bool_]) -> Tensor:
         """(B, F) features of the next step, the observation yet to come.
@@ -137,6 +145,7 @@ class Life:
         distribution: of the actions.
         free: the distribution's parameters that do not depend on the observation.
         seeds: (B,) one an environment.
+        trial_episodes: of a trial, for the clock.
         greedy: take the most likely action.
     """
 
@@ -147,12 +156,14 @@ class Life:
         distribution: ActionDistribution,
         free: list[Tensor],
         seeds: Seeds,
+        trial_episodes: int,
         greedy: bool,
     ) -> None:
         self._network, self._features, self._distribution, self._free = network, features, distribution, free
         self._greedy, self._streams = greedy, SlotStreams(derive(seeds, 0))
         self._noise: Iterator[Tensor] = iter(())
         self.memory = network.core.start(len(seeds))
+        self._episodes, self._trial_episodes = torch.zeros(len(seeds), device=features.device), trial_episodes
         self.inputs = features.first(len(seeds))
         """(B, F) features of this step."""
         self.actions = torch.empty(0)
@@ -175,11 +186,15 @@ class Life:
         """Takes in what the actions did and gave."""
         ended = transition.terminated | transition.truncated
         self.inputs = self._features.following(transition.observation, self.actions, transition.reward, ended)
+        if self._features.clock:
+            self._episodes += torch.from_numpy(ended).to(self._episodes)
+            self._features.tell_time(self.inputs, self._episodes / self._trial_episodes)
 
     def restart(self, over: NDArray[np.bool_]) -> None:
         """Begins new trials in the environments where the old one is over: nothing is left of it."""
         rows = torch.from_numpy(np.flatnonzero(over)).to(self.inputs.device)
         self.memory[rows] = 0
+        self._episodes[rows] = 0
         self.inputs[rows] = self._features.first(len(rows))
 
     def _chosen(self, outputs: Tensor) -> Tensor:

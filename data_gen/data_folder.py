@@ -1,0 +1,71 @@
+"""A data folder: shards, the tasks that they are of, and `info.json`, which is written last and says all is complete.
+
+train-00000-of-00004.h5 ...   learning histories (`data_gen.history`)
+tasks-train.npz               the tasks, by the numbers that the shards' column `task` has
+tasks-test.npz                those that are held out, where that is known
+README.md                     the card, which makes the folder a hub dataset as it is
+info.json                     spaces, sources, checksums: everything that training needs besides the shards
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from configs.files import read_record, sha256, write_file, write_json
+from configs.run_folder import SCHEMA_VERSION, RunFolder, origin
+from data_gen.card import dataset_card
+from data_gen.history import damaged
+from data_gen.tasks.base import Tasks
+
+TASK_FILES = ("tasks-train.npz", "tasks-test.npz")
+INFO_KEYS = (
+    *("fingerprint", "observation_space", "action_space", "episode_length", "num_histories", "num_steps"),
+    *("tasks", "sources", "shards", "seconds"),
+)
+
+
+def finish_data_folder(
+    folder: Path, name: str, tasks: tuple[Tasks | None, Tasks | None], about: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes what belongs to complete shards, `info.json` last; returns its content.
+
+    Args:
+        folder: has all shards.
+        name: of the data, for the card.
+        tasks: those that the data is of, and those that are held out; None where not known.
+        about: everything else that `info.json` says.
+    """
+    for file, some in zip(TASK_FILES, tasks, strict=True):
+        if some is not None:
+            some.save(folder / file)
+    train, test = (None if some is None else len(some) for some in tasks)
+    counts = {"num_train_tasks": train, "num_test_tasks": test}
+    info = {"schema_version": SCHEMA_VERSION, **about, **counts, "made_with": origin()}
+    write_file(folder / "README.md", dataset_card(name, info))
+    write_json(folder / "info.json", info)
+    return info
+
+
+def load_info(folder: RunFolder) -> dict[str, Any]:
+    """What `info.json` says about complete data. Raises UserError if there is none."""
+    if not folder.data_info.exists():
+        state = "is not complete" if folder.data.is_dir() else "has not been generated"
+        raise UserError(f"{folder.data}: the data {state}; run `icrl generate` with this config first")
+    return read_record(folder.data_info, SCHEMA_VERSION, INFO_KEYS)
+
+
+def is_streamed(info: dict[str, Any]) -> bool:
+    """Whether the data's shards stay on the hub."""
+    return bool(info.get("given", {}).get("streaming"))
+
+
+def checked_shards(folder: RunFolder, info: dict[str, Any]) -> Iterator[Path]:
+    """The paths of the shards, each after its checksum was found right. Raises UserError at the first that is not."""
+    for shard in info["shards"]:
+        path = folder.data / shard["file"]
+        if not path.exists():
+            raise UserError(f"{path}: the shard is missing; run `icrl generate` to make it again")
+        if sha256(path) != shard["sha256"]:
+            raise damaged(path, f"its checksum differs from {folder.data_info.name}")
+        yield path

@@ -1,0 +1,161 @@
+"""Learning histories from anywhere else, written as a data folder that training takes like a generated one.
+
+An importer, or anyone's own program, gives arrays; what has to be true of a learning history is checked here once:
+every history has the same number of steps, values are of the spaces, and numbers are finite.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from configs.errors import UserError
+from configs.files import new_folder
+from configs.loader import fingerprint
+from configs.run_folder import SCHEMA_VERSION
+from data_gen.data_folder import finish_data_folder
+from data_gen.history import shard_name, write_shard
+from data_gen.spaces import Space, column_name, leaves, one_line, storage_type, to_json
+from data_gen.tasks.base import Tasks
+
+_COUNTED = ("task", "source", "seed", "actor")
+"""Columns (histories,) that may be left out; they are 0 then."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What histories from elsewhere are of."""
+
+    observation_space: Space
+    action_space: Space
+    episode_length: int
+    """The most steps that an episode may have; contexts are counted in it."""
+    sources: Sequence[Mapping[str, Any]]
+    """Who lived them, by the number in the column `source`: a `name`, and plain values such as hyper-parameters."""
+    tasks: Mapping[str, Any] | None = None
+    """The task family as a config names it, {"name": ..., parameters}; None where it is none of this project."""
+    train_tasks: Tasks | None = None
+    """Its tasks, by the number in the column `task`. Needed for normalised returns and against leaks."""
+
+
+def write_histories(
+    path: Path, parts: Iterable[Mapping[str, NDArray[Any]]], about: Recorded, overwrite: bool = False
+) -> dict[str, Any]:
+    """Writes a data folder, whole or not at all; returns what its `info.json` says. Each part becomes a shard.
+
+    Args:
+        path: the folder.
+        parts: columns, one part in memory at a time: `observation` (histories, steps, ...), of a Dict or Tuple space
+            one for each leaf, `observation.image`; `action` and, if it is known at all, `optimal_action` likewise;
+            `reward`, `terminated` and `truncated` (histories, steps), each step's own; and if wanted `task`, `source`,
+            `seed`, `actor` (histories,).
+        about: what the histories are of.
+        overwrite: replace a folder that is there.
+
+    Raises UserError for columns that do not fit, or a folder that is there.
+    """
+    if path.exists() and not overwrite:
+        raise UserError(f"{path}: is there already; choose another folder, or --overwrite to replace it")
+    with new_folder(path) as folder:
+        checksums: list[str] = []
+        histories, steps, labelled = 0, None, None
+        for number, part in enumerate(parts):
+            columns = _columns(part, about, f"part {number}")
+            if (steps or columns["reward"].shape[1]) != columns["reward"].shape[1]:
+                raise UserError(f"part {number}: histories of {columns['reward'].shape[1]} steps after ones of {steps}")
+            if labelled not in (None, "optimal_action" in columns):
+                raise UserError(f"part {number}: some parts have optimal_action and others do not")
+            steps, labelled = columns["reward"].shape[1], "optimal_action" in columns
+            columns["history"] = np.arange(histories, histories + len(columns["reward"]))
+            histories += len(columns["reward"])
+            attributes = {"fingerprint": "recorded", "schema_version": SCHEMA_VERSION}
+            checksums.append(write_shard(folder / f"{number}.h5", columns, attributes))
+        if not histories:
+            raise UserError(f"{path}: there are no histories to write")
+        names = [shard_name(number, len(checksums)) for number in range(len(checksums))]
+        for number, name in enumerate(names):
+            (folder / f"{number}.h5").rename(folder / name)
+        said = {
+            "observation_space": to_json(about.observation_space),
+            "action_space": to_json(about.action_space),
+            "episode_length": about.episode_length,
+            "num_histories": histories,
+            "num_steps": steps,
+            "seed": None,
+            "tasks": dict(about.tasks) if about.tasks is not None else None,
+            "optimal_actions": bool(labelled),
+            "swept": [],
+            "sources": [dict(source) for source in about.sources],
+            "meta_learners": {},
+            "shards": [{"file": name, "sha256": checksum} for name, checksum in zip(names, checksums, strict=True)],
+            "seconds": 0.0,
+            "device": None,
+        }
+        return finish_data_folder(
+            folder, path.name, (about.train_tasks, None), {"fingerprint": fingerprint(said), **said}
+        )
+
+
+def _columns(part: Mapping[str, NDArray[Any]], about: Recorded, where: str) -> dict[str, NDArray[Any]]:
+    """The columns of a shard in their stored types. Raises UserError for one that is missing or does not fit."""
+    shape = np.shape(part.get("reward", ()))
+    if len(shape) != 2 or not shape[0] or not shape[1]:
+        raise UserError(f"{where}: reward has to be there, of shape (histories, steps) (got {shape})")
+    spaces_of = {column_name("observation", leaf): space for leaf, space in leaves(about.observation_space).items()}
+    spaces_of["action"] = about.action_space
+    if "optimal_action" in part:
+        spaces_of["optimal_action"] = about.action_space
+    known = {*spaces_of, "reward", "terminated", "truncated", *_COUNTED}
+    absent = [name for name in (*spaces_of, "terminated", "truncated") if name not in part]
+    if absent:
+        raise UserError(f"{where}: column {absent[0]!r} is missing")
+    strange = sorted(set(part) - known)
+    if strange:
+        raise UserError(f"{where}: column {strange[0]!r} is none of {', '.join(sorted(known))}")
+    columns = {
+        name: _stored(np.asarray(part[name]), space, shape, f"{where}: {name}") for name, space in spaces_of.items()
+    }
+    columns["reward"] = _finite(np.asarray(part["reward"], np.float32), f"{where}: reward")
+    for name in ("terminated", "truncated"):
+        columns[name] = _shaped(np.asarray(part[name]), shape, f"{where}: {name}").astype(bool)
+    for name in _COUNTED:
+        given = np.asarray(part.get(name, np.zeros(shape[0], np.int64)))
+        columns[name] = _shaped(given, shape[:1], f"{where}: {name}").astype(np.uint64 if name == "seed" else np.int64)
+    numbered = (("source", len(about.sources)), ("task", None if about.train_tasks is None else len(about.train_tasks)))
+    for name, count in numbered:
+        wrong = columns[name][(columns[name] < 0) | (columns[name] >= (np.inf if count is None else count))]
+        if len(wrong):
+            limit = "from 0 on" if count is None else f"of the {count} that there are"
+            raise UserError(f"{where}: {name} {wrong[0]} is no number {limit}")
+    return columns
+
+
+def _stored(values: NDArray[Any], space: Space, shape: tuple[int, ...], where: str) -> NDArray[Any]:
+    element, dtype = storage_type(space)
+    _shaped(values, (*shape, *element), where)
+    if isinstance(space, spaces.Box):
+        stored = _finite(values, where).astype(dtype)
+        if dtype.kind != "f" and (stored != values).any():
+            raise UserError(f"{where}: has values that are no {dtype}, which {one_line(space)} is of")
+        return _finite(stored, where)
+    plain = to_json(space)
+    low, count = np.asarray(plain["start"]), np.asarray(plain["n"] if plain["type"] == "Discrete" else plain["nvec"])
+    if values.dtype.kind not in "iub" or (values < low).any() or (values >= low + count).any():
+        raise UserError(f"{where}: has values that are not in {one_line(space)}")
+    return values.astype(dtype)
+
+
+def _shaped(values: NDArray[Any], shape: tuple[int, ...], where: str) -> NDArray[Any]:
+    if values.shape != shape:
+        raise UserError(f"{where}: has shape {values.shape}, where {shape} is expected")
+    return values
+
+
+def _finite(values: NDArray[Any], where: str) -> NDArray[Any]:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise UserError(f"{where}: has values that are not finite")
+    return values

@@ -1,0 +1,31 @@
+"""What experiment trackers are told of an evaluation."""
+
+from typing import Any
+
+from configs.run_folder import run_folder
+from configs.schema import ExperimentConfig
+from configs.trackers import Report, attach_report
+from eval.results import describe, load_summary
+
+
+def track_evaluation(config: ExperimentConfig) -> None:
+    """Adds the evaluation and its report to the training's run in the config's trackers, once.
+
+    Raises UserError if a tracker cannot begin.
+    """
+    folder = run_folder(config)
+    summary = load_summary(folder)
+    pictures = sorted(folder.report_pictures.glob("*.png"))
+    attach_report(config, Report(scalars(summary), describe(summary), folder.summary, folder.report, pictures))
+
+
+def scalars(summary: dict[str, Any]) -> dict[str, float]:
+    """The IQMs of a summary that are known, as `evaluation/SPLIT/AGENT/return/last_ten`."""
+    found = {}
+    for agent, splits in summary["agents"].items():
+        for split, figures in splits.items():
+            for column in ("return", "normalised_return"):
+                for name, figure in figures[column].items():
+                    if isinstance(figure, dict) and figure["iqm"] is not None:
+                        found[f"evaluation/{split}/{agent}/{column}/{name}"] = figure["iqm"]
+    return found

@@ -1,0 +1,150 @@
+"""Windows of data that stays on the hub; here the hub is a folder. The real one is in test_hub.py."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from ad_model import streaming
+from ad_model.statistics import DataStatistics
+from ad_model.streaming import StreamedWindows
+from ad_model.train import train
+from ad_model.windows import stream_order
+from configs import ConfigError, UserError
+from configs.checkpoints import last_checkpoint
+from configs.loader import validate
+from configs.run_folder import data_fingerprint, run_folder
+from data_gen.data_folder import load_info
+from data_gen.generate import generate
+from data_gen.history import read_shard
+from tests.conftest import TINY, merged
+
+LENGTH = 18
+
+
+@pytest.fixture
+def streamed(tiny, tmp_path, monkeypatch):
+    """Makes the config of an experiment whose data is streamed from the 6 shards of another run."""
+    made = tiny(name="made", data={"shards": 6})
+    generate(made)
+    fetched = []
+
+    def fetch(of, patterns, folder):
+        fetched.extend(patterns)
+        shutil.copy(run_folder(made).data / patterns[0], folder)
+        return folder
+
+    monkeypatch.setattr(streaming, "fetch", fetch)
+    info = load_info(run_folder(made))
+    statistics = DataStatistics(info["observation_space"])
+    for shard in info["shards"]:
+        statistics.add(read_shard(run_folder(made).data / shard["file"]))
+
+    def make(name="streamed", resident=2, said=None, **changes):
+        data = {"repo": "a/b", "streaming": True, "resident_shards": resident}
+        plain = {**TINY, "output": str(tmp_path / "runs"), "name": name, "data": data}
+        config = validate(merged(plain, {"training": {"batch_size": 4}, **changes}))
+        own = {
+            "given": {"repo": "a/b", "commit": "c" * 40, "streaming": True},
+            "statistics": statistics.plain(),
+            "fingerprint": data_fingerprint(config),
+        }
+        folder = run_folder(config)
+        folder.data.mkdir(parents=True, exist_ok=True)
+        folder.data_info.write_text(json.dumps({**info, **own, **(said or {})}))
+        return config
+
+    make.fetched = fetched
+    return make
+
+
+def windows(config, process=0, processes=1):
+    return StreamedWindows(config, load_info(run_folder(config)), LENGTH, process, processes)
+
+
+def equal(one, other):
+    assert set(one) == set(other)
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_every_shard_comes_once_a_pass_in_an_order_of_its_own(streamed):
+    found = windows(streamed())
+    passes = [[found.shard_at(6 * number + place) for place in range(6)] for number in range(4)]
+    assert all(sorted(order) == [*range(6)] for order in passes)
+    assert len({*map(tuple, passes)}) > 1
+    # 26 histories of 144 steps in 6 shards are 34.7 windows of 18 steps a shard, 9 updates of 4.
+    assert found.updates_per_shard == 9
+    found.close()
+
+
+def test_windows_are_those_of_the_resident_shards(streamed, tiny):
+    found = windows(streamed())
+    item = found[9 * 2]  # the first update with the shards at places 2 and 3
+    assert sorted(found.resident) == [2, 3]
+    possible = set()
+    for place in (2, 3):
+        shard = read_shard(run_folder(tiny(name="made")).data / f"train-0000{found.shard_at(place)}-of-00006.h5")
+        columns, lengths = stream_order(shard, 4, load_info(run_folder(tiny(name="made")))["action_space"])
+        for stream in np.split(columns["observation"], np.cumsum(lengths)[:-1]):
+            possible |= {stream[first : first + LENGTH].tobytes() for first in range(len(stream) - LENGTH + 1)}
+    assert {window.tobytes() for window in item["observation"].numpy()} <= possible
+    found.close()
+
+
+def test_a_resumed_run_sees_what_an_uninterrupted_one_does(streamed):
+    for resident in (1, 2, 6, 9):
+        config = streamed(resident=resident)
+        whole, late = windows(config), windows(config)
+        items = [whole[index] for index in range(60)]
+        assert all(equal(items[index], late[index]) for index in range(31, 60))
+        whole.close()
+        late.close()
+
+
+def test_processes_and_parts_share_what_one_sees(streamed):
+    config = streamed()
+    whole = windows(config)
+    shares = [windows(config, process, 2) for process in range(2)]
+    for index in (0, 17, 40):
+        parts = [share[index]["action"] for share in shares]
+        assert torch.equal(torch.cat(parts), whole[index]["action"])
+    for each in (whole, *shares):
+        each.close()
+
+
+def test_a_shard_travels_once_while_it_stays(streamed):
+    found = windows(streamed())
+    for index in range(9 * 4):
+        found[index]
+    found.close()
+    expected = [f"train-0000{found.shard_at(place)}-of-00006.h5" for place in range(6)]
+    assert streamed.fetched in (expected[:5], expected)  # what comes next may have been on its way
+
+
+def test_streamed_training_resumed_is_streamed_training(streamed):
+    settings = {"training": {"steps": 6, "batch_size": 64}}
+    assert train(streamed("whole", **settings))
+    cut = streamed("cut", **settings)
+    assert train(cut)
+    shutil.rmtree(run_folder(cut).checkpoints / "step-000006")
+    torch.manual_seed(5)
+    assert train(cut)
+    ends = [last_checkpoint(run_folder(streamed(name, **settings)).checkpoints) for name in ("whole", "cut")]
+    one, other = ((end / "model" / "model.safetensors").read_bytes() for end in ends)
+    assert one == other
+
+
+def test_what_streaming_lacks_is_said(streamed):
+    with pytest.raises(ConfigError, match="does not say its statistics"):
+        windows(streamed(said={"statistics": None}))
+    with pytest.raises(ConfigError, match="optimal_action is not in a/b"):
+        windows(streamed(training={"target": "optimal_action"}))
+    with pytest.raises(ConfigError, match="reads all histories first"):
+        streamed(training={"selection": {"best_share": 0.5}})
+    with pytest.raises(ConfigError, match="longer than every history"):
+        StreamedWindows(streamed(), load_info(run_folder(streamed())), 145, 0, 1)[0]
+    shards = [{"file": f"train-0000{number}-of-00006.h5", "sha256": "0" * 64} for number in range(6)]
+    with pytest.raises(UserError, match=r"is not what info\.json says"):
+        windows(streamed(said={"shards": shards}))[0]

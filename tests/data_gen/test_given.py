@@ -1,0 +1,197 @@
+"""Data that is given: linked, checked, and trained and evaluated on like data that was made."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from ad_model.train import train
+from configs import ConfigError, ExperimentConfig, UserError
+from configs.loader import validate
+from configs.run_folder import run_folder
+from data_gen.data_folder import load_info
+from data_gen.data_report import data_report
+from data_gen.generate import generate
+from data_gen.history import read_shard
+from data_gen.recorded import Recorded, write_histories
+from eval.evaluate import evaluate
+from eval.results import load_summary
+from tests.conftest import TINY, merged
+
+
+@pytest.fixture
+def given(tiny, tmp_path):
+    """Makes the config of an experiment on the data of another run, called `made`, or on a folder."""
+    made = tiny(name="made")
+
+    def make(folder=None, name="given", **changes) -> ExperimentConfig:
+        if not run_folder(made).data_info.exists():
+            generate(made)
+        data = {"folder": str(folder or run_folder(made).data)}
+        plain = {**TINY, "output": str(tmp_path / "runs"), "name": name, "data": data}
+        return validate(merged(plain, changes))
+
+    return make
+
+
+def test_given_data_is_trained_and_evaluated_on_like_data_that_was_made(given, tiny):
+    config = given()
+    assert generate(config)
+    assert not generate(config)
+    folder, made = run_folder(config), run_folder(tiny(name="made"))
+    info = load_info(folder)
+    assert [shard["sha256"] for shard in info["shards"]] == [shard["sha256"] for shard in load_info(made)["shards"]]
+    np.testing.assert_equal(data_report(folder, info).curve, data_report(made, load_info(made)).curve)
+    assert train(config)
+    assert evaluate(config)
+    summary = load_summary(folder)
+    assert set(summary["agents"]) == {"transformer", "random", "optimal"}
+    assert summary["training_steps"]["transformer"] == info["num_histories"] * info["num_steps"]
+
+
+def test_data_that_is_given_and_made_does_not_mix(given, tiny):
+    generate(given())
+    with pytest.raises(UserError, match="belongs to another config"):
+        generate(tiny(name="given"))
+    with pytest.raises(UserError, match="belongs to another config"):
+        generate(given(name="made"))
+    with pytest.raises(ConfigError, match="this run's own"):
+        generate(given(name="made"), overwrite=True)
+    assert len(read_shard(run_folder(tiny(name="made")).data / "train-00000-of-00003.h5"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, r"of the 3 held-out tasks are among the data's training tasks: .* \(seed 0, 13 and 3 tasks\)"),
+        ({"tasks": {"size": 5}}, "the observation space of 'dark_room' is"),
+        ({"tasks": {"episode_length": 7}}, "have 7 steps, but the data's 6"),
+    ],
+)
+def test_data_of_other_tasks_and_leaks_are_refused(given, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        generate(given(**changes))
+    assert not run_folder(given(**changes)).data.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, "give one of sources, repo and folder"),
+        ({"folder": "a", "repo": "b/c"}, "give one of"),
+        ({"folder": "a", "episodes": 3}, "is decided by a; leave it out"),
+        ({"folder": "a", "streaming": True}, "is for a data.repo"),
+        ({"folder": "a", "resident_shards": 2}, "is for data.streaming"),
+        ({"repo": "one-word"}, "repo"),
+    ],
+)
+def test_configs_of_given_data_that_contradict_themselves_are_refused(data, message):
+    with pytest.raises(ConfigError, match=message):
+        validate({**TINY, "data": data})
+
+
+def test_what_a_data_set_says_of_itself_is_not_trusted(given, tiny, tmp_path):
+    hostile = tmp_path / "hostile"
+    generate(tiny(name="made"))
+    shutil.copytree(run_folder(tiny(name="made")).data, hostile)
+    info = json.loads((hostile / "info.json").read_text())
+
+    def says(**changes):
+        (hostile / "info.json").write_text(json.dumps({**info, **changes}))
+        return given(folder=hostile)
+
+    for name in ("../../made/data/train-00000-of-00003.h5", "/etc/passwd", "a\\b"):
+        with pytest.raises(UserError, match="outside of its folder"):
+            generate(says(shards=[{"file": name, "sha256": "0"}]))
+    with pytest.raises(UserError, match="does not list shards"):
+        generate(says(shards=["train-00000-of-00003.h5"]))
+    with pytest.raises(UserError, match=r"has no train-9\.h5"):
+        generate(says(shards=[{"file": "train-9.h5", "sha256": "0"}]))
+    assert not run_folder(given(folder=hostile)).data.exists()
+    # A family that the config does not name is not imported, whatever the data says.
+    assert generate(says(tasks={"name": "antigravity:Tasks"}))
+    folder = run_folder(given(folder=hostile))
+    assert load_info(folder)["tasks"] is None
+    assert not data_report(folder, load_info(folder)).normalised
+    assert "antigravity" not in sys.modules
+
+
+def test_a_shard_that_was_changed_is_noticed(given, tmp_path, tiny):
+    generate(tiny(name="made"))
+    changed = tmp_path / "changed"
+    shutil.copytree(run_folder(tiny(name="made")).data, changed)
+    generate(given(folder=changed))
+    path = changed / "train-00001-of-00003.h5"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="its checksum differs"):
+        train(given(folder=changed))
+
+
+def histories(rng, shape=(3, 12)):
+    ended = np.zeros(shape, bool)
+    ended[:, 5::6] = True
+    return {
+        "observation": rng.integers(4, size=(*shape, 2)),
+        "action": rng.integers(5, size=shape),
+        "reward": rng.random(shape),
+        "terminated": np.zeros(shape, bool),
+        "truncated": ended,
+        "seed": np.arange(shape[0]),
+    }
+
+
+def recorded(**changes):
+    room = validate(TINY).tasks.build()
+    spaces = {"observation_space": room.observation_space, "action_space": room.action_space}
+    return Recorded(**{**spaces, "episode_length": 6, "sources": [{"name": "mine", "rate": 0.1}], **changes})
+
+
+def test_histories_from_elsewhere_are_a_data_folder(given, tmp_path):
+    parts = [histories(np.random.default_rng(number)) for number in range(2)]
+    info = write_histories(tmp_path / "mine", iter(parts), recorded())
+    assert (info["num_histories"], info["num_steps"], len(info["shards"])) == (6, 12, 2)
+    for number, part in enumerate(parts):
+        shard = read_shard(tmp_path / "mine" / f"train-0000{number}-of-00002.h5")
+        for name, values in part.items():
+            np.testing.assert_array_equal(shard[name], values.astype(shard[name].dtype), err_msg=name)
+        np.testing.assert_array_equal(shard["history"], np.arange(3) + 3 * number)
+    config = given(folder=tmp_path / "mine", model={"context_episodes": 2}, training={"subsample": 1})
+    generate(config)
+    assert train(config)
+    with pytest.raises(UserError, match="is there already"):
+        write_histories(tmp_path / "mine", parts, recorded())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reward": None}, "reward has to be there"),
+        ({"action": None}, "'action' is missing"),
+        ({"colour": np.zeros((3, 12))}, "'colour' is none of action, actor"),
+        ({"observation": np.full((3, 12, 2), 4)}, r"observation: has values that are not in MultiDiscrete"),
+        ({"action": np.zeros((3, 12))}, "action: has values that are not in"),
+        ({"action": np.zeros((3, 11), int)}, r"has shape \(3, 11\), where \(3, 12\)"),
+        ({"reward": np.full((3, 12), np.nan)}, "reward: has values that are not finite"),
+        ({"source": np.array([0, 0, 1])}, "source 1 is no number of the 1"),
+        ({"task": np.array([0, -1, 0])}, "task -1 is no number from 0 on"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused_and_nothing_is_left(tmp_path, change, message):
+    columns = {**histories(np.random.default_rng(0)), **change}
+    columns = {name: values for name, values in columns.items() if values is not None}
+    with pytest.raises(UserError, match=message):
+        write_histories(tmp_path / "mine", [columns], recorded())
+    assert not [*tmp_path.iterdir()]
+
+
+def test_parts_have_to_go_together(tmp_path):
+    rng = np.random.default_rng(0)
+    with pytest.raises(UserError, match="histories of 6 steps after ones of 12"):
+        write_histories(tmp_path / "mine", [histories(rng), histories(rng, (3, 6))], recorded())
+    labelled = {**histories(rng), "optimal_action": np.zeros((3, 12), int)}
+    with pytest.raises(UserError, match="some parts have optimal_action"):
+        write_histories(tmp_path / "mine", [histories(rng), labelled], recorded())
+    with pytest.raises(UserError, match="no histories"):
+        write_histories(tmp_path / "mine", [], recorded())

@@ -1,0 +1,480 @@
+"""Minari's data sets, written by Minari itself, as learning histories, and learning histories as Minari's."""
+
+import json
+import os
+
+import gymnasium
+import numpy as np
+import pytest
+from conftest import TINY, merged
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+
+import data_gen  # noqa: F401 - registers environments
+from ad_model.train import train
+from configs.errors import ConfigError, UserError
+from configs.loader import validate
+from configs.run_folder import RunFolder, run_folder
+from data_gen.data_folder import load_info
+from data_gen.generate import generate, split_tasks
+from data_gen.history import STEP_COLUMNS, read_shard, write_shard
+from data_gen.neighbours import minari_data, minari_export
+from data_gen.neighbours.minari_data import import_minari
+from data_gen.neighbours.minari_export import export_minari
+from data_gen.neighbours.minari_tasks import Home, locate
+from data_gen.spaces import leaves, map_leaves, to_json
+from data_gen.tasks.base import Tasks
+from eval.evaluate import evaluate
+from eval.results import load_summary
+
+minari = pytest.importorskip("minari")
+EpisodeBuffer = minari.data_collector.EpisodeBuffer
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+PENDULUM = {"name": "gymnasium", "env_id": "Pendulum-v1", "vary": {"g": {"low": 5.0, "high": 15.0}}}
+
+
+@pytest.fixture(autouse=True)
+def minari_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    return tmp_path / "minari"
+
+
+def lived(env, episodes, seed=0, stop=None):
+    """Episodes of random actions as Minari's collector would have them; the last one stops after `stop` steps."""
+    env.action_space.seed(seed)
+    buffers = []
+    for episode in range(episodes):
+        seen, actions, rest = [env.reset(seed=seed + episode)[0]], [], []
+        while not rest or not (rest[-1][1] or rest[-1][2] or (episode == episodes - 1 and len(rest) == stop)):
+            actions.append(env.action_space.sample())
+            observation, *outcome, _ = env.step(actions[-1])
+            seen.append(observation)
+            rest.append(outcome)
+        rewards, terminations, truncations = (list(column) for column in zip(*rest, strict=True))
+        buffers.append(
+            EpisodeBuffer(
+                observations=np.stack(seen),
+                actions=np.stack(actions),
+                rewards=rewards,
+                terminations=terminations,
+                truncations=truncations,
+            )
+        )
+    return buffers
+
+
+def written(dataset_id, buffers, env, **more):
+    return minari.create_dataset_from_buffers(dataset_id, buffers, env=env, **more)
+
+
+def cart_pole(dataset_id, episodes=5, seed=0, stop=None, **more):
+    env = gymnasium.make("CartPole-v1")
+    buffers = lived(env, episodes, seed, stop)
+    written(dataset_id, buffers, env, **more)
+    return buffers
+
+
+def pendulum(dataset_id, g, episodes=2, steps=20):
+    env = gymnasium.make("Pendulum-v1", g=g, max_episode_steps=steps)
+    return written(dataset_id, lived(env, episodes), env)
+
+
+def columns(folder):
+    """All histories of a data folder, which is that of a run beside it."""
+    info = load_info(RunFolder(folder.parent))
+    shards = [read_shard(folder / shard["file"]) for shard in info["shards"]]
+    return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
+
+
+def joined(buffers, name):
+    return np.concatenate([np.asarray(getattr(buffer, name)) for buffer in buffers])
+
+
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_the_episodes_of_a_data_set_are_one_history(tmp_path, data_format):
+    buffers = cart_pole("cart/first-v0", algorithm_name="PPO", data_format=data_format)
+    made = import_minari(["cart/first-v0"], tmp_path / "data")
+    found = columns(tmp_path / "data")
+    seen = np.concatenate([buffer.observations[:-1] for buffer in buffers])
+    np.testing.assert_array_equal(found["observation"], seen[None])
+    np.testing.assert_array_equal(found["action"], joined(buffers, "actions")[None])
+    np.testing.assert_array_equal(found["reward"], joined(buffers, "rewards")[None])
+    np.testing.assert_array_equal(found["terminated"], joined(buffers, "terminations")[None])
+    assert not found["truncated"].any()
+    assert made.left_out == {"cart/first-v0": 0} and made.truncated == {"cart/first-v0": 0}
+    assert made.info["episode_length"] == 500
+    assert made.info["tasks"] is None
+    assert made.info["sources"] == [{"name": "PPO", "dataset": "cart/first-v0"}]
+    assert made.info == load_info(RunFolder(tmp_path))
+
+
+def test_an_end_that_is_not_marked_becomes_a_truncation_and_is_counted(tmp_path):
+    cart_pole("cart/open-v0", episodes=3, stop=4)
+    made = import_minari(["cart/open-v0"], tmp_path / "data")
+    found = columns(tmp_path / "data")
+    assert made.truncated == {"cart/open-v0": 1}
+    assert found["truncated"].sum() == 1 and found["truncated"][0, -1]
+    assert found["terminated"].sum() == 2
+
+
+def test_data_sets_are_tasks_or_histories_of_one_as_long_as_the_shortest(tmp_path):
+    lengths = [sum(map(len, cart_pole(f"cart/{n}-v0", episodes=3 + n, seed=10 * n))) for n in range(3)]
+    ids = [f"cart/{n}-v0" for n in range(3)]
+    made = import_minari(ids, tmp_path / "data")
+    found = columns(tmp_path / "data")
+    assert found["reward"].shape == (3, min(lengths))
+    for name in ("task", "source", "seed"):
+        np.testing.assert_array_equal(found[name], [0, 1, 2])
+    assert list(made.left_out.values()) == [length - min(lengths) for length in lengths]
+    with pytest.raises(UserError, match="is there already"):
+        import_minari(ids, tmp_path / "data")
+    import_minari(ids, tmp_path / "data", same_task=True, overwrite=True)
+    again = columns(tmp_path / "data")
+    np.testing.assert_array_equal(again["task"], [0, 0, 0])
+    np.testing.assert_array_equal(again["seed"], [0, 1, 2])
+    np.testing.assert_array_equal(again["observation"], found["observation"])
+
+
+def test_a_long_data_set_is_cut_into_histories_that_begin_with_episodes(tmp_path):
+    buffers = cart_pole("cart/long-v0", episodes=9)
+    lengths = [len(buffer) for buffer in buffers]
+    made = import_minari(["cart/long-v0"], tmp_path / "data", steps=50, cut=True)
+    found = columns(tmp_path / "data")
+    first, begun = 0, []
+    while sum(lengths[first:]) >= 50:
+        begun.append(first)
+        first += int(np.searchsorted(np.cumsum(lengths[first:]), 50)) + 1
+    assert len(begun) > 1
+    np.testing.assert_array_equal(found["observation"][:, 0], [buffers[n].observations[0] for n in begun])
+    for row, n in enumerate(begun):
+        np.testing.assert_array_equal(found["action"][row], joined(buffers[n:], "actions")[:50])
+    assert made.left_out == {"cart/long-v0": sum(lengths) - 50 * len(begun)}
+
+
+def test_a_shard_is_as_large_as_its_histories_together_may_be(tmp_path, monkeypatch):
+    for number in range(3):
+        cart_pole(f"cart/{number}-v0", seed=9 * number)
+    ids = [f"cart/{number}-v0" for number in range(3)]
+    together = import_minari(ids, tmp_path / "data")
+    before = columns(tmp_path / "data")
+    monkeypatch.setattr(minari_data, "_PART_BYTES", 1)
+    apart = import_minari(ids, tmp_path / "data", overwrite=True)
+    assert (len(together.info["shards"]), len(apart.info["shards"])) == (1, 3)
+    np.testing.assert_equal(columns(tmp_path / "data"), before)
+
+
+def tree_episode(steps, rng):
+    seen = {
+        "cells": (rng.integers(0, 4, steps + 1), rng.integers(0, 2, (steps + 1, 3)).astype(np.int8)),
+        "view": rng.integers(0, 256, (steps + 1, 32, 32, 3)).astype(np.uint8),
+        "words": ["go to the door"] * (steps + 1),
+    }
+    return EpisodeBuffer(
+        observations=seen,
+        actions=rng.integers(0, 3, (steps, 2)) + 1,
+        rewards=[0.5] * steps,
+        terminations=[False] * (steps - 1) + [True],
+        truncations=[False] * steps,
+    )
+
+
+TREE = spaces.Dict(
+    {
+        "cells": spaces.Tuple([spaces.Discrete(4), spaces.MultiBinary(3)]),
+        "view": spaces.Box(0, 255, (32, 32, 3), np.uint8),
+        "words": spaces.Text(32),
+    }
+)
+
+
+def test_trees_of_observations_become_leaves_and_texts_can_be_left_out(tmp_path):
+    buffers = [tree_episode(steps, np.random.default_rng(steps)) for steps in (3, 5)]
+    actions = spaces.MultiDiscrete([3, 3], start=[1, 1])
+    minari.create_dataset_from_buffers(
+        "tree-v0", buffers, observation_space=TREE, action_space=actions, jpeg_encoding=False
+    )
+    with pytest.raises(UserError, match=r"tree-v0: observations: the space Text.*; --keys keeps the others"):
+        import_minari(["tree-v0"], tmp_path / "data")
+    with pytest.raises(UserError, match="have no 'veiw'; did you mean 'view'"):
+        import_minari(["tree-v0"], tmp_path / "data", keys=["veiw"])
+    made = import_minari(["tree-v0"], tmp_path / "data", keys=["cells", "view"])
+    found = columns(tmp_path / "data")
+    for path in ("cells.0", "cells.1", "view"):
+        seen = np.concatenate([leaves(buffer.observations)[path][:-1] for buffer in buffers])
+        np.testing.assert_array_equal(found[f"observation.{path}"][0], seen)
+    np.testing.assert_array_equal(found["action"][0], joined(buffers, "actions"))
+    assert made.info["episode_length"] == 5  # the longest there is
+
+
+def test_a_data_sets_task_is_found_in_the_family_by_its_environment(tmp_path):
+    for g in (6.0, 12.5):
+        pendulum(f"pendulum/g{int(g)}-v0", g)
+    ids = ["pendulum/g12-v0", "pendulum/g6-v0"]
+    family = {**PENDULUM, "episode_length": 20}
+    made = import_minari(ids, tmp_path / "data", tasks=family)
+    assert made.info["tasks"]["vary"] == family["vary"] and made.info["episode_length"] == 20
+    np.testing.assert_array_equal(Tasks.load(tmp_path / "data/tasks-train.npz")["g"], [12.5, 6.0])
+    listed = {**family, "vary": {"g": [1.0, 6, 12.5]}}
+    import_minari(ids, tmp_path / "data", tasks=listed, overwrite=True)
+    np.testing.assert_array_equal(Tasks.load(tmp_path / "data/tasks-train.npz")["g"], [2, 1])
+    with pytest.raises(UserError, match=r"its g is 12\.5, which is not in tasks\.vary"):
+        import_minari(ids, tmp_path / "other", tasks={**family, "vary": {"g": {"low": 5.0, "high": 11}}})
+    with pytest.raises(UserError, match="same_task: the data sets are of several tasks"):
+        import_minari(ids, tmp_path / "other", tasks=family, same_task=True)
+    with pytest.raises(UserError, match=r"episode_length 19: an episode has 20 steps"):
+        import_minari(ids, tmp_path / "other", tasks={**family, "episode_length": 19})
+    env = gymnasium.make("Pendulum-v1", max_episode_steps=20)
+    written("pendulum/default-v0", lived(env, 1), env)
+    with pytest.raises(UserError, match=r"does not say its g, which tasks.vary"):
+        import_minari(["pendulum/default-v0"], tmp_path / "other", tasks=family)
+
+
+def test_a_task_of_ours_is_found_and_another_familys_is_refused(tmp_path):
+    for number, goal in enumerate([(3, 2), (0, 1)]):
+        env = gymnasium.make("icrl/DarkRoom-v0", size=4, episode_length=6, task={"goal": goal})
+        written(f"room/{number}-v0", lived(env, 2), env)
+    ids = ["room/0-v0", "room/1-v0"]
+    import_minari(ids, tmp_path / "data", tasks={"name": "dark_room", "size": 4, "episode_length": 6})
+    train = Tasks.load(tmp_path / "data/tasks-train.npz")
+    np.testing.assert_array_equal(train["goal"], [[3, 2], [0, 1]])
+    with pytest.raises(UserError, match=r"is of the tasks .*, and not of "):
+        import_minari(ids, tmp_path / "other", tasks={"name": "dark_room", "size": 5, "episode_length": 6})
+    assert not (tmp_path / "other").exists()
+    for goal in ([0.5, 1], [1], None):
+        home = Home("data set room/2-v0", None, {"name": "dark_room"}, {"goal": goal})
+        with pytest.raises(UserError, match="tasks: goal: a data set does not say it as its family does"):
+            locate({"name": "dark_room"}, [home])
+
+
+def test_what_cannot_be_imported_is_one_line(tmp_path):
+    cart_pole("cart/there-v0", episodes=2)
+    pendulum("pendulum/there-v0", 6.0)
+    to = tmp_path / "data"
+    for ids, words, more in [
+        (["cart/their-v0"], "is not in .*; did you mean 'cart/there-v0'.; --download fetches it", {}),
+        (["cart/there"], "is no id", {}),
+        (["../cart-v0"], "is no id", {}),
+        ([], "none: give one or more", {}),
+        (["cart/there-v0", "cart/there-v0"], "each once", {}),
+        (["cart/there-v0", "pendulum/there-v0"], "observations are of .*, those of cart/there-v0 of", {}),
+        (["cart/there-v0"], "steps 9999: has to be from 1 to", {"steps": 9999}),
+        (["cart/there-v0"], "keys: observations of cart/there-v0 .* none", {"keys": ["a"]}),
+        (["remote/other-v0"], "remote/other-v0: cannot be downloaded", {"download": True}),
+    ]:
+        with pytest.raises(UserError, match=words) as raised:
+            import_minari(ids, to, **more)
+        assert "\n" not in str(raised.value)
+    assert not to.exists()
+
+
+def test_nothing_that_a_data_set_names_is_run(tmp_path, minari_root):
+    """Without spaces in the metadata Minari would make the environment, whose entry point may be anything."""
+    cart_pole("cart/evil-v0", episodes=2)
+    path = minari_root / "cart/evil-v0/data/metadata.json"
+    metadata = json.loads(path.read_text())
+    for name in ("observation_space", "action_space"):
+        del metadata[name]
+    mark = tmp_path / "mark"
+    metadata["env_spec"] = EnvSpec("evil-v0", entry_point="os:mkdir", kwargs={"path": str(mark)}).to_json()
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match=r"cart/evil-v0: cannot be read .*does not say its spaces"):
+        import_minari(["cart/evil-v0"], tmp_path / "data")
+    assert not mark.exists()
+
+
+def test_a_damaged_data_set_is_one_line(tmp_path, minari_root):
+    cart_pole("cart/cut-v0", episodes=4)
+    path = minari_root / "cart/cut-v0/data/main_data.hdf5"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"cart/cut-v0: .* cannot be read"):
+        import_minari(["cart/cut-v0"], tmp_path / "data")
+
+
+def test_an_imported_data_set_is_trained_on_and_evaluated(tmp_path):
+    """With the tasks said at the import, a config that holds out one of them is refused."""
+    for number, g in enumerate((6.0, 9.0, 12.5)):
+        pendulum(f"pendulum/{number}-v0", g, episodes=6, steps=8)
+    family = {**PENDULUM, "episode_length": 8}
+    folder = tmp_path / "imported"
+    import_minari([f"pendulum/{number}-v0" for number in range(3)], folder, tasks=family)
+    plain = {**TINY, "tasks": family, "split": {"train": 4, "test": 2}, "data": {"folder": str(folder)}}
+    changes = {"output": str(tmp_path / "runs"), "training": {"subsample": 2, "steps": 3}}
+    config = validate(merged(plain, {**changes, "evaluation": {"train_tasks": 1, "baselines": [{"name": "random"}]}}))
+    generate(config)
+    assert train(config)
+    assert evaluate(config)
+    assert set(load_summary(run_folder(config))["agents"]) == {"transformer", "random"}
+    _, _, held_out = split_tasks(config)
+    pendulum("pendulum/leak-v0", float(held_out["g"][0]), episodes=6, steps=8)
+    import_minari(["pendulum/0-v0", "pendulum/leak-v0"], folder, tasks=family, overwrite=True)
+    with pytest.raises(ConfigError, match="1 of the 2 held-out tasks are among the data's training tasks"):
+        generate(validate({**config.model_dump(mode="json"), "name": "leak"}))
+
+
+SWEPT = [{"name": "mdp_epsilon_greedy", "epsilon": [0.05, 0.5]}, {"name": "random"}]
+RUNS = {
+    "rooms": {
+        "tasks": {"name": "dark_room", "size": 3, "episode_length": 6},
+        "data": {"sources": SWEPT, "optimal_actions": True, "episodes": 4},
+    },
+    "pixels": {
+        "tasks": {
+            "name": "pixels",
+            "of": {"name": "dark_room", "size": 3, "episode_length": 7},
+            "keep": True,
+            "tile": 12,
+        },
+        "data": {"sources": [{"name": "random"}], "episodes": 3},
+    },
+    "physics": {
+        "tasks": {"name": "pendulum", "episode_length": 6},
+        "split": {"train": 5, "test": 2},
+        "data": {"sources": [{"name": "random"}], "episodes": 3},
+    },
+}
+
+
+def run(tiny, kind):
+    """A run folder with data."""
+    changes = {"model": {"context_episodes": 1}, "training": {"subsample": 1}, **RUNS[kind]}
+    plain = {**TINY, "output": tiny().output, "tasks": changes["tasks"]}  # not merged with those of the tiny experiment
+    config = validate(merged(plain, changes))
+    generate(config)
+    return run_folder(config)
+
+
+def cut_open(folder):
+    """Makes every history of a run end in the middle of an episode."""
+    info = load_info(folder)
+    steps = info["num_steps"] - 2
+    for shard in info["shards"]:
+        path = folder.data / shard["file"]
+        held = read_shard(path)
+        kept = {n: v[:, :steps] if n.partition(".")[0] in STEP_COLUMNS else v for n, v in held.items()}
+        shard["sha256"] = write_shard(path, kept, {"fingerprint": "cut", "schema_version": 2})
+    folder.data_info.write_text(json.dumps({**info, "num_steps": steps}))
+
+
+@pytest.mark.parametrize("kind", RUNS)
+@pytest.mark.parametrize("by_task", [False, True])
+def test_histories_go_to_minari_and_come_back_bit_for_bit(tmp_path, tiny, kind, by_task):
+    folder = run(tiny, kind)
+    cut_open(folder)
+    before, info = columns(folder.data), load_info(folder)
+    ids = export_minari(folder, "ours/run-v0", by_task=by_task, author="me")
+    assert len(ids) == (len(np.unique(before["task"])) if by_task else 1)
+    made = import_minari(ids, tmp_path / "back/data", tasks=info["tasks"])
+    after = columns(tmp_path / "back/data")
+    order = np.lexsort((before["history"], before["task"])) if by_task else before["history"]
+    kept = [n for n in before if n not in ("history",) and not n.startswith(("task_", "hyper_"))]
+    assert set(kept) == set(after) - {"history"}
+    for name in kept:
+        assert after[name].dtype == before[name].dtype, name
+        np.testing.assert_array_equal(after[name], before[name][order], err_msg=name)
+    same = ("observation_space", "action_space", "episode_length", "num_histories", "num_steps", "tasks", "sources")
+    assert {name: made.info[name] for name in same} == {name: info[name] for name in same}
+    train, told = (Tasks.load(path / "tasks-train.npz") for path in (folder.data, tmp_path / "back/data"))
+    np.testing.assert_array_equal(train.keys(), told.keys())
+    assert not any(made.left_out.values()) and not any(made.truncated.values())
+
+
+def test_an_imported_folder_is_exported_like_a_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    buffers = cart_pole("cart/first-v0", episodes=3)
+    import_minari(["cart/first-v0"], tmp_path / "imported")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "minari")  # relative, which Minari itself cannot write to
+    assert export_minari(RunFolder(tmp_path, tmp_path / "imported"), "cart/again-v0") == ["cart/again-v0"]
+    again = minari.load_dataset("cart/again-v0")
+    assert again.env_spec is None
+    for episode, buffer in zip(again, buffers, strict=True):
+        np.testing.assert_array_equal(episode.observations[:-1], buffer.observations[:-1])
+        np.testing.assert_array_equal(episode.actions, buffer.actions)
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_minari_reads_an_export_with_equal_arrays(tiny, kind):
+    folder = run(tiny, kind)
+    cut_open(folder)
+    before = columns(folder.data)
+    export_minari(folder, "ours/run-v0", author="me", code_permalink="somewhere")
+    dataset = minari.load_dataset("ours/run-v0")
+    info = load_info(folder)
+    assert to_json(dataset.observation_space) == info["observation_space"]
+    assert to_json(dataset.action_space) == info["action_space"]
+    assert dataset.total_steps == before["reward"].size
+    at, row = 0, 0
+    for episode, said in zip(dataset, dataset.storage.get_episode_metadata(dataset.episode_indices), strict=True):
+        here = np.s_[row, at : at + len(episode)]
+        for path, seen in leaves(episode.observations).items():
+            recorded = before[f"observation.{path}" if path else "observation"][here]
+            np.testing.assert_array_equal(seen[:-1], recorded)
+            np.testing.assert_array_equal(seen[-1], recorded[-1])
+            assert seen.dtype == leaves(dataset.observation_space)[path].dtype
+        first = map_leaves(lambda values: values[0], episode.observations)
+        assert dataset.observation_space.contains(first), first
+        np.testing.assert_array_equal(episode.actions, before["action"][here])
+        assert episode.actions.dtype == dataset.action_space.dtype
+        np.testing.assert_array_equal(episode.rewards, before["reward"][here])
+        np.testing.assert_array_equal(episode.terminations, before["terminated"][here])
+        at += len(episode)
+        is_last = at == info["num_steps"]
+        assert said["cut_off"] == is_last
+        np.testing.assert_array_equal(episode.truncations[:-1], before["truncated"][here][:-1])
+        assert episode.truncations[-1] == (is_last or before["truncated"][row, at - 1])
+        for name in ("history", "task", "source", "actor"):
+            assert said[name] == before[name][row]
+        assert said["learner_seed"] == before["seed"][row]
+        if kind == "rooms":
+            np.testing.assert_array_equal(said["hyper_epsilon"], before["hyper_epsilon"][row])
+            np.testing.assert_array_equal(episode.infos["optimal_action"][:-1], before["optimal_action"][here])
+        row, at = (row + 1, 0) if is_last else (row, at)
+    assert row == info["num_histories"]
+    metadata = dataset.storage.metadata
+    assert metadata["author"] == {"me"} and metadata["code_permalink"] == "somewhere"
+    assert "stands there again" in metadata["description"]
+    assert metadata["algorithm_name"] == ", ".join(source["name"] for source in info["sources"])
+
+
+def test_a_data_set_of_one_task_names_its_environment(tiny):
+    folder = run(tiny, "rooms")
+    held = columns(folder.data)
+    export_minari(folder, "ours/run-v0", by_task=True, histories=[3, 5])
+    ids = sorted(minari.list_local_datasets())
+    assert ids == [f"ours/run-task-{held['task'][number]:05d}-v0" for number in (3, 5)]
+    dataset = minari.load_dataset(ids[0])
+    env = dataset.recover_environment()
+    episode = dataset[0]
+    assert env.spec.max_episode_steps == 6
+    env.reset(seed=0)
+    for step, action in enumerate(episode.actions):
+        observation, reward, *_ = env.step(action)
+        assert reward == episode.rewards[step]
+        if step + 1 < len(episode):
+            np.testing.assert_array_equal(observation, episode.observations[step + 1])
+
+
+def test_an_export_is_whole_or_not_there(tiny, minari_root, monkeypatch):
+    folder = run(tiny, "rooms")
+    finish = minari_export._Writer.finish
+
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(minari_export._Writer, "finish", full)
+    with pytest.raises(UserError, match=r"ours/run-v0: cannot be written \(No space left on device\)"):
+        export_minari(folder, "ours/run-v0")
+    assert not [path for path in minari_root.rglob("*") if path.is_file()]
+    assert os.environ["MINARI_DATASETS_PATH"] == str(minari_root)
+    monkeypatch.setattr(minari_export._Writer, "finish", finish)
+    (minari_root / ".ours.run-v0.1.tmp").mkdir()  # of an export that was killed
+    export_minari(folder, "ours/run-v0")
+    assert not list(minari_root.glob(".*"))
+    assert list(minari.list_local_datasets()) == ["ours/run-v0"]
+    with pytest.raises(UserError, match="is there already; choose another id"):
+        export_minari(folder, "ours/run-v0")
+    with pytest.raises(UserError, match="has no history 999: it has"):
+        export_minari(folder, "ours/other-v0", histories=[0, 999])
+    with pytest.raises(UserError, match="is no id"):
+        export_minari(folder, "ours/other")

@@ -1,0 +1,31 @@
+"""Runs many commands in one process, since starting one takes seconds: `python in_one_process.py ANSWERS COMMANDS`.
+
+COMMANDS is JSON, a list of words for `icrl`, or of one string of Python code; the answers are written to the file
+ANSWERS as JSON, a list of [exit code, stdout, stderr].
+"""
+
+import contextlib
+import io
+import json
+import sys
+import traceback
+from pathlib import Path
+
+import icrl
+
+
+def answer(words):
+    out, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        try:
+            code = icrl.main(words) if isinstance(words, list) else exec(words, {"__name__": "__main__"})
+        except SystemExit as left:
+            code = left.code
+        except BaseException:
+            traceback.print_exc()
+            code = "raised"
+    return code or 0, out.getvalue(), error.getvalue()
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(json.dumps([answer(words) for words in json.loads(sys.argv[2])]))

@@ -1,0 +1,322 @@
+"""Round trips over a hub on the loopback interface, with the real clients: push, load, train, evaluate, pull."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+
+from ad_model.train import train
+from configs.checkpoints import last_checkpoint
+from configs.loader import dump, validate
+from configs.run_folder import RunFolder, run_folder
+from data_gen.data_folder import load_info
+from data_gen.generate import generate
+from data_gen.history import read_shard
+from data_gen.recorded import write_histories
+from eval.evaluate import evaluate
+from eval.report import write_report
+from tests.conftest import ROOT, TINY, merged
+from tests.data_gen.test_given import histories, recorded
+
+DATA, MODEL = "tester/histories", "tester/transformer"
+
+
+def command(folder, words):
+    return [sys.executable, str(ROOT / "tests" / "in_one_process.py"), str(folder / "answers.json"), json.dumps(words)]
+
+
+def surroundings(hub, folder, token=None):
+    return {**os.environ, **hub.environment(folder / "home", token), "PYTHONPATH": str(ROOT)}
+
+
+def answers(hub, folder, words, token=None):
+    """What each of the commands came to: exit code, stdout, stderr."""
+    done = subprocess.run(
+        command(folder, words), cwd=folder, env=surroundings(hub, folder, token), capture_output=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return [
+        SimpleNamespace(code=code, out=out, error=error)
+        for code, out, error in json.loads((folder / "answers.json").read_text())
+    ]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A finished run, `runs/made`, and a server that nothing has been pushed to."""
+    from hub_server import HubServer
+
+    folder = tmp_path_factory.mktemp("hub")
+    config = validate(merged({**TINY, "name": "made"}, {"output": str(folder / "runs")}))
+    generate(config)
+    train(config)
+    evaluate(config)
+    write_report(config)
+    with HubServer(folder / "server") as server:
+        yield SimpleNamespace(folder=folder, config=config, run=run_folder(config), hub=server)
+    assert not server.errors, server.errors[0]
+
+
+def given(folder, name, **data):
+    """Writes the config of an experiment on data from the hub; returns its path."""
+    path = folder / f"{name}.yaml"
+    plain = {**TINY, "name": name, "output": str(folder / "runs"), "data": {"repo": DATA, **data}}
+    path.write_text(dump(validate(plain)))
+    return str(path)
+
+
+LOADS = f"""
+import json
+from datasets import load_dataset
+plain = load_dataset("{DATA}", split="train")
+streamed = load_dataset("{DATA}", split="train", streaming=True)
+rewards = [row["reward"] for row in plain]
+assert rewards == [row["reward"] for row in streamed]
+print(json.dumps([plain.column_names, rewards]))
+"""
+LOADS_MODEL = f"""
+import ad_model, torch
+from transformers import AutoModel
+print(type(AutoModel.from_pretrained("{MODEL}")).__module__)
+print(type(AutoModel.from_pretrained("{MODEL}", trust_remote_code=True)).__name__)
+"""
+
+
+@pytest.fixture(scope="module")
+def story(made):
+    """Everything that goes well, in one process; by name, what each command said."""
+    folder, run = made.folder, str(made.run.path)
+    push = ["push", "data", run, "--repo", DATA]
+    words = {
+        "dry": [*push, "--dry-run"],
+        "push": [*push, "--license", "cc-by-4.0"],
+        "again": [*push, "--license", "cc-by-4.0"],
+        "load": LOADS,
+        "train": ["run", "--config", given(folder, "given")],
+        "streamed": ["run", "--config", given(folder, "streamed", streaming=True, resident_shards=2)],
+        "info": ["info", str(folder / "runs/streamed")],
+        "pull": ["pull", "data", DATA, "--to", str(folder / "pulled")],
+        "model": ["push", "model", run, "--repo", MODEL],
+        "model loads": LOADS_MODEL,
+        "model of given": ["push", "model", str(folder / "runs/given"), "--repo", "tester/given", "--public"],
+        "evaluate": ["evaluate", "--config", given(folder, "from_hub"), "--checkpoint", MODEL],
+        "parquet": ["push", "data", run, "--repo", "tester/parquet", "--format", "parquet"],
+        "load parquet": LOADS.replace(DATA, "tester/parquet"),
+        "train parquet": ["run", "--config", given(folder, "from_parquet", repo="tester/parquet")],
+        "branch": [*push, "--revision", "next"],
+        "pull branch": ["pull", "data", f"{DATA}@next"],
+    }
+    told = answers(made.hub, folder, [*words.values()])
+    return dict(zip(words, told, strict=True))
+
+
+def test_everything_goes_well(story):
+    for name, said in story.items():
+        assert said.code == 0, f"{name}: {said.out} {said.error}"
+
+
+def test_a_dry_run_lists_and_sends_nothing(story):
+    lines = story["dry"].out.splitlines()
+    assert {line.split()[0] for line in lines[:-1]} == {
+        *(f"train-0000{number}-of-00003.h5" for number in range(3)),
+        *("tasks-train.npz", "tasks-test.npz", "config.yaml", "learning_curve.png", "README.md", "info.json"),
+    }
+    assert "9 files" in lines[-1]
+    assert "created private" in lines[-1]
+
+
+def test_repositories_are_private_unless_public_and_tagged_with_the_schema(story, made):
+    repositories = made.hub.repositories
+    assert repositories[f"datasets/{DATA}"].private
+    assert not repositories["tester/given"].private
+    assert "schema-v2" in repositories[f"datasets/{DATA}"].tags
+
+
+def test_what_is_loaded_is_what_was_pushed(story, made):
+    shards = [read_shard(made.run.data / shard["file"]) for shard in load_info(made.run)["shards"]]
+    for said in (story["load"], story["load parquet"]):
+        columns, rewards = json.loads(said.out.splitlines()[-1])
+        assert set(columns) == set(shards[0])
+        np.testing.assert_array_equal(np.asarray(rewards, np.float32), np.concatenate([s["reward"] for s in shards]))
+
+
+def test_pushing_again_sends_no_shard_again(story, made):
+    for number in range(3):
+        name = f"train-0000{number}-of-00003.h5"
+        assert [upload.name for upload in made.hub.uploads if upload.repo == f"datasets/{DATA}"].count(name) == 1
+
+
+def weights(folder):
+    return (last_checkpoint(folder / "checkpoints") / "model" / "model.safetensors").read_bytes()
+
+
+def test_training_from_the_hub_is_training_from_the_disk(story, made):
+    on_disk = weights(made.run.path)
+    assert weights(made.folder / "runs/given") == on_disk
+    assert weights(made.folder / "runs/from_parquet") == on_disk
+
+
+def test_streaming_keeps_no_shard_and_trains(story, made):
+    place = made.folder / "runs/streamed"
+    assert not [*place.rglob("*.h5")]
+    assert len((place / "training_log.jsonl").read_text().splitlines()) == 6
+    assert "streamed from tester/histories at" in story["info"].out
+
+
+def test_a_model_from_the_hub_is_evaluated_and_loads_in_both_ways(story, made):
+    assert story["model loads"].out.split() == ["ad_model.modeling_ad", "ADModel"]
+    ours, its = (
+        json.loads((made.folder / f"runs/{name}/eval/summary.json").read_text()) for name in ("made", "from_hub")
+    )
+    assert ours["agents"]["transformer"]["test"]["return"] == its["agents"]["transformer"]["test"]["return"]
+    assert its["training_steps"]["transformer"] is None
+
+
+def test_what_is_pulled_is_a_data_folder(story, made):
+    assert load_info(RunFolder(made.folder, made.folder / "pulled"))["statistics"]
+    assert "next: a config with data: {folder:" in story["pull"].out
+
+
+def card(hub, repo):
+    text = hub.files(repo)["README.md"].read_text()
+    _, header, body = text.split("---\n", 2)
+    return yaml.safe_load(header), body
+
+
+def test_cards_say_what_there_is(story, made):
+    header, body = card(made.hub, f"datasets/{DATA}")
+    assert header["license"] == "cc-by-4.0"
+    assert header["task_categories"] == ["reinforcement-learning"]
+    for part in (
+        "dark_room",
+        "q_learning",
+        "`optimal",
+        "(histories, 144)",
+        "held out, for evaluation | 3 |",
+        "in-context-rl",
+        "git",
+    ):
+        assert part in body or part == "`optimal", part
+    header, body = card(made.hub, MODEL)
+    (result,) = header["model-index"][0]["results"]
+    assert {metric["type"] for metric in result["metrics"]} >= {"return_first_episode", "normalised_return_last_ten"}
+    assert "| transformer |" in body
+    header, _ = card(made.hub, "tester/given")
+    assert header["datasets"] == [DATA]
+
+
+def test_the_snippets_of_cards_run(story, made):
+    snippets = [
+        code
+        for repo in (f"datasets/{DATA}", MODEL)
+        for code in re.findall(r"```python\n(.*?)```", card(made.hub, repo)[1], flags=re.DOTALL)
+    ]
+    assert len(snippets) == 3
+    for said in answers(made.hub, made.folder, snippets):
+        assert said.code == 0, said.error
+
+
+def test_only_a_changed_shard_travels(made):
+    folder = made.folder / "changing"
+    parts = [histories(np.random.default_rng(number)) for number in range(3)]
+    write_histories(folder, parts, recorded())
+    push = ["push", "data", str(folder), "--repo", "tester/changing"]
+    made.hub.uploads.clear()
+    # The hub takes one of the three shards, and then refuses.
+    made.hub.fail_after(uploads=1, fault=403, times=3)
+    (refused,) = answers(made.hub, made.folder, [push])
+    assert refused.code == 1
+    assert "the hub does not let this token write it (403)" in refused.error
+    parts[1]["reward"][0, 0] += 1
+    words = [push, f"from tests.test_hub import change; change({str(folder)!r})", push]
+    first, _, second = answers(made.hub, made.folder, words)
+    assert (first.code, second.code) == (0, 0), first.error + second.error
+    sent = [upload.name for upload in made.hub.uploads if upload.size and upload.name.endswith(".h5")]
+    assert sorted(sent) == [f"train-0000{number}-of-00003.h5" for number in (0, 1, 1, 2)]
+
+
+def change(folder):
+    """Writes the histories of the test above with one reward changed."""
+    from pathlib import Path
+
+    parts = [histories(np.random.default_rng(number)) for number in range(3)]
+    parts[1]["reward"][0, 0] += 1
+    write_histories(Path(folder), parts, recorded(), overwrite=True)
+
+
+def test_a_push_that_is_killed_goes_on_where_it_was(made):
+    folder = made.folder / "killed"
+    write_histories(folder, [histories(np.random.default_rng(number)) for number in range(4)], recorded())
+    push = ["push", "data", str(folder), "--repo", "tester/killed"]
+    made.hub.uploads.clear()
+    made.hub.fail_after(uploads=2, fault="hang", times=9)
+    process = subprocess.Popen(
+        command(made.folder, [push]), cwd=made.folder, env=surroundings(made.hub, made.folder), start_new_session=True
+    )
+    assert made.hub.struck.wait(200)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert "README.md" not in made.hub.files("datasets/tester/killed")  # nothing half new
+    made.hub.fail_after(uploads=10**6)
+    (said,) = answers(made.hub, made.folder, [push])
+    assert said.code == 0, said.error
+    sent = [upload.name for upload in made.hub.uploads if upload.name.endswith(".h5")]
+    assert sorted(sent) == [f"train-0000{number}-of-00004.h5" for number in range(4)]
+
+
+def test_what_goes_wrong_is_one_line_that_says_what_to_do(made):
+    folder, hub = made.folder, made.hub
+    run = str(made.run.path)
+    model = last_checkpoint(made.run.checkpoints) / "model"
+    hub.put_file("datasets/tester/empty", "README.md", b"nothing")
+    for name in ("../../evil.h5", "/etc/evil.h5", "a/../../evil.h5"):
+        hub.put_file("datasets/tester/hostile", "info.json", b"{}")
+        hub.put_file("datasets/tester/hostile", name, b"evil")
+    hub.put_file("tester/pickled", "config.json", (model / "config.json").read_bytes())
+    hub.put_file("tester/pickled", "pytorch_model.bin", b"not loaded")
+    kernel = json.loads((model / "config.json").read_text())
+    hub.put_file("tester/kernel", "config.json", json.dumps({**kernel, "attn_implementation": "evil/kernel"}).encode())
+    hub.put_file(
+        "tester/kernel",
+        "model.safetensors",
+        (model / "model.safetensors").read_bytes(),
+    )
+    evaluate_it = ["evaluate", "--config", given(folder, "wrong"), "--checkpoint"]
+    words = {
+        "no such repository": ["pull", "data", "tester/nothing"],
+        "no such branch, tag or commit": ["pull", "data", "tester/empty@v9"],
+        "has no info.json": ["generate", "--config", given(folder, "empty", repo="tester/empty")],
+        "outside of its folder": ["pull", "data", "tester/hostile", "--to", str(folder / "hostile")],
+        "which would lie": ["generate", "--config", given(folder, "hostile", repo="tester/hostile")],
+        "is no repository of the hub": ["pull", "data", "../../etc/passwd"],
+        "no file named model.safetensors": [*evaluate_it, "tester/pickled"],
+        "names code to fetch for attention": [*evaluate_it, "tester/kernel"],
+        "is no folder here, and on the hub": [*evaluate_it, "tester/nothing"],
+        "is not a run folder": ["push", "model", str(folder / "nothing"), "--repo", "tester/x"],
+        "give the branch as --revision v1": ["push", "data", run, "--repo", "tester/x@v1"],
+    }
+    for line, said in zip(words, answers(hub, folder, [*words.values()]), strict=True):
+        assert said.code in (1, 2), (line, said)
+        assert said.error.count("error: ") == 1, (line, said.error)
+        assert line in said.error.splitlines()[-1], said.error
+    assert not [*folder.rglob("evil*")]
+    (said,) = answers(hub, folder, [["push", "data", run, "--repo", "tester/x"]], token="hf_wrong")
+    assert said.code == 1
+    assert "log in with `hf auth login`, or set HF_TOKEN" in said.error
+
+
+def test_without_a_network_it_says_so(made):
+    words = [["pull", "data", DATA], ["push", "data", str(made.run.path), "--repo", DATA]]
+    nowhere = {**surroundings(made.hub, made.folder), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    subprocess.run(command(made.folder, words), cwd=made.folder, env=nowhere, check=True, timeout=400)
+    for code, _, error in json.loads((made.folder / "answers.json").read_text()):
+        assert code == 1
+        assert "cannot reach http://127.0.0.1:9" in error
+        assert "check the network" in error

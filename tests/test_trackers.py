@@ -1,0 +1,317 @@
+"""Trackers: what TensorBoard, Weights & Biases and trackio hold after training, a kill and an evaluation, read back."""
+
+import importlib.util
+import io
+import json
+import sqlite3
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from accelerate.state import AcceleratorState
+from conftest import TINY, merged
+from PIL import Image
+
+from ad_model.train import train
+from ad_model.training_log import TrainingLog
+from configs import UserError, trackers
+from configs.command import Invocation
+from configs.loader import validate
+from configs.run_folder import run_folder
+from configs.trackers import PROJECT, Report, TrackedRun, Tracker, attach_report, training_logs
+from data_gen.generate import generate
+from data_gen.meta_learners import learner_folder
+from data_gen.meta_train import meta_train
+from eval.__main__ import main as evaluate_and_report
+from eval.results import load_summary
+
+NAMES = [name for name in ("tensorboard", "wandb", "trackio") if importlib.util.find_spec(name)]
+LAST_TEN = "evaluation/test/transformer/return/last_ten"
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder that the trackers keep to; nothing is sent anywhere."""
+    place = tmp_path_factory.mktemp("tracked")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("WANDB_DIR", "WANDB_PROJECT", "WANDB_API_KEY", "TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"):
+            patch.delenv(variable, raising=False)
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_SILENT", "true")
+        patch.setenv("WANDB_CONFIG_DIR", str(place / "wandb"))
+        patch.setenv("TRACKIO_DIR", str(place / "trackio"))  # trackio reads it when it is first imported
+        yield place
+        if "wandb" in NAMES:
+            import wandb
+
+            wandb.teardown()  # ends its process
+
+
+@pytest.fixture(scope="module")
+def tracked(place):
+    """A run with every tracker: killed in training after three updates of six, resumed from the second, evaluated."""
+    config = validate(merged(TINY, {"output": str(place / "runs"), "runtime": {"trackers": NAMES}}))
+    generate(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingLog, "add", failing_after(3))
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(config)
+    evaluate_and_report(Invocation(config, "tiny.yaml"))
+    return config
+
+
+def failing_after(calls):
+    real, made = TrainingLog.add, []
+
+    def add(self, loss):
+        made.append(1)
+        if len(made) > calls:
+            raise KeyboardInterrupt
+        real(self, loss)
+
+    return add
+
+
+def run_id(config, logs: Path) -> str:
+    return TrackedRun(config, "", "", logs).id
+
+
+def events(logs: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(logs), size_guidance={"images": 0, "tensors": 0}).Reload()
+
+
+def text(log, name: str) -> str:
+    return log.Tensors(f"{name}/text_summary")[-1].tensor_proto.string_val[0].decode()
+
+
+def test_tensorboard_has_curves_config_and_evaluation_in_one_folder(tracked):
+    folder = run_folder(tracked)
+    log = events(training_logs(folder))
+    assert [event.step for event in log.Scalars("loss")] == [1, 2, 3, 4, 5, 6]  # the third of the killed one is gone
+    assert folder.config.read_text() in text(log, "config")
+    assert "_hparams_/session_start_info" in log.PluginTagToContent("hparams")
+    figures = load_summary(folder)["agents"]["transformer"]["test"]["return"]
+    (last,) = log.Scalars(LAST_TEN)
+    assert last.value == pytest.approx(figures["last_ten"]["iqm"])
+    assert last.step == 6
+    assert "-> transformer" in text(log, "evaluation")
+    assert folder.summary.read_text() in text(log, "summary.json")
+    for path in folder.report_pictures.glob("*.png"):
+        (shown,) = log.Images(f"report/{path.stem}")
+        pixels = (
+            np.asarray(Image.open(file).convert("RGB")) for file in (path, io.BytesIO(shown.encoded_image_string))
+        )
+        np.testing.assert_array_equal(*pixels)
+
+
+def wandb_records(folder: Path) -> list:
+    """What an offline run of Weights & Biases has written: LevelDB's log format after a header of seven bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (path,) = folder.glob("*.wandb")
+    data, at, parts, records = path.read_bytes(), 7, b"", []
+    while at + 7 <= len(data):
+        room = 32768 - at % 32768
+        if room < 7:  # a header does not cross a block's end
+            at += room
+            continue
+        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        parts += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or a last part
+            records.append(Record.FromString(parts))
+            parts = b""
+    return records
+
+
+def values(items) -> dict:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def wandb_runs(logs: Path) -> list[tuple[Path, list]]:
+    folders = sorted((logs / "wandb").glob("offline-run-*"), key=lambda path: path.stat().st_ctime_ns)
+    return [(path, wandb_records(path)) for path in folders]
+
+
+def test_weights_and_biases_offline_has_one_run_with_config_curves_and_report(tracked):
+    pytest.importorskip("wandb")
+    folder = run_folder(tracked)
+    logs = training_logs(folder)
+    runs = wandb_runs(logs)
+    assert len(runs) == 3  # killed, resumed, evaluated
+    for path, records in runs:
+        (run,) = [record.run for record in records if record.HasField("run")]
+        assert (run.run_id, run.project) == (run_id(tracked, logs), PROJECT)
+        assert (run.display_name, run.run_group, run.job_type) == ("tiny", "tiny", "train")
+        config = values(item for record in records for item in record.config.update)
+        assert config["training"]["steps"] == 6
+        assert (path / "files/tiny/config.yaml").read_text() == folder.config.read_text()
+        assert not (path / "files/tiny/config.yaml").is_symlink()
+    history = [[values(record.history.item) for record in records if record.HasField("history")] for _, records in runs]
+    assert [[line["_step"] for line in lines] for lines in history] == [[1, 2, 3], [3, 4, 5, 6], [7]]
+    assert all(line["loss"] > 0 for lines in history[:2] for line in lines)
+    exits = [record.exit.exit_code for _, records in runs for record in records if record.HasField("exit")]
+    assert exits == [1, 0, 0]  # interrupted, finished, finished
+    path, records = runs[-1]
+    summary = values(item for record in records for item in record.summary.update)
+    assert summary[LAST_TEN] == load_summary(folder)["agents"]["transformer"]["test"]["return"]["last_ten"]["iqm"]
+    sent = {file.path for record in records for file in record.files.files}
+    assert {"tiny/config.yaml", "tiny/report.html", "tiny/eval/summary.json", "tiny/report/curves.png"} <= sent
+    for file in (folder.report, folder.summary, *folder.report_pictures.glob("*.png")):
+        assert (path / "files" / file.relative_to(folder.path.parent)).read_bytes() == file.read_bytes()
+    (page,) = (path / "files/media/html").glob("*.html")
+    assert page.read_bytes() == folder.report.read_bytes()
+
+
+def test_trackio_has_one_run_with_config_curves_and_report(tracked, place):
+    trackio = pytest.importorskip("trackio")
+    folder = run_folder(tracked)
+    name = f"tiny-{run_id(tracked, training_logs(folder))}"
+    runs = {run.name: run for run in trackio.Api().runs(PROJECT)}
+    config = runs[name].config
+    assert (config["training.steps"], config["data.sources.0.name"], config["_Group"]) == (6, "q_learning", "tiny")
+    with sqlite3.connect(place / "trackio" / f"{PROJECT}.db") as database:
+        query = "select step, metrics from metrics where run_id = ? order by id"
+        lines = [(step, json.loads(line)) for step, line in database.execute(query, [runs[name].id])]
+    assert [step for step, line in lines if "loss" in line] == [1, 2, 3, 3, 4, 5, 6]
+    (evaluation,) = [line for step, line in lines if step == 6 and "report" in line]
+    figures = load_summary(folder)["agents"]["transformer"]["test"]["return"]
+    assert evaluation[LAST_TEN] == pytest.approx(figures["last_ten"]["iqm"])
+    page = place / "trackio/media" / evaluation["report"]["file_path"]
+    assert page.read_bytes() == folder.report.read_bytes()
+    assert (place / "trackio/media" / evaluation["report/curves"]["file_path"]).exists()
+    trackio.init(project=PROJECT, name="reader", embed=False)
+    kept = Path(trackio.use_artifact(f"{name}-evaluation").download(str(place / "evaluation")))
+    configs = Path(trackio.use_artifact(f"{name}-config").download(str(place / "config")))
+    trackio.finish()
+    assert (kept / "report.html").read_bytes() == folder.report.read_bytes()
+    assert (kept / "summary.json").read_bytes() == folder.summary.read_bytes()
+    assert (kept / "curves.png").exists()
+    assert yaml.safe_load((configs / "config.yaml").read_text()) == tracked.model_dump(mode="json")
+
+
+def test_an_evaluation_is_attached_once(tracked):
+    logs = training_logs(run_folder(tracked))
+    before = sorted(logs.rglob("*"))
+    evaluate_and_report(Invocation(tracked, "tiny.yaml"))  # skipped: complete
+    assert sorted(logs.rglob("*")) == before
+
+
+def test_a_tracker_that_failed_gets_the_evaluation_the_next_time(tiny, monkeypatch):
+    config = tiny(runtime={"trackers": ["tensorboard", "wandb"]})
+    summary = run_folder(config).summary
+    summary.parent.mkdir(parents=True)
+    summary.write_text("{}")
+    begun, broken = [], ["wandb"]
+
+    def kind(name):
+        class Recorder(Tracker):
+            def __init__(self, run, step):
+                if name in broken:
+                    raise ConnectionError("no\nnetwork")
+                begun.append((name, run.name, run.id, step))
+
+            def log(self, figures, step): ...
+
+            def report(self, report, step): ...
+
+            def close(self): ...
+
+        return Recorder
+
+    for name in config.runtime.trackers:
+        monkeypatch.setitem(trackers.TRACKERS, name, kind(name))
+    report = Report({}, "", summary, summary, [])
+    with pytest.raises(UserError, match=r"runtime\.trackers: 'wandb' cannot begin: ConnectionError: no network"):
+        attach_report(config, report)
+    broken.clear()
+    attach_report(config, report)
+    attach_report(config, report)
+    identity = run_id(config, training_logs(run_folder(config)))
+    assert begun == [(name, "tiny", identity, 6) for name in ("tensorboard", "wandb")]
+    summary.write_text('{"another": 1}')
+    attach_report(config, report)
+    assert len(begun) == 4
+
+
+def test_meta_training_is_a_run_of_its_own_that_goes_on_until_it_is_overwritten(tiny, place):
+    rl2 = {"name": "rl2", "iterations": 3, "units": 8, "trials": 4, "minibatches": 2}
+    changes = {"data": {"sources": [rl2]}, "runtime": {"trackers": NAMES, "meta_checkpoint_every": 1}}
+    config = tiny(**changes, output=str(place / "runs"), name="meta")
+    meta_train(config, until=1)
+    meta_train(config)
+    folder = learner_folder(config, run_folder(config), config.data.sources[0])
+    first = run_id(config, folder / "logs")
+    log = events(folder / "logs")
+    assert [event.step for event in log.Scalars("environment_steps")] == [1, 2, 3]
+    assert "name: rl2" in text(log, "config")
+    if "wandb" in NAMES:
+        for _, records in wandb_runs(folder / "logs"):
+            (run,) = [record.run for record in records if record.HasField("run")]
+            assert (run.run_id, run.display_name, run.run_group) == (first, f"meta-{folder.name}", "meta")
+            assert run.job_type == "meta-train"
+    if "trackio" in NAMES:
+        import trackio
+
+        assert f"meta-{folder.name}-{first}" in {run.name for run in trackio.Api().runs(PROJECT)}
+    meta_train(config, overwrite=True)
+    assert run_id(config, folder / "logs") != first
+
+
+def test_training_anew_is_another_run(tiny):
+    config = tiny(runtime={"trackers": ["tensorboard"]}, training={"steps": 2})
+    generate(config)
+    train(config)
+    logs = training_logs(run_folder(config))
+    first = run_id(config, logs)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(config, overwrite=True)
+    assert run_id(config, logs) != first
+    assert [event.step for event in events(logs).Scalars("loss")] == [1, 2]
+
+
+def test_no_tracker_no_folder(tiny):
+    config = tiny(training={"steps": 2})
+    generate(config)
+    train(config)
+    evaluate_and_report(Invocation(config, "tiny.yaml"))
+    assert not training_logs(run_folder(config)).exists()
+
+
+def test_weights_and_biases_without_a_login_is_one_line(tiny, place, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    wandb.teardown()  # it reads its settings once
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    config = tiny(runtime={"trackers": ["wandb"]}, training={"steps": 2})
+    generate(config)
+    with pytest.raises(UserError, match=r"^runtime\.trackers: 'wandb' cannot begin: .*API key.*$"):
+        train(config)
+    wandb.teardown()
+
+
+@pytest.mark.parametrize(
+    ("tracker", "message"),
+    [("tensorbord", "'tensorbord' is no tracker; did you mean 'tensorboard'"), ("wandb", "'wandb' is not installed")],
+)
+def test_an_unknown_or_missing_tracker_is_one_line_before_anything_is_done(tiny, tracker, message, monkeypatch):
+    def absent(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("configs.trackers.metadata.version", absent)
+    config = tiny(runtime={"trackers": [tracker]}, data={"sources": [{"name": "rl2"}]})
+    for stage in (train, meta_train, lambda config: evaluate_and_report(Invocation(config, "tiny.yaml"))):
+        with pytest.raises(UserError, match=message):
+            stage(config)
+    assert not run_folder(config).path.exists()
