@@ -74,6 +74,7 @@ def write_histories(
             histories += len(columns["reward"])
             attributes = {"fingerprint": "recorded", "schema_version": SCHEMA_VERSION}
             checksums.append(write_shard(folder / f"{number}.h5", columns, attributes))
+            del part, columns  # before the next part is made
         if not histories:
             raise UserError(f"{path}: there are no histories to write")
         names = [shard_name(number, len(checksums)) for number in range(len(checksums))]
@@ -131,6 +132,8 @@ def _columns(part: Mapping[str, NDArray[Any]], about: Recorded, where: str) -> d
         if len(wrong):
             limit = "from 0 on" if count is None else f"of the {count} that there are"
             raise UserError(f"{where}: {name} {wrong[0]} is no number {limit}")
+    if about.train_tasks is not None:
+        columns |= {f"task_{name}": about.train_tasks[name][columns["task"]] for name in about.train_tasks}
     return columns
 
 
@@ -138,15 +141,15 @@ def _stored(values: NDArray[Any], space: Space, shape: tuple[int, ...], where: s
     element, dtype = storage_type(space)
     _shaped(values, (*shape, *element), where)
     if isinstance(space, spaces.Box):
-        stored = _finite(values, where).astype(dtype)
+        stored = _finite(values, where).astype(dtype, copy=False)
         if dtype.kind != "f" and (stored != values).any():
             raise UserError(f"{where}: has values that are no {dtype}, which {one_line(space)} is of")
         return _finite(stored, where)
     plain = to_json(space)
     low, count = np.asarray(plain["start"]), np.asarray(plain["n"] if plain["type"] == "Discrete" else plain["nvec"])
     if values.dtype.kind not in "iub" or (values < low).any() or (values >= low + count).any():
-        raise UserError(f"{where}: has values that are not in {one_line(space)}")
-    return values.astype(dtype)
+        raise UserError(f"{where}: has values that are not in {one_line(space)[:80]}")
+    return values.astype(dtype, copy=False)
 
 
 def _shaped(values: NDArray[Any], shape: tuple[int, ...], where: str) -> NDArray[Any]:

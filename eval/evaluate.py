@@ -90,7 +90,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             "train": train.take(slice(config.evaluation.train_tasks)),
         }
         agents = _agents(config, folder, model)
-        sources = list(agents)[1 : 1 + len(config.data.sources)] or list(agents)[1:]
+        sources = list(agents)[1 : 1 + len(config.data.sources)] or _learned(config)
         lived = {
             (name, split): _live(config, distribution, tasks, split, name, agent, sees)
             for split, tasks in splits.items()
@@ -233,6 +233,11 @@ def _named(config: ExperimentConfig) -> dict[str, AgentComponent]:
             name, count = f"{first}_{count}", count + 1
         named[name] = component
     return named
+
+
+def _learned(config: ExperimentConfig) -> list[str]:
+    """The baselines that say how far one can get, where there are no sources: all but random ones."""
+    return [name for name, component in _named(config).items() if component.name != "random"]
 
 
 def _training_steps(config: ExperimentConfig, folder: RunFolder) -> dict[str, int | None]:

@@ -38,6 +38,24 @@ def import_minari(arguments: argparse.Namespace) -> None:
     say(f"next: a config with data: {{folder: {arguments.to}}}")
 
 
+def import_xland(arguments: argparse.Namespace) -> None:
+    """A file of XLand-100B's layout becomes a data folder, with its expert's actions as labels."""
+    from data_gen.neighbours.xland import import_xland as take
+
+    made = take(
+        Path(arguments.file),
+        Path(arguments.to),
+        tasks=None if arguments.tasks is None else range(arguments.tasks),
+        histories=arguments.histories,
+        steps=arguments.steps,
+        episode_length=arguments.episode_length,
+        overwrite=arguments.overwrite,
+    )
+    histories, steps, tasks = (made[name] for name in ("num_histories", "num_steps", "num_train_tasks"))
+    say(f"import: {histories:,} histories of {steps:,} steps, on {tasks:,} tasks: {arguments.to}")
+    say(f"next: a config with data: {{folder: {arguments.to}}}")
+
+
 def export_minari(arguments: argparse.Namespace) -> None:
     """A run's learning histories, or a data folder's, become a Minari data set, or one of each task."""
     from data_gen.neighbours.minari_export import export_minari as give
@@ -83,6 +101,16 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("--download", action="store_true", help="fetch a data set that is not here")
     parser.add_argument("--overwrite", action="store_true", help="replace a folder that is there")
     parser.set_defaults(act=import_minari)
+    about = import_xland.__doc__
+    parser = formats.add_parser("xland", help=about, description=about, allow_abbrev=False)
+    parser.add_argument("file", metavar="FILE", help="such as xland-trivial-20b.hdf5")
+    parser.add_argument("--to", required=True, metavar="FOLDER", help="the data folder")
+    parser.add_argument("--tasks", type=int, metavar="N", help="the first so many (default: all)")
+    parser.add_argument("--histories", type=int, metavar="N", help="of each task, the first so many (default: all)")
+    parser.add_argument("--steps", type=int, metavar="N", help="of each history, the first so many (default: all)")
+    parser.add_argument("--episode-length", type=int, metavar="N", help="default: the time limit of XLand-MiniGrid")
+    parser.add_argument("--overwrite", action="store_true", help="replace a folder that is there")
+    parser.set_defaults(act=import_xland)
     given = verbs.add_parser("export", help="Learning histories for other projects.", allow_abbrev=False)
     formats = given.add_subparsers(dest="format", required=True, metavar="FORMAT")
     about = export_minari.__doc__

@@ -59,7 +59,7 @@ def import_xland(
         first = found[0]
         limit = first.time_limit if episode_length is None else episode_length
         if limit is None:
-            raise UserError(f"{file}: the time limit of {first.environment!r} is not known here: give episode_length")
+            raise UserError(f"{file}: the time limit of {first.environment!r} is not known here: give --episode-length")
         about = Recorded(
             observation_space=MultiDiscrete(np.broadcast_to([TILES, COLORS], (*first.view, 2))),
             action_space=Discrete(ACTIONS),
@@ -93,7 +93,7 @@ def _check_alike(tasks: Sequence[XLandTask], whole: bool) -> None:
         if whole and task.steps != first.steps:
             raise UserError(
                 f"{task.where}: has histories of {task.steps} steps, but the first task of {first.steps}: cut them to "
-                "the shortest, with steps"
+                "the shortest, with --steps"
             )
 
 

@@ -80,7 +80,10 @@ class XLandTask:
             )
         longest = longest_episode(done)
         if longest > time_limit:
-            raise UserError(f"{self.where}: an episode has {longest} steps, and the time limit is {time_limit}")
+            raise UserError(
+                f"{self.where}: an episode has {longest} steps, and the time limit is {time_limit}: give another "
+                "--episode-length"
+            )
         return {
             "observation": np.stack(np.divmod(stored["states"], COLORS), axis=-1),
             "action": stored["actions"],

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 import data_gen  # noqa: F401 - registers environments
+import icrl
 from ad_model.train import train
 from configs.errors import ConfigError, UserError
 from configs.loader import validate
@@ -478,3 +479,26 @@ def test_an_export_is_whole_or_not_there(tiny, minari_root, monkeypatch):
         export_minari(folder, "ours/other-v0", histories=[0, 999])
     with pytest.raises(UserError, match="is no id"):
         export_minari(folder, "ours/other")
+
+
+def test_the_console_command_imports_and_exports(tmp_path, capsys):
+    cart_pole("cart/first-v0", episodes=6)
+    cart_pole("cart/second-v0", episodes=4, seed=1)
+    folder = str(tmp_path / "data")
+    assert icrl.main(["import", "minari", "cart/first-v0", "cart/second-v0", "--to", folder, "--same-task"]) == 0
+    said = capsys.readouterr().out
+    assert "import: 2 histories of" in said
+    assert "cart/first-v0: " in said and "steps are left out" in said
+    assert f"next: a config with data: {{folder: {folder}}}" in said
+    assert icrl.main(["export", "minari", folder, "--id", "cart/again-v0", "--histories", "1"]) == 0
+    assert "export: 1 Minari data sets, cart/again-v0" in capsys.readouterr().out
+    assert minari.load_dataset("cart/again-v0").total_steps == len(columns(tmp_path / "data")["reward"][1])
+    for words, message in (
+        (["import", "minari", "cart/none-v0", "--to", str(tmp_path / "none")], "cart/none-v0"),
+        (["import", "minari", "cart/first-v0", "--to", folder], "is there already"),
+        (["import", "minari", "cart/first-v0", "--to", folder, "--tasks", "{"], "--tasks: is not YAML"),
+        (["export", "minari", folder, "--id", "cart/again-v0", "--histories", "one"], "expected numbers such as"),
+    ):
+        assert icrl.main(words) == 1
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert message in line

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Discrete, MultiDiscrete
 
+import icrl
 from ad_model.train import train
 from configs import UserError, component
 from configs.loader import validate
@@ -315,7 +316,7 @@ def test_what_the_file_has_not_is_refused(rooms, tmp_path, selection, message):
 
 def test_another_environments_time_limit_has_to_be_given(tmp_path):
     file = write_xland(tmp_path / "own.hdf5", {7: random_columns(0)}, environment="Own-Room-v0")
-    with pytest.raises(UserError, match="the time limit of 'Own-Room-v0' is not known here: give episode_length"):
+    with pytest.raises(UserError, match="the time limit of 'Own-Room-v0' is not known here: give --episode-length"):
         import_xland(file, tmp_path / "data")
     assert import_xland(file, tmp_path / "data", episode_length=30)["episode_length"] == 30
 
@@ -375,3 +376,13 @@ def test_what_is_imported_trains_on_the_experts_labels_and_evaluates(tmp_path):
     for split in ("train", "test"):
         end = {agent: agents[agent][split]["return"]["last_tenth"]["mean"] for agent in agents}
         assert end["transformer"] > end["random"] + 0.05, split
+
+
+def test_the_console_command_imports(rooms, tmp_path, capsys):
+    folder = tmp_path / "commanded"
+    words = ["import", "xland", str(rooms[0]), "--to", str(folder), "--tasks", "1", "--histories", "1", "--steps", "30"]
+    assert icrl.main(words) == 0
+    said = capsys.readouterr().out
+    assert "import: 1 histories of 30 steps, on 1 tasks" in said
+    assert icrl.main(words) == 1
+    assert "is there already" in capsys.readouterr().err
