@@ -20,7 +20,7 @@ from configs.errors import ConfigError, UserError
 from configs.files import sha256
 from configs.hub import Repository, Snapshot, fetch
 from configs.schema import ExperimentConfig
-from data_gen.history import read_shard
+from data_gen.data_folder import read_histories
 
 _SEED_PURPOSE = 6  # keeps the shards' order apart from every other use of config.seed
 Shard = tuple[dict[str, NDArray[Any]], NDArray[np.int64]]
@@ -104,6 +104,10 @@ class StreamedWindows(WindowDataset):
         names = token_columns(self.info["observation_space"])
         columns = {name: np.concatenate([part[name] for part, _ in parts]) for name in names}
         first = np.cumsum([0, *(len(part["boundary"]) for part, _ in parts[:-1])])
+        # What stays is part of these arrays, not a copy beside them.
+        for at, start, (part, found) in zip(places, first, parts, strict=True):
+            rows = slice(start, start + len(part["boundary"]))
+            self.resident[at] = {name: columns[name][rows] for name in names}, found
         streams = np.concatenate([found + np.array([at, 0]) for at, (_, found) in zip(first, parts, strict=True)])
         if not len(streams):
             raise ConfigError(
@@ -119,7 +123,7 @@ class StreamedWindows(WindowDataset):
             path = fetch(self.source, [shard["file"]], Path(folder)) / shard["file"]
             if sha256(path) != shard["sha256"]:
                 raise UserError(f"{self.source.repository}: {shard['file']} is not what info.json says: push it again")
-            histories = read_shard(path)
+            histories = read_histories(path, self.info)
         columns, lengths = stream_order(histories, self.subsample, self.info["action_space"], self.target)
         first, fits = np.cumsum(lengths) - lengths, lengths >= self.context_length
         return columns, np.stack([first, lengths], axis=1)[fits]

@@ -41,8 +41,7 @@ from configs.files import new_folder, write_json
 from configs.loader import fingerprint
 from configs.run_folder import RunFolder, data_identity
 from configs.schema import SelectionConfig
-from data_gen.data_folder import checked_shards, load_info
-from data_gen.history import read_shard
+from data_gen.data_folder import checked_shards, load_info, read_histories
 from data_gen.history_scores import history_scores
 from data_gen.selection import ALL_HISTORIES, history_weights
 from data_gen.spaces import column_name, null_element
@@ -132,7 +131,7 @@ def _build(
     statistics = DataStatistics(info["observation_space"])
     with tqdm(total=rows_total, unit=" steps", unit_scale=True, desc="tokens", dynamic_ncols=True) as bar:
         for shard in checked_shards(folder, info):
-            histories = read_shard(shard)
+            histories = read_histories(shard, info)
             weight = weight_of[done : done + len(histories["reward"])]
             done += len(weight)
             if not weight.any():

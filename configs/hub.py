@@ -5,16 +5,19 @@ folder that it belongs to.
 """
 
 import contextlib
+import errno
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from configs.errors import UserError
 
 Kind = Literal["dataset", "model"]
+_THE_DISKS_FAULT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
 _NAME = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 
 
@@ -39,6 +42,14 @@ class Snapshot:
     sizes: dict[str, int]
     """Bytes of every file, by its path."""
 
+    def matching(self, patterns: Sequence[str]) -> list[str]:
+        """The files that match a shell-style pattern; one without a slash is of the top folder alone."""
+        return [
+            name
+            for name in self.sizes
+            if any(fnmatchcase(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
+        ]
+
 
 def repository(text: str, kind: Kind, key: str) -> Repository:
     """The repository that USER/NAME or USER/NAME@REVISION names. Raises UserError, naming `key`, if it is neither."""
@@ -49,13 +60,18 @@ def repository(text: str, kind: Kind, key: str) -> Repository:
 
 
 def snapshot(wanted: Repository) -> Snapshot:
-    """Asks the hub for the commit that `wanted` stands for, and its files.
+    """Asks the hub for the commit that `wanted` stands for, and its files; with HF_HUB_OFFLINE, the client's cache.
 
     Raises UserError if it cannot be had, or names a file that would lie outside the folder that it is put in.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants, snapshot_download
 
     with hub_errors(wanted, "read"):
+        if constants.HF_HUB_OFFLINE:
+            place = Path(snapshot_download(wanted.id, repo_type=wanted.kind, revision=wanted.revision))
+            files = [path for path in place.rglob("*") if path.is_file()]
+            sizes = {path.relative_to(place).as_posix(): path.stat().st_size for path in files}
+            return Snapshot(wanted, place.name, sizes)
         found: Any = HfApi().repo_info(wanted.id, repo_type=wanted.kind, revision=wanted.revision, files_metadata=True)
     sizes = {file.rfilename: int(file.size or 0) for file in found.siblings or ()}
     for name in sizes:
@@ -63,30 +79,30 @@ def snapshot(wanted: Repository) -> Snapshot:
     return Snapshot(wanted, str(found.sha), sizes)
 
 
-def fetch(of: Snapshot, patterns: Sequence[str], folder: Path | None = None) -> Path:
-    """Downloads the files that match, those that are not there yet; returns the folder that they are in.
+def fetch(of: Snapshot, names: Sequence[str], folder: Path | None = None) -> Path:
+    """Downloads files that are not there yet; returns the folder that they are in.
 
     Args:
         of: the snapshot.
-        patterns: shell-style, of whole paths.
+        names: of the files; those that the snapshot has not are left out.
         folder: to write to; by default the shared cache of the hub's client.
 
     Raises UserError if the hub or the disk fails; the same call goes on where it was.
     """
     from huggingface_hub import snapshot_download
 
-    names = [name for name in of.sizes if any(fnmatch(name, pattern) for pattern in patterns)]
+    there = [name for name in names if name in of.sizes]
     with hub_errors(of.repository, "read"):
         path = Path(
             snapshot_download(
                 of.repository.id,
                 repo_type=of.repository.kind,
                 revision=of.commit,
-                allow_patterns=names,
+                allow_patterns=[escape(name) for name in there],
                 local_dir=folder,
             )
         )
-    absent = [name for name in names if not (path / name).is_file()]
+    absent = [name for name in there if not (path / name).is_file()]
     if absent:
         raise UserError(f"{of.repository}: {absent[0]} did not arrive; run the same command again")
     return path
@@ -112,7 +128,7 @@ def hub_errors(where: Repository, verb: Literal["read", "write"]) -> Iterator[No
             said = _explained(cause, verb)
             if said is not None:
                 raise UserError(f"{where.kind} {where}: {said}") from error
-            cause = cause.__cause__
+            cause = cause.__cause__ or cause.__context__
         raise
 
 
@@ -126,7 +142,9 @@ def _explained(error: BaseException, verb: str) -> str | None:
         case errors.LocalTokenNotFoundError():
             return f"needs a token: {login}"
         case errors.OfflineModeIsEnabled():
-            return "HF_HUB_OFFLINE is set, so that the hub is not asked; unset it"
+            return "HF_HUB_OFFLINE is set, and it is not in the client's cache; unset it"
+        case errors.LocalEntryNotFoundError() if constants.HF_HUB_OFFLINE:
+            return "HF_HUB_OFFLINE is set, and it is not in the client's cache; unset it"
         case errors.GatedRepoError():
             return f"is gated: ask for access on its page, and {login}"
         case errors.RepositoryNotFoundError():
@@ -141,8 +159,17 @@ def _explained(error: BaseException, verb: str) -> str | None:
         case httpx2.HTTPError() | ConnectionError() | TimeoutError():
             what = f"cannot reach {constants.ENDPOINT} ({type(error).__name__})"
             return f"{what}; check the network, then run the same command again, it goes on where it was"
+        case OSError() if error.errno is not None and error.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EACCES,
+            errno.EROFS,
+        ):
+            return f"the disk refuses: {error.strerror}"
         case errors.EntryNotFoundError() | errors.HFValidationError() | ValueError():
             return _short(error)
+        case OSError() if error.errno is None:  # the client's own, such as a file that is not as long as it should be
+            return f"{_short(error)}; run the same command again"
     return None
 
 

@@ -1,6 +1,7 @@
 """The dataset card: makes the data folder a hub dataset as it lies, and says what it holds."""
 
 import inspect
+from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
@@ -9,7 +10,8 @@ from configs.components import TASKS, find_component
 from data_gen.spaces import column_name, json_leaves
 
 PICTURE = "learning_curve.png"
-_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**9, "1M<n<1B"))
+_SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")
+"""The hub's, from a thousand on by factors of ten."""
 _CITATION = """@software{in_context_rl,
   title = {in-context-rl: the pipeline for in-context reinforcement learning},
   year = {2026},
@@ -23,7 +25,12 @@ _CITATION = """@software{in_context_rl,
 
 
 def dataset_card(
-    name: str, info: dict[str, Any], repo: str | None = None, licence: str | None = None, picture: bool = False
+    name: str,
+    info: dict[str, Any],
+    repo: str | None = None,
+    licence: str | None = None,
+    picture: bool = False,
+    config: bool = False,
 ) -> str:
     """The text of README.md for a data folder.
 
@@ -33,6 +40,7 @@ def dataset_card(
         repo: USER/NAME, if it is on the hub.
         licence: the hub's identifier of the licence that the data is under, such as cc-by-4.0.
         picture: whether `PICTURE`, the sources' learning curve, lies beside it.
+        config: whether the `config.yaml` that it was made with does.
     """
     return f"""---
 {_header(name, info, licence)}---
@@ -83,7 +91,7 @@ By the number in the column `source`, with their hyper-parameters:
 
 ## How it was made
 
-{_origin(info)}
+{_origin(info, config)}
 
 ## Licence
 
@@ -97,20 +105,26 @@ By the number in the column `source`, with their hyper-parameters:
 """
 
 
+def config_name(name: str, info: dict[str, Any]) -> str:
+    """What `datasets` calls the data set."""
+    return f"{name}-{info['fingerprint']}"
+
+
 def _header(name: str, info: dict[str, Any], licence: str | None) -> str:
-    suffix = info["shards"][0]["file"].rpartition(".")[2]
+    first = PurePosixPath(info["shards"][0]["file"])
+    size = min(max(0, len(str(info["num_histories"])) - 3), len(_SIZES) - 1)
     header = {
         "pretty_name": f"{name}: learning histories",
         "license": licence or "unknown",
         "task_categories": ["reinforcement-learning"],
-        "size_categories": [next((size for limit, size in _SIZES if info["num_histories"] < limit), "n>1B")],
+        "size_categories": [_SIZES[size]],
         "tags": ["in-context-reinforcement-learning", "learning-histories", "meta-reinforcement-learning"],
         # `datasets` caches by this name and the pattern: without the fingerprint it would serve another run's rows.
         "configs": [
             {
-                "config_name": f"{name}-{info['fingerprint']}",
+                "config_name": config_name(name, info),
                 "default": True,
-                "data_files": [{"split": "train", "path": f"train-*.{suffix}"}],
+                "data_files": [{"split": "train", "path": str(first.with_name(f"train-*{first.suffix}"))}],
             }
         ],
     }
@@ -195,11 +209,11 @@ def _sources(info: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _origin(info: dict[str, Any]) -> str:
+def _origin(info: dict[str, Any], config: bool) -> str:
     made = ", ".join(f"{name} {version}" for name, version in info["made_with"].items())
     if info["seed"] is None:
         return f"Recorded elsewhere, and written as a data set with: {made}."
-    return (
-        f"`icrl generate --config config.yaml`, with the `config.yaml` of this repository, seed {info['seed']}, in "
-        f"{info['seconds']:.0f} s on {info['device']}, with: {made}. The same config gives the same bytes again."
-    )
+    how = f"seed {info['seed']}, in {info['seconds']:.0f} s, with: {made}."
+    if not config:
+        return f"By `icrl generate`, {how} The config is not here, but for what is said above."
+    return f"`icrl generate --config config.yaml`, with the `config.yaml` of this repository, {how}"

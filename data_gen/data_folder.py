@@ -7,22 +7,23 @@ README.md                     the card, which makes the folder a hub dataset as 
 info.json                     spaces, sources, checksums: everything that training needs besides the shards
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from configs.errors import UserError
 from configs.files import read_record, sha256, write_file, write_json
 from configs.run_folder import SCHEMA_VERSION, RunFolder, origin
 from data_gen.card import dataset_card
-from data_gen.history import damaged
+from data_gen.columns import checked_columns, checked_numbers, spaces_of_columns
+from data_gen.data_info import checked_info
+from data_gen.history import damaged, read_shard
+from data_gen.spaces import space_from_json
 from data_gen.tasks.base import Tasks
 
 TASK_FILES = ("tasks-train.npz", "tasks-test.npz")
-INFO_KEYS = (
-    *("fingerprint", "observation_space", "action_space", "episode_length", "num_histories", "num_steps"),
-    *("tasks", "sources", "shards", "seconds"),
-)
 
 
 def finish_data_folder(
@@ -52,7 +53,12 @@ def load_info(folder: RunFolder) -> dict[str, Any]:
     if not folder.data_info.exists():
         state = "is not complete" if folder.data.is_dir() else "has not been generated"
         raise UserError(f"{folder.data}: the data {state}; run `icrl generate` with this config first")
-    return read_record(folder.data_info, SCHEMA_VERSION, INFO_KEYS)
+    return read_info(folder.data_info)
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """An `info.json`, wherever it is from. Raises UserError if it is none."""
+    return checked_info(read_record(path, SCHEMA_VERSION, ()), path)
 
 
 def is_streamed(info: dict[str, Any]) -> bool:
@@ -69,3 +75,25 @@ def checked_shards(folder: RunFolder, info: dict[str, Any]) -> Iterator[Path]:
         if sha256(path) != shard["sha256"]:
             raise damaged(path, f"its checksum differs from {folder.data_info.name}")
         yield path
+
+
+def read_histories(path: Path, info: dict[str, Any], names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    """A shard's columns, as `read_shard`, after what `info.json` says of them was found true.
+
+    Raises UserError if there are other columns, shapes or values.
+    """
+    columns = read_shard(path, names)
+    seen, action = (space_from_json(info[name]) for name in ("observation_space", "action_space"))
+    known = spaces_of_columns(seen, action)
+    needed = {*known, "reward", "terminated", "truncated"} - {"optimal_action"} if names is None else set(names)
+    if info["optimal_actions"] and names is None:
+        needed.add("optimal_action")
+    absent = sorted(needed - set(columns))
+    if absent:
+        raise damaged(path, f"it has no column {absent[0]!r}")
+    histories = len(columns["reward"])
+    columns |= checked_columns(columns, known, (histories, info["num_steps"]), str(path))
+    counts = {"task": info["num_train_tasks"], "source": len(info["sources"])}
+    for name in {"task", "source"} & set(columns):
+        columns[name] = checked_numbers(columns[name], histories, counts[name], f"{path}: {name}")
+    return columns

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from configs.errors import ConfigError
 from configs.run_folder import RunFolder
 from configs.schema import SelectionConfig
-from data_gen.data_folder import checked_shards
-from data_gen.history import episode_returns, read_shard
+from data_gen.data_folder import checked_shards, read_histories
+from data_gen.history import episode_returns
 from data_gen.history_scores import SCORED_COLUMNS, HistoryScores, normaliser, part_of, score_returns
 from data_gen.selection import history_weights, quartiles
 
@@ -69,7 +69,7 @@ def data_report(folder: RunFolder, info: dict[str, Any]) -> DataReport:
     returns: list[NDArray[np.float64]] = []
     normalised, episodes = [], 0
     for path in checked_shards(folder, info):
-        shard = read_shard(path, SCORED_COLUMNS)
+        shard = read_histories(path, info, SCORED_COLUMNS)
         ended = shard["terminated"] | shard["truncated"]
         counts = ended.sum(axis=1)
         # Where episodes end early, histories differ in their number; `episodes` is that of a typical one.

@@ -13,35 +13,44 @@ from typing import Any
 import numpy as np
 
 from configs.errors import ConfigError, UserError
-from configs.files import new_folder, read_record, write_json
-from configs.hub import Snapshot, check_name, fetch, repository, snapshot
-from configs.run_folder import SCHEMA_VERSION, data_fingerprint, locked, run_folder, stale, write_config
+from configs.files import new_folder, write_json
+from configs.hub import Repository, Snapshot, fetch, repository, snapshot
+from configs.run_folder import RunFolder, data_fingerprint, locked, run_folder, stale, write_config
 from configs.schema import ExperimentConfig
-from data_gen.data_folder import INFO_KEYS, TASK_FILES, load_info
+from data_gen.data_folder import TASK_FILES, is_streamed, load_info, read_info
 from data_gen.spaces import to_json
 from data_gen.tasks.base import TaskDistribution, Tasks
 
 INFO = "info.json"
+_BESIDE = (*TASK_FILES, "config.yaml")
+"""What may lie beside the shards."""
 
 
 def take_given(config: ExperimentConfig, overwrite: bool = False) -> bool:
     """Fetches what is not there yet, checks it, and links it; returns whether there was anything to do.
 
+    Files that have gone since, from the client's cache, are fetched again, at the same commit.
+
     Raises UserError if the hub or the folder has no such data, ConfigError if it does not go with the config's tasks.
     """
     folder = run_folder(config)
     with locked(folder):
+        before = None
         if folder.data_info.exists() and not overwrite:
-            if load_info(folder)["fingerprint"] != data_fingerprint(config):
+            before = load_info(folder)
+            if before["fingerprint"] != data_fingerprint(config):
                 raise stale(folder.data)
-            return False
-        if folder.data.exists() and not overwrite and any(folder.data.iterdir()):
+            if _unchanged(config, folder, before):
+                return False
+        elif folder.data.exists() and not overwrite and any(folder.data.iterdir()):
             raise stale(folder.data)
         if config.data.repo:
             wanted = repository(config.data.repo, "dataset", "data.repo")
+            if before is not None:
+                wanted = Repository(wanted.id, "dataset", before["given"]["commit"])
             found = snapshot(wanted)
             origin = {"repo": wanted.id, "commit": found.commit, "streaming": config.data.streaming}
-            source = fetch(found, [INFO, *TASK_FILES])
+            source = fetch(found, [INFO, *_BESIDE])
         else:
             source = Path(str(config.data.folder)).resolve()
             origin = {"folder": str(source)}
@@ -49,19 +58,19 @@ def take_given(config: ExperimentConfig, overwrite: bool = False) -> bool:
                 raise ConfigError(f"data.folder: {source} is this run's own: choose another --name")
         if not (source / INFO).is_file():
             raise UserError(f"data: {config.data.given} has no {INFO}: it is not a data set of this project's")
-        info = read_record(source / INFO, SCHEMA_VERSION, INFO_KEYS)
-        shards = _shard_names(info, config.data.given)
+        info = read_info(source / INFO)
+        shards = [shard["file"] for shard in info["shards"]]
         distribution: TaskDistribution = config.tasks.build()
         _check_spaces(config, info, distribution)
         _check_leak(config, source, info, distribution)
         if config.data.repo and not config.data.streaming:
             _check_there(found, shards)
-            source = fetch(found, [INFO, *TASK_FILES, *shards])
+            source = fetch(found, [INFO, *_BESIDE, *shards])
         write_config(config, folder)
         with new_folder(folder.data) as temporary:
-            for name in TASK_FILES if config.data.streaming else (*TASK_FILES, *shards):
+            for name in _BESIDE if config.data.streaming else (*_BESIDE, *shards):
                 if (source / name).exists():
-                    (temporary / name).parent.mkdir(exist_ok=True)
+                    (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                     (temporary / name).symlink_to((source / name).resolve())
                 elif name in shards:
                     raise UserError(f"data: {source} has no {name}, which its {INFO} names")
@@ -70,17 +79,13 @@ def take_given(config: ExperimentConfig, overwrite: bool = False) -> bool:
     return True
 
 
-def _shard_names(info: dict[str, Any], where: str | None) -> list[str]:
-    try:
-        names = [str(shard["file"]) for shard in info["shards"]]
-        checksums = [str(shard["sha256"]) for shard in info["shards"]]
-    except (TypeError, KeyError) as error:
-        raise UserError(f"data: {where}: its {INFO} does not list shards with checksums") from error
-    for name in names:
-        check_name(name, where)
-    if not names or len(set(names)) != len(checksums):
-        raise UserError(f"data: {where}: its {INFO} lists no shards, or one twice")
-    return names
+def _unchanged(config: ExperimentConfig, folder: RunFolder, info: dict[str, Any]) -> bool:
+    """Whether what was linked is still there. Raises UserError if `data.folder` holds something else by now."""
+    if not is_streamed(info) and not all((folder.data / shard["file"]).exists() for shard in info["shards"]):
+        return False
+    if config.data.folder and read_info(Path(config.data.folder) / INFO)["shards"] != info["shards"]:
+        raise UserError(f"{config.data.folder}: was made anew since; take it with `icrl generate --overwrite`")
+    return True
 
 
 def _check_there(found: Snapshot, shards: list[str]) -> None:
@@ -106,10 +111,11 @@ def _check_spaces(config: ExperimentConfig, info: dict[str, Any], distribution: 
 def _check_leak(config: ExperimentConfig, source: Path, info: dict[str, Any], distribution: TaskDistribution) -> None:
     """Raises ConfigError if a task that the config holds out is one that the data is from.
 
-    Of a family that is another than the config's nothing can be said: the same numbers may mean something else there.
+    Tasks are the same if their arrays are, whatever the other parameters of their family. Of another family nothing
+    can be said: the same numbers may mean something else there.
     """
     path = source / TASK_FILES[0]
-    if not path.exists() or (info["tasks"] is not None and _believed(config, info) is None):
+    if not path.exists() or (info["tasks"] is not None and info["tasks"]["name"] != config.tasks.name):
         return
     trained = Tasks.load(path)
     _, test = distribution.split(config.split.train, config.split.test, config.seed)

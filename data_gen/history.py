@@ -104,16 +104,23 @@ def _read_parquet(path: Path, names: Sequence[str] | None) -> dict[str, NDArray[
 
 def _dense(array: Any) -> NDArray[Any]:
     """An Arrow array, of lists however deep that are as long as one another, as one of NumPy. Raises ValueError."""
+    from pyarrow import types
+
     shape = [len(array)]
-    array = getattr(array, "storage", array)  # of an extension type, such as those of `datasets`
-    while hasattr(array, "flatten") and array.type.num_fields == 1 and "list" in str(array.type):
-        array = array.flatten()
-        length, rest = divmod(len(array), max(1, int(np.prod(shape))))
-        if rest:
+    while True:
+        array = getattr(array, "storage", array)  # of an extension type, such as those of `datasets`
+        if array.null_count:
+            raise ValueError("a column has empty cells")
+        kind = array.type
+        if not any(test(kind) for test in (types.is_list, types.is_large_list, types.is_fixed_size_list)):
+            break
+        lengths = np.unique(array.value_lengths().to_numpy(zero_copy_only=False))
+        if len(lengths) > 1:
             raise ValueError("a column's rows are not as long as one another")
-        shape.append(length)
-    if array.null_count:
-        raise ValueError("a column has empty cells")
+        shape.append(int(lengths[0]) if len(lengths) else 0)
+        array = array.flatten()
+    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
+        raise ValueError(f"a column holds {kind}, which are no numbers")
     return np.asarray(array.to_numpy(zero_copy_only=False)).reshape(shape)
 
 

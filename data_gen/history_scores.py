@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from configs.components import TASKS, find_component
 from configs.run_folder import RunFolder
-from data_gen.data_folder import TASK_FILES, checked_shards
-from data_gen.history import episode_returns, read_shard
+from data_gen.data_folder import TASK_FILES, checked_shards, read_histories
+from data_gen.history import episode_returns
 from data_gen.tasks.base import TaskDistribution, Tasks
 
 SCORED_COLUMNS = ("reward", "terminated", "truncated", "task", "source")
@@ -61,7 +62,7 @@ def history_scores(folder: RunFolder, info: dict[str, Any]) -> HistoryScores:
     """
     task, source, raw = [], [], []
     for path in checked_shards(folder, info):
-        shard = read_shard(path, SCORED_COLUMNS)
+        shard = read_histories(path, info, SCORED_COLUMNS)
         ended = shard["terminated"] | shard["truncated"]
         counts = ended.sum(axis=1)
         returns = episode_returns(shard["reward"], ended, max(1, int(counts.max())))
@@ -84,12 +85,23 @@ def normaliser(
 ) -> Callable[[NDArray[np.floating], NDArray[np.int64]], NDArray[np.float64]]:
     """Of complete data: (returns, the tasks' numbers) -> normalised returns; NaN where the scale is not known."""
     path = folder.data / TASK_FILES[0]
-    if info["tasks"] is None or not path.exists():
+    if info["tasks"] is None or not path.exists() or not _may_be_built(folder, info["tasks"]):
         return lambda returns, numbers: np.full(np.shape(returns), np.nan)
     parameters = {key: value for key, value in info["tasks"].items() if key != "name"}
     distribution: TaskDistribution = find_component(info["tasks"]["name"], TASKS)(**parameters)
     train = Tasks.load(path)
     return lambda returns, numbers: distribution.normalise(returns, train.take(numbers))
+
+
+def _may_be_built(folder: RunFolder, tasks: dict[str, Any]) -> bool:
+    """Whether these tasks are the run's own config's, or such that building them imports nothing but this project.
+
+    A data folder may be from anywhere, and a name such as `module:Class` makes that module be imported.
+    """
+    if folder.own_data is None and folder.config.exists():
+        own = yaml.safe_load(folder.config.read_text())
+        return isinstance(own, dict) and own.get("tasks", {}).get("name") == tasks["name"]
+    return tasks["name"] in TASKS and not any(":" in value for value in tasks.values() if isinstance(value, str))
 
 
 def part_of(episodes: NDArray[Any] | int) -> NDArray[np.int64]:

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from configs.errors import UserError
 from configs.files import new_folder
 from configs.loader import fingerprint
 from configs.run_folder import SCHEMA_VERSION
+from data_gen.columns import checked_columns, checked_numbers, spaces_of_columns
 from data_gen.data_folder import finish_data_folder
 from data_gen.history import shard_name, write_shard
-from data_gen.spaces import Space, column_name, leaves, one_line, storage_type, to_json
+from data_gen.spaces import Space, to_json
 from data_gen.tasks.base import Tasks
 
 _COUNTED = ("task", "source", "seed", "actor")
@@ -60,6 +60,8 @@ def write_histories(
     """
     if path.exists() and not overwrite:
         raise UserError(f"{path}: is there already; choose another folder, or --overwrite to replace it")
+    if path.exists() and not (path.is_dir() and ((path / "info.json").is_file() or not any(path.iterdir()))):
+        raise UserError(f"{path}: is no data folder, so it is not replaced; choose another one")
     with new_folder(path) as folder:
         checksums: list[str] = []
         histories, steps, labelled = 0, None, None
@@ -106,59 +108,20 @@ def _columns(part: Mapping[str, NDArray[Any]], about: Recorded, where: str) -> d
     shape = np.shape(part.get("reward", ()))
     if len(shape) != 2 or not shape[0] or not shape[1]:
         raise UserError(f"{where}: reward has to be there, of shape (histories, steps) (got {shape})")
-    spaces_of = {column_name("observation", leaf): space for leaf, space in leaves(about.observation_space).items()}
-    spaces_of["action"] = about.action_space
-    if "optimal_action" in part:
-        spaces_of["optimal_action"] = about.action_space
+    spaces_of = spaces_of_columns(about.observation_space, about.action_space)
     known = {*spaces_of, "reward", "terminated", "truncated", *_COUNTED}
-    absent = [name for name in (*spaces_of, "terminated", "truncated") if name not in part]
+    absent = [name for name in (*spaces_of, "terminated", "truncated") if name not in part and name != "optimal_action"]
     if absent:
         raise UserError(f"{where}: column {absent[0]!r} is missing")
     strange = sorted(set(part) - known)
     if strange:
         raise UserError(f"{where}: column {strange[0]!r} is none of {', '.join(sorted(known))}")
-    columns = {
-        name: _stored(np.asarray(part[name]), space, shape, f"{where}: {name}") for name, space in spaces_of.items()
-    }
-    columns["reward"] = _finite(np.asarray(part["reward"], np.float32), f"{where}: reward")
-    for name in ("terminated", "truncated"):
-        columns[name] = _shaped(np.asarray(part[name]), shape, f"{where}: {name}").astype(bool)
+    columns = checked_columns(part, spaces_of, shape, where)
+    counts = {"source": len(about.sources), "task": None if about.train_tasks is None else len(about.train_tasks)}
     for name in _COUNTED:
         given = np.asarray(part.get(name, np.zeros(shape[0], np.int64)))
-        columns[name] = _shaped(given, shape[:1], f"{where}: {name}").astype(np.uint64 if name == "seed" else np.int64)
-    numbered = (("source", len(about.sources)), ("task", None if about.train_tasks is None else len(about.train_tasks)))
-    for name, count in numbered:
-        wrong = columns[name][(columns[name] < 0) | (columns[name] >= (np.inf if count is None else count))]
-        if len(wrong):
-            limit = "from 0 on" if count is None else f"of the {count} that there are"
-            raise UserError(f"{where}: {name} {wrong[0]} is no number {limit}")
+        columns[name] = checked_numbers(given, shape[0], counts.get(name), f"{where}: {name}")
+    columns["seed"] = columns["seed"].astype(np.uint64)
     if about.train_tasks is not None:
         columns |= {f"task_{name}": about.train_tasks[name][columns["task"]] for name in about.train_tasks}
     return columns
-
-
-def _stored(values: NDArray[Any], space: Space, shape: tuple[int, ...], where: str) -> NDArray[Any]:
-    element, dtype = storage_type(space)
-    _shaped(values, (*shape, *element), where)
-    if isinstance(space, spaces.Box):
-        stored = _finite(values, where).astype(dtype, copy=False)
-        if dtype.kind != "f" and (stored != values).any():
-            raise UserError(f"{where}: has values that are no {dtype}, which {one_line(space)} is of")
-        return _finite(stored, where)
-    plain = to_json(space)
-    low, count = np.asarray(plain["start"]), np.asarray(plain["n"] if plain["type"] == "Discrete" else plain["nvec"])
-    if values.dtype.kind not in "iub" or (values < low).any() or (values >= low + count).any():
-        raise UserError(f"{where}: has values that are not in {one_line(space)[:80]}")
-    return values.astype(dtype, copy=False)
-
-
-def _shaped(values: NDArray[Any], shape: tuple[int, ...], where: str) -> NDArray[Any]:
-    if values.shape != shape:
-        raise UserError(f"{where}: has shape {values.shape}, where {shape} is expected")
-    return values
-
-
-def _finite(values: NDArray[Any], where: str) -> NDArray[Any]:
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise UserError(f"{where}: has values that are not finite")
-    return values

@@ -76,7 +76,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
     with locked(folder):
         remove_leftovers(folder.path)
         path = model_path(config, folder)
-        weights = _weights(config, folder, path)
+        weights = evaluated_weights(config, folder, path)
         if folder.summary.exists() and not overwrite:
             summary = load_summary(folder)
             if (summary["fingerprint"], summary["weights"]) != (identity, weights):
@@ -152,25 +152,24 @@ def given_model(place: str) -> Path:
     if place.count("/") != 1 or place.startswith((".", "/", "~")):
         raise UserError(f"evaluation.checkpoint: {place}: there is no such folder")
     try:
-        path = fetch(snapshot(repository(place, "model", "evaluation.checkpoint")), ["config.json", "*.safetensors"])
+        found = snapshot(repository(place, "model", "evaluation.checkpoint"))
+        return fetch(found, found.matching(["config.json", "*.safetensors", "model.safetensors.index.json"]))
     except UserError as error:
         raise UserError(f"evaluation.checkpoint: {place} is no folder here, and on the hub: {error}") from error
-    if _names_a_kernel(read_json(path / "config.json")):
-        raise UserError(f"evaluation.checkpoint: {place}: its config names code to fetch for attention; not loaded")
-    return path
 
 
-def _names_a_kernel(value: Any) -> bool:
-    """Whether a model's config asks for attention from another repository, which transformers would fetch and run."""
+def _attention_elsewhere(value: Any) -> bool:
+    """Whether a model's config asks for attention that transformers would fetch from another repository, and run."""
     if not isinstance(value, dict):
         return False
     return any(
-        _names_a_kernel(part) or ("attn_implementation" in key and not _plain(part)) for key, part in value.items()
+        _attention_elsewhere(part) or ("attn_implementation" in key and not _own_attention(part))
+        for key, part in value.items()
     )
 
 
-def _plain(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and value.isidentifier())
+def _own_attention(value: Any) -> bool:
+    return isinstance(value, dict) or value in (None, "eager", "sdpa", "flex_attention")
 
 
 def load_model(place: Path | str, device: str | None = None) -> ADModel:
@@ -181,6 +180,8 @@ def load_model(place: Path | str, device: str | None = None) -> ADModel:
     path = given_model(place) if isinstance(place, str) else place
     check_device(device)
     where = torch.device(device or (torch.accelerator.current_accelerator() or "cpu"))
+    if (path / "config.json").exists() and _attention_elsewhere(read_json(path / "config.json")):
+        raise UserError(f"{path}: its config names attention code to fetch from elsewhere; not loaded")
     try:
         logging.disable_progress_bar()
         loaded: Any = ADModel.from_pretrained(
@@ -192,7 +193,7 @@ def load_model(place: Path | str, device: str | None = None) -> ADModel:
             raise ValueError(f"its weights are not those of its config, see {wrong[0]}")
         placed: ADModel = model.to(where)
         return placed
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
         raise UserError(f"{path}: cannot load the model: {' '.join(str(error).split())[:300]}") from error
 
 
@@ -250,7 +251,7 @@ def _training_steps(config: ExperimentConfig, folder: RunFolder) -> dict[str, in
     return steps
 
 
-def _weights(config: ExperimentConfig, folder: RunFolder, path: Path) -> str:
+def evaluated_weights(config: ExperimentConfig, folder: RunFolder, path: Path) -> str:
     """Changes with the weights of the model at `path` and of every meta-learner. Raises UserError if one has none."""
     files = [sha256(file) for file in sorted(path.glob("*.safetensors"))]
     learners = [

@@ -13,8 +13,11 @@ from configs.schema import ExperimentConfig
 # Imports of a verb's own modules wait until it runs: torch alone takes seconds.
 
 _LAYOUT = {
-    "dataset": ("info.json", "*.npz", "*.h5", "*.parquet", "README.md", "config.yaml", "*.png"),
-    "model": ("config.json", "*.safetensors", "README.md", "summary.json", "experiment.yaml", "*.png", "*.html"),
+    "dataset": ("info.json", "*.npz", "*.h5", "data/*.parquet", "README.md", "config.yaml", "*.png"),
+    "model": (
+        *("config.json", "*.safetensors", "model.safetensors.index.json"),
+        *("README.md", "summary.json", "experiment.yaml", "*.png", "*.html"),
+    ),
 }
 """Patterns of what is pulled: data, weights and pages, no code."""
 
@@ -24,19 +27,22 @@ def open_run(path: Path) -> tuple[RunFolder, ExperimentConfig]:
     folder = RunFolder(path)
     if not folder.config.exists():
         raise UserError(f"{path}: is not a run folder: it has no {folder.config.name}")
-    return folder, load_config(folder.config, ["--output", str(path.resolve().parent), "--name", path.resolve().name])
+    config = load_config(folder.config, [])
+    return folder, config.model_copy(update={"output": str(path.resolve().parent), "name": path.resolve().name})
 
 
 def push_data(arguments: argparse.Namespace) -> None:
     """A run's learning histories, or a data folder, become a data set on the hub."""
-    from hub.data import data_parcel, push_parquet
+    from hub.data import data_parcel, describe_parquet, push_parquet
     from hub.push import push
 
     path, to = Path(arguments.run), _target(arguments, "dataset")
     folder = folder_of_data(path)
     name = path.resolve().name
-    if arguments.format == "parquet" and not arguments.dry_run:
-        say(f"push: done: {push_parquet(folder, name, to, arguments.public, arguments.license)}")
+    if arguments.format == "parquet":
+        say(describe_parquet(folder, to))
+        if not arguments.dry_run:
+            say(f"push: done: {push_parquet(folder, name, to, arguments.public, arguments.license)}")
         return
     push(data_parcel(folder, name, to, arguments.license), to, arguments.public, arguments.dry_run)
 
@@ -55,10 +61,19 @@ def pull(arguments: argparse.Namespace) -> None:
     """A data set or a model of the hub, without any code, in a folder; what is there already does not travel again."""
     kind: Kind = "dataset" if arguments.kind == "data" else "model"
     wanted = repository(arguments.repo, kind, "REPO")
-    found = snapshot(wanted)
-    total = sum(found.sizes.values())
-    say(f"pull: {len(found.sizes)} files, {total:,} bytes, of {kind} {wanted} at {found.commit}")
-    path = fetch(found, _LAYOUT[kind], Path(arguments.to) if arguments.to else None)
+    found, (main, *_) = snapshot(wanted), _LAYOUT[kind]
+    names = found.matching(_LAYOUT[kind])
+    if main not in names:
+        raise UserError(f"{kind} {wanted}: has no {main}: it is none of this project's")
+    to = Path(arguments.to) if arguments.to else None
+    if to is not None and to.exists() and not (to / main).is_file() and (to.is_file() or any(to.iterdir())):
+        raise UserError(f"--to {to}: holds something else; choose an empty folder, or one that was pulled before")
+    total = sum(found.sizes[name] for name in names)
+    say(f"pull: {len(names)} files, {total:,} bytes, of {kind} {wanted} at {found.commit}")
+    path = fetch(found, names, to)
+    if to is not None:  # shards of an earlier commit, which would be read together with these
+        for old in {*to.glob("**/train-*.h5"), *to.glob("**/train-*.parquet")} - {to / name for name in names}:
+            old.unlink()
     say(f"pull: done: {path}")
     key = f"data: {{folder: {path}}}" if kind == "dataset" else f"--checkpoint {path}"
     say(f"next: {'a config with ' if kind == 'dataset' else 'icrl evaluate --config FILE '}{key}")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ from matplotlib.figure import Figure
 
 from ad_model.statistics import DataStatistics
 from configs.errors import UserError
+from configs.files import TEMPORARY_SUFFIX, remove_leftovers
 from configs.hub import Repository, Snapshot, fetch, hub_errors, snapshot
 from configs.run_folder import RunFolder
-from data_gen.card import PICTURE, dataset_card
-from data_gen.data_folder import TASK_FILES, checked_shards, is_streamed, load_info
+from data_gen.card import PICTURE, config_name, dataset_card
+from data_gen.data_folder import TASK_FILES, checked_shards, is_streamed, load_info, read_histories
 from data_gen.data_report import DataReport, data_report
-from data_gen.history import read_shard
 from hub.push import Parcel, send
 
 SHARDS = ("train-*.h5", "train-*.parquet", "data/*.parquet")
@@ -43,8 +44,20 @@ def described(folder: RunFolder) -> dict[str, Any]:
         raise UserError(f"{folder.data}: its shards are on the hub already: {info['given']['repo']}")
     statistics = DataStatistics(info["observation_space"])
     for path in checked_shards(folder, info):
-        statistics.add(read_shard(path))
+        statistics.add(read_histories(path, info))
     return {**{key: value for key, value in info.items() if key != "given"}, "statistics": statistics.plain()}
+
+
+def config_of_data(folder: RunFolder, info: dict[str, Any]) -> bytes | None:
+    """The config that the data was made with, if it is here; without the folder that its run lay in."""
+    made_here = folder.own_data is None and "given" not in info
+    path = folder.config if made_here else folder.data / folder.config.name
+    return without_output(path) if path.exists() else None
+
+
+def without_output(config: Path) -> bytes:
+    """A config file that does not say where on its machine the run lay."""
+    return re.sub(r"(?m)^output:.*$", "output: runs", config.read_text()).encode()
 
 
 def _beside(
@@ -61,13 +74,20 @@ def _beside(
     `header` is what the card's metadata says of the files, where it is not our own.
     """
     files: dict[str, Path | bytes] = {file: folder.data / file for file in TASK_FILES if (folder.data / file).exists()}
-    if folder.config.exists() and info["seed"] is not None:
-        files["config.yaml"] = folder.config
-    card = dataset_card(name, info, repo.id, licence, picture=True)
+    config = config_of_data(folder, load_info(folder))
+    if config is not None:
+        files["config.yaml"] = config
+    card = dataset_card(name, info, repo.id, licence, picture=True, config=config is not None)
     files[PICTURE] = learning_curve(report)
     files["README.md"] = (card if header is None else _with_header(card, header)).encode()
     files["info.json"] = (json.dumps(info, indent=2, allow_nan=False) + "\n").encode()
     return files
+
+
+def describe_parquet(folder: RunFolder, to: Repository) -> str:
+    """What a push as Parquet would send."""
+    shards = len(load_info(folder)["shards"])
+    return f"push: {shards} Parquet files, as large as they come out, and the tasks, card and info.json, to {to}"
 
 
 def push_parquet(folder: RunFolder, name: str, to: Repository, public: bool, licence: str | None) -> str:
@@ -81,11 +101,20 @@ def push_parquet(folder: RunFolder, name: str, to: Repository, public: bool, lic
 
     info, report = described(folder), data_report(folder, load_info(folder))
     disable_progress_bar()
-    with tempfile.TemporaryDirectory(dir=folder.path) as scratch, hub_errors(to, "write"):
+    remove_leftovers(folder.data)
+    scratch = tempfile.TemporaryDirectory(dir=folder.data, prefix=".push-", suffix=TEMPORARY_SUFFIX)
+    with scratch as place, hub_errors(to, "write"):
         paths = [str(folder.data / shard["file"]) for shard in info["shards"]]
-        table = load_dataset("hdf5", data_files={"train": paths}, split="train", cache_dir=scratch)
+        kind = "parquet" if paths[0].endswith(".parquet") else "hdf5"
+        table = load_dataset(kind, data_files={"train": paths}, split="train", cache_dir=place)
         table.push_to_hub(
-            to.id, private=not public, revision=to.revision, num_shards=len(paths), commit_message=f"Parquet: {name}"
+            to.id,
+            config_name=config_name(name, info),
+            data_dir="data",
+            private=not public,
+            revision=to.revision,
+            num_shards=len(paths),
+            commit_message=f"Parquet: {name}",
         )
     found = snapshot(to)
     with hub_errors(to, "read"):
@@ -115,9 +144,9 @@ def _yaml_header(card: Path) -> dict[str, Any]:
 
 
 def _with_header(card: str, header: dict[str, Any]) -> str:
-    """Our card, with what `datasets` has to know of its Parquet files instead of what it has of ours."""
+    """Our card, with what `datasets` says of the columns of its Parquet files."""
     _, own, body = card.split("---\n", 2)
-    kept = {key: header[key] for key in ("dataset_info", "configs") if key in header}
+    kept = {key: header[key] for key in ("dataset_info",) if key in header}
     return f"---\n{yaml.safe_dump({**yaml.safe_load(own), **kept}, sort_keys=False)}---\n{body}"
 
 

@@ -6,18 +6,20 @@ from typing import Any
 
 import yaml
 
+import ad_model
 from configs.checkpoints import checkpoint_record
 from configs.errors import UserError
 from configs.hub import Repository
 from configs.run_folder import RunFolder
 from configs.schema import ExperimentConfig
 from data_gen.data_folder import load_info
-from data_gen.spaces import json_leaves
-from eval.evaluate import model_path
+from data_gen.spaces import json_leaves, to_json
+from eval.evaluate import evaluated_weights, model_path
 from eval.results import TRANSFORMER, load_summary
+from hub.data import without_output
 from hub.push import Parcel
 
-_CODE = ("*.safetensors", "*.json", "*_ad.py")
+_WEIGHTS = ("*.safetensors", "*.json")
 _CURVES = "curves.png"
 
 
@@ -28,23 +30,25 @@ def model_parcel(config: ExperimentConfig, folder: RunFolder, repo: Repository, 
     """
     path = model_path(config, folder)
     files: dict[str, Path | bytes] = {
-        file.name: file for pattern in _CODE for file in sorted(path.glob(pattern)) if file.is_file()
+        file.name: file for pattern in _WEIGHTS for file in sorted(path.glob(pattern)) if file.is_file()
     }
     if not any(name.endswith(".safetensors") for name in files):
         raise UserError(f"{path}: has no weights as safetensors; nothing else is pushed")
+    files |= {file.name: file for file in sorted(Path(ad_model.__file__).parent.glob("*_ad.py"))}
     summary = load_summary(folder) if folder.summary.exists() else None
-    if summary is not None and Path(summary["checkpoint"]).resolve() != path.resolve():
-        raise UserError(f"{folder.eval}: is of {summary['checkpoint']}, not of {path}: run `icrl evaluate --overwrite`")
+    if summary is not None and summary["weights"] != evaluated_weights(config, folder, path):
+        raise UserError(f"{folder.eval}: is of other weights than {path}: run `icrl evaluate --overwrite`")
     picture = folder.report_pictures / _CURVES
     if summary is not None:
         files["summary.json"] = folder.summary
-        files |= {_CURVES: picture} if picture.exists() else {}
-        files |= {"report.html": folder.report} if folder.report.exists() else {}
+        if folder.report.exists():  # else its pictures may be of an earlier evaluation
+            files |= {"report.html": folder.report, _CURVES: picture}
     info = load_info(folder) if folder.data_info.exists() else None
-    files["experiment.yaml"] = folder.config
+    files["experiment.yaml"] = without_output(folder.config)
     record = checkpoint_record(path.parent) if config.evaluation.checkpoint is None else None
     card = model_card(config, repo, summary, info, record, licence, _CURVES in files)
-    return Parcel({**files, "README.md": card.encode()}, (*_CODE, "*.bin", "*.pt"), f"Model: {config.name}")
+    replaced = (*_WEIGHTS, "*_ad.py", "*.bin", "*.pt")
+    return Parcel({**files, "README.md": card.encode()}, replaced, f"Model: {config.name}")
 
 
 def model_card(
@@ -92,7 +96,7 @@ from data_gen.streams import make_seeds
 from eval.evaluate import load_model
 from eval.in_context import TransformerAgent
 
-family = TasksComponent.model_validate(json.loads('{tasks}')).build()
+family = TasksComponent.model_validate(json.loads({tasks!r})).build()
 _, held_out = family.split({config.split.train!r}, {config.split.test!r}, seed={config.seed})
 held_out = held_out.take(range(min(8, len(held_out))))
 agent = TransformerAgent(load_model("{repo}"))
@@ -211,8 +215,6 @@ def _training(config: ExperimentConfig, info: dict[str, Any] | None, record: dic
 
 
 def _space(config: ExperimentConfig, info: dict[str, Any] | None, name: str) -> dict[str, Any]:
-    from data_gen.spaces import to_json
-
     return dict(info[name]) if info is not None else to_json(getattr(config.tasks.build(), name))
 
 
@@ -235,4 +237,4 @@ def _zeros(space: dict[str, Any]) -> str:
     if space["type"] == "MultiDiscrete":
         return f"torch.tensor([[{json.dumps(space['start'])}]])"
     kind = "uint8" if space["dtype"] == "uint8" else "float32"
-    return f"torch.zeros(1, 1, {', '.join(map(str, space['shape']))}, dtype=torch.{kind})"
+    return f"torch.zeros({', '.join(map(str, (1, 1, *space['shape'])))}, dtype=torch.{kind})"

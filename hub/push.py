@@ -16,7 +16,7 @@ from configs.hub import Repository, hub_errors
 from configs.run_folder import SCHEMA_VERSION
 
 TAG = f"schema-v{SCHEMA_VERSION}"
-"""Of the newest commit that this version of the project can read."""
+"""Of the newest commit of the main branch that this version of the project can read."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ def describe(parcel: Parcel, to: Repository, public: bool) -> str:
     lines = [f"  {name:{width}}  {size:>15,} bytes" for name, size in sizes.items()]
     total = f"{len(sizes)} files, {sum(sizes.values()):,} bytes"
     state = "public" if public else "private"
-    return "\n".join([*lines, f"push: {total} to the {to.kind} {to}, tagged {TAG}; created {state} if it is not there"])
+    tagged = f", tagged {TAG}" if to.revision is None else ""
+    return "\n".join([*lines, f"push: {total} to the {to.kind} {to}{tagged}; created {state} if it is not there"])
 
 
 def send(parcel: Parcel, to: Repository, public: bool) -> str:
@@ -77,7 +78,8 @@ def send(parcel: Parcel, to: Repository, public: bool) -> str:
             *(CommitOperationDelete(name) for name in gone),
         ]
         commit = api.create_commit(**target, operations=operations, commit_message=parcel.message, revision=to.revision)
-        move_tag(api, target, commit.oid)
+        if to.revision is None:
+            move_tag(api, target, commit.oid)
     return str(commit.repo_url) if getattr(commit, "repo_url", None) else f"{api.endpoint}/{to.id}"
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -271,6 +272,43 @@ def test_a_push_that_is_killed_goes_on_where_it_was(made):
     assert sorted(sent) == [f"train-0000{number}-of-00004.h5" for number in range(4)]
 
 
+def test_formats_follow_one_another_and_no_other_config_is_sent(story, made):
+    """HDF5, Parquet and HDF5 again in one repository; each is then all that there is, and `datasets` reads it."""
+    push = ["push", "data", str(made.run.path), "--repo", "tester/both"]
+    load = LOADS.replace(DATA, "tester/both")
+    (made.folder / "config.yaml").write_text("password: hunter2")
+    words = [push, [*push, "--format", "parquet", "--dry-run"], [*push, "--format", "parquet"]]
+    for said in answers(made.hub, made.folder, words):
+        assert said.code == 0, said.error
+    files = set(made.hub.files("datasets/tester/both"))
+    assert {name for name in files if name.endswith((".h5", ".parquet"))} == {
+        f"data/train-0000{number}-of-00003.parquet" for number in range(3)
+    }
+    pull = ["pull", "data", "tester/both", "--to", "both"]
+    again = ["push", "data", "both", "--repo", "tester/again"]
+    for said in answers(made.hub, made.folder, [load, pull, again, LOADS.replace(DATA, "tester/again"), push]):
+        assert said.code == 0, said.error
+    assert b"hunter2" not in made.hub.files("datasets/tester/again")["config.yaml"].read_bytes()
+    assert str(made.folder) not in made.hub.files("datasets/tester/again")["config.yaml"].read_text()
+    load_it, pull_it = answers(made.hub, made.folder, [load, pull])
+    assert (load_it.code, pull_it.code) == (0, 0), load_it.error
+    assert sorted(path.name for path in (made.folder / "both").rglob("train-*.[hp][5a]*[5t]")) == [
+        f"train-0000{number}-of-00003.h5" for number in range(3)
+    ]
+
+
+def test_a_model_goes_with_its_own_evaluation(made, tmp_path):
+    run = tmp_path / "moved"
+    shutil.copytree(made.run.path, run)
+    checkpoint = last_checkpoint(run / "checkpoints") / "model" / "model.safetensors"
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    push = ["push", "model", str(run), "--repo", "tester/moved", "--dry-run"]
+    (said,) = answers(made.hub, tmp_path, [push])
+    assert said.code == 1
+    assert "is of other weights than" in said.error
+
+
 def test_what_goes_wrong_is_one_line_that_says_what_to_do(made):
     folder, hub = made.folder, made.hub
     run = str(made.run.path)
@@ -297,8 +335,10 @@ def test_what_goes_wrong_is_one_line_that_says_what_to_do(made):
         "which would lie": ["generate", "--config", given(folder, "hostile", repo="tester/hostile")],
         "is no repository of the hub": ["pull", "data", "../../etc/passwd"],
         "no file named model.safetensors": [*evaluate_it, "tester/pickled"],
-        "names code to fetch for attention": [*evaluate_it, "tester/kernel"],
+        "names attention code to fetch from elsewhere": [*evaluate_it, "tester/kernel"],
         "is no folder here, and on the hub": [*evaluate_it, "tester/nothing"],
+        "holds something else": ["pull", "data", DATA, "--to", str(folder / "runs")],
+        "it is none of this project's": ["pull", "data", "tester/empty"],
         "is not a run folder": ["push", "model", str(folder / "nothing"), "--repo", "tester/x"],
         "give the branch as --revision v1": ["push", "data", run, "--repo", "tester/x@v1"],
     }

@@ -4,17 +4,20 @@ import json
 import shutil
 import sys
 
+import h5py
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from ad_model.train import train
 from configs import ConfigError, ExperimentConfig, UserError
 from configs.loader import validate
-from configs.run_folder import run_folder
+from configs.run_folder import folder_of_data, run_folder
 from data_gen.data_folder import load_info
 from data_gen.data_report import data_report
 from data_gen.generate import generate
-from data_gen.history import read_shard
+from data_gen.history import read_shard, write_shard
 from data_gen.recorded import Recorded, write_histories
 from eval.evaluate import evaluate
 from eval.results import load_summary
@@ -65,6 +68,7 @@ def test_data_that_is_given_and_made_does_not_mix(given, tiny):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"seed": 1, "tasks": {"reward": "once"}}, "of the 3 held-out tasks are among the data's training tasks"),
         ({"seed": 1}, r"of the 3 held-out tasks are among the data's training tasks: .* \(seed 0, 13 and 3 tasks\)"),
         ({"tasks": {"size": 5}}, "the observation space of 'dark_room' is"),
         ({"tasks": {"episode_length": 7}}, "have 7 steps, but the data's 6"),
@@ -105,8 +109,20 @@ def test_what_a_data_set_says_of_itself_is_not_trusted(given, tiny, tmp_path):
     for name in ("../../made/data/train-00000-of-00003.h5", "/etc/passwd", "a\\b"):
         with pytest.raises(UserError, match="outside of its folder"):
             generate(says(shards=[{"file": name, "sha256": "0"}]))
-    with pytest.raises(UserError, match="does not list shards"):
-        generate(says(shards=["train-00000-of-00003.h5"]))
+    for changes, message in (
+        ({"shards": ["train-00000-of-00003.h5"]}, r"shards\.0: "),
+        ({"shards": []}, "shards: "),
+        ({"num_steps": 2.5}, "num_steps: "),
+        ({"num_histories": "many"}, "num_histories: "),
+        ({"sources": [1]}, r"sources\.0: "),
+        ({"tasks": {"size": 4}}, "tasks have no name"),
+        ({"observation_space": {"type": "Dict"}}, "info.json"),
+        ({"statistics": {"attn_implementation": "evil/kernel"}}, "statistics"),
+        ({"statistics": {"reward_scale": 0, "observation_statistics": {}}}, r"statistics\.reward_scale"),
+        ({"statistics": {"reward_scale": 1, "observation_statistics": {"x": {"mean": [], "std": []}}}}, "of other obs"),
+    ):
+        with pytest.raises(UserError, match=message):
+            generate(says(**changes))
     with pytest.raises(UserError, match=r"has no train-9\.h5"):
         generate(says(shards=[{"file": "train-9.h5", "sha256": "0"}]))
     assert not run_folder(given(folder=hostile)).data.exists()
@@ -116,6 +132,113 @@ def test_what_a_data_set_says_of_itself_is_not_trusted(given, tiny, tmp_path):
     assert load_info(folder)["tasks"] is None
     assert not data_report(folder, load_info(folder)).normalised
     assert "antigravity" not in sys.modules
+
+
+def test_a_pulled_folders_tasks_import_nothing(tiny, tmp_path):
+    generate(tiny(name="made"))
+    pulled = tmp_path / "pulled"
+    shutil.copytree(run_folder(tiny(name="made")).data, pulled)
+    info = json.loads((pulled / "info.json").read_text())
+    (pulled / "info.json").write_text(json.dumps({**info, "tasks": {"name": "antigravity:Tasks"}}))
+    folder = folder_of_data(pulled)
+    assert not data_report(folder, load_info(folder)).normalised
+    assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"observation": np.zeros((26, 144, 1), np.uint8)}, r"has shape \(26, 144, 1\), where \(26, 144, 2\)"),
+        ({"action": None}, "it has no column 'action'"),
+        ({"observation": None}, "it has no column 'observation'"),
+        ({"action": np.full((26, 144), 99)}, "action: has values that are not in Discrete"),
+        ({"task": np.full(26, 99)}, "task 99 is no number of the 13"),
+        ({"reward": np.full((26, 144), b"one")}, "reward: has values that are no numbers"),
+        ({"reward": np.zeros((26, 143))}, r"has shape \(26, 143\)"),
+    ],
+)
+def test_shards_that_are_not_what_the_info_says_are_refused(given, tiny, tmp_path, change, message):
+    made = tiny(name="made", data={"shards": 1})
+    generate(made)
+    lying = tmp_path / "lying"
+    shutil.copytree(run_folder(made).data, lying)
+    path = lying / "train-00000-of-00001.h5"
+    columns = {name: values for name, values in {**read_shard(path), **change}.items() if values is not None}
+    checksum = write_shard(path, columns, {"fingerprint": "lying"})
+    info = json.loads((lying / "info.json").read_text())
+    info["shards"][0]["sha256"] = checksum
+    (lying / "info.json").write_text(json.dumps(info))
+    config = given(folder=lying)
+    generate(config)
+    with pytest.raises(UserError, match=message):
+        train(config)
+
+
+def test_parquet_shards_are_arrays_or_refused(tmp_path):
+    rows = {"reward": [[1.0, 2.0], [3.0, 4.0]], "cell": [[[1, 2]], [[3, 4]]], "task": [0, 1]}
+    path = tmp_path / "train-0.parquet"
+    parquet.write_table(pyarrow.table(rows), path)
+    found = read_shard(path)
+    for name, values in rows.items():
+        np.testing.assert_array_equal(found[name], values)
+    assert [*read_shard(path, ["task"])] == ["task"]
+    for ragged, message in (
+        ([[1, 2], [3, 4, 5, 6], [7, 8, 9]], "not as long as one another"),
+        ([[1, 2], None, [3, 4, 5, 6]], "empty cells"),
+        (["a", "b"], "no numbers"),
+        ([{"a": 1}], "no numbers"),
+    ):
+        parquet.write_table(pyarrow.table({"reward": ragged}), path)
+        with pytest.raises(UserError, match=message):
+            read_shard(path)
+    with pytest.raises(UserError, match="damaged"):
+        read_shard(path, ["none"])
+
+
+def test_shards_that_refer_to_other_files_are_refused(tmp_path):
+    secret, path = tmp_path / "secret", tmp_path / "train-0.h5"
+    secret.write_bytes(bytes(8))
+    other = tmp_path / "other.h5"
+    with h5py.File(other, "w") as file:
+        file["reward"] = np.zeros(4)
+
+    def external(file):
+        file.create_dataset("reward", (8,), "u1", external=[(str(secret), 0, 8)])
+
+    def virtual(file):
+        layout = h5py.VirtualLayout((4,), "f8")
+        layout[:] = h5py.VirtualSource(str(other), "reward", (4,))
+        file.create_virtual_dataset("reward", layout)
+
+    def link(file):
+        file["reward"] = h5py.ExternalLink(str(other), "reward")
+
+    def group(file):
+        file.create_group("reward")
+
+    for make in (external, virtual, link, group):
+        with h5py.File(path, "w") as file:
+            make(file)
+        with pytest.raises(UserError, match="is no array of this file's own"):
+            read_shard(path)
+
+
+def test_data_that_has_gone_is_taken_again_and_data_made_anew_is_noticed(given, tiny, tmp_path):
+    made = tiny(name="made")
+    generate(made)
+    moved = tmp_path / "moved"
+    shutil.copytree(run_folder(made).data, moved)
+    config = given(folder=moved)
+    generate(config)
+    (run_folder(config).data / "train-00001-of-00003.h5").unlink()
+    assert generate(config)
+    assert not generate(config)
+    other = tiny(name="made", seed=3)
+    generate(other, overwrite=True)
+    shutil.rmtree(moved)
+    shutil.copytree(run_folder(other).data, moved)
+    with pytest.raises(UserError, match=r"was made anew since; take it with `icrl generate --overwrite`"):
+        generate(config)
 
 
 def test_a_shard_that_was_changed_is_noticed(given, tmp_path, tiny):
@@ -184,6 +307,15 @@ def test_columns_that_do_not_fit_are_refused_and_nothing_is_left(tmp_path, chang
     with pytest.raises(UserError, match=message):
         write_histories(tmp_path / "mine", [columns], recorded())
     assert not [*tmp_path.iterdir()]
+
+
+def test_only_a_data_folder_is_overwritten(tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("all of it")
+    with pytest.raises(UserError, match="is no data folder, so it is not replaced"):
+        write_histories(precious, [histories(np.random.default_rng(0))], recorded(), overwrite=True)
+    assert (precious / "thesis.tex").read_text() == "all of it"
 
 
 def test_parts_have_to_go_together(tmp_path):
