@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from pydantic import ValidationError
 
 from configs import UserError
 from data_gen.agents.base import Spec
@@ -514,3 +515,17 @@ def test_meta_training_that_diverges_says_so():
     agent = started(training_on(ROOM), inner_steps=2, inner_rate=1e30)
     with pytest.raises(UserError, match="diverged in iteration 1: lower inner_rate"):
         agent.improve(0)
+
+
+def test_a_greedy_learner_explores_until_its_last_gradient_step_and_not_after():
+    training = training_on(PointNavigation(episode_length=5))
+    agent = started(training, test_trajectories=2, test_steps=1, greedy=True)
+    tasks = training.tasks.take(np.zeros(2, int))  # the same one twice
+    lived = live(agent, training.distribution, tasks, 20, make_seeds(2, 1))
+    assert not np.array_equal(lived.action[0, :10], lived.action[1, :10])  # of different seeds
+    with torch.no_grad():
+        features = torch.from_numpy(lived.observation[:, 10:])
+        means = agent.policy.outputs(agent.life.parameters, features)
+    np.testing.assert_allclose(lived.action[:, 10:], means.clamp(-1, 1).numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValidationError, match="give test_steps"):
+        MAML(greedy=True)

@@ -12,6 +12,7 @@ from data_gen.agents.base import Spec, Transition
 from data_gen.agents.deep.base import DeepLearner
 from data_gen.agents.meta.adaptation import Policy, adapt, leaves_of
 from data_gen.agents.meta.segments import Samples, Segment, standardised
+from data_gen.agents.meta.trials import most_likely
 
 
 class Collector(DeepLearner):
@@ -48,11 +49,18 @@ class Collector(DeepLearner):
         features = self.encoder(observation).view(self.num_learners, self.actors, -1)
         with torch.no_grad():
             outputs = self.policy.outputs(self.parameters, features)
-            noise = distribution.noise(self.streams, self.actors)
-            actions = distribution.sample(outputs, self.policy.free(self.parameters), noise)
+            if self.greedy():
+                actions = most_likely(distribution, outputs)
+            else:
+                noise = distribution.noise(self.streams, self.actors)
+                actions = distribution.sample(outputs, self.policy.free(self.parameters), noise)
         if not self.full:
             self.segment.acted(features, outputs, actions)
         return distribution.to_space(actions)
+
+    def greedy(self) -> bool:
+        """Whether to take the most likely actions now."""
+        return False
 
     def learn(self, transition: Transition) -> None:
         if self.full:
@@ -80,6 +88,7 @@ class AdaptingLearner(Collector):
     Args:
         policy, parameters, actors, length, discount, gae_lambda: as of `Collector`.
         rate: number of the gradient step, from 0, -> its learning rate; None for no more steps.
+        greedy_end: whether to take the most likely actions once there are no more.
     """
 
     def __init__(
@@ -91,13 +100,17 @@ class AdaptingLearner(Collector):
         discount: float,
         gae_lambda: float,
         rate: Callable[[int], float | None],
+        greedy_end: bool = False,
     ) -> None:
         super().__init__(policy, parameters, actors, length, discount, gae_lambda)
-        self.rate = rate
+        self.rate, self.greedy_end = rate, greedy_end
 
     def begin(self, spec: Spec) -> None:
         super().begin(spec)
         self.gradient_steps, self.full = 0, self.rate(0) is None
+
+    def greedy(self) -> bool:
+        return self.greedy_end and self.full
 
     def learn(self, transition: Transition) -> None:
         collecting = not self.full

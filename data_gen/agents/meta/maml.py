@@ -95,14 +95,18 @@ class MAML(MetaLearner):
     """In a lifetime: learning rate of the later steps, as a share of the first; the authors halve it."""
     test_steps: Annotated[int, Field(ge=0)] | None = None
     """In a lifetime: gradient steps after which the learner stays as it is; none is no limit."""
+    greedy: bool = False
+    """In a lifetime: take the most likely actions after the last of `test_steps`, as nothing is explored for then."""
 
     acting_only: ClassVar[frozenset[str]] = frozenset(
-        {"actors", "test_trajectories", "test_rate", "later_rate", "test_steps"}
+        {"actors", "test_trajectories", "test_rate", "later_rate", "test_steps", "greedy"}
     )
 
     def __post_init__(self) -> None:
         if self.test_trajectories % self.actors:
             raise ValueError(f"actors {self.actors} does not divide test_trajectories {self.test_trajectories}")
+        if self.greedy and self.test_steps is None:
+            raise ValueError("greedy is for what comes after the last gradient step: give test_steps")
 
     # --- networks
 
@@ -142,6 +146,7 @@ class MAML(MetaLearner):
             self.discount,
             self.gae_lambda,
             self._test_rate,
+            self.greedy,
         )
         self.life.reset(spec, num_envs, seeds)
 
