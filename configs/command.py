@@ -109,6 +109,8 @@ def reported(run: Callable[[], object]) -> int:
 
 
 def _expanded(word: str) -> str:
+    if word == "--trust-remote-code":
+        return "--evaluation.trust_remote_code=true"
     key, equals, value = word.removeprefix("--").partition("=")
     if key not in SHORTHANDS or not (equals or word.startswith("--")):
         return word

@@ -314,7 +314,10 @@ class EvaluationConfig(Section):
     """Agents to compare with. The sources are always among them."""
 
     checkpoint: str | None = None
-    """A model folder or checkpoint to evaluate instead of the run's last checkpoint."""
+    """A model folder, a checkpoint, or a repository of the hub, to evaluate instead of the run's last checkpoint."""
+
+    trust_remote_code: bool = False
+    """Run the code that lies beside the weights of `checkpoint`, instead of this project's own. Look at it first."""
 
 
 class RuntimeConfig(Section):

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from tqdm.auto import tqdm
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import logging
 
 from ad_model.modeling_ad import ADModel
@@ -83,7 +84,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
                 raise stale(folder.eval)
             return False
         check_agents(config)
-        model = load_model(path, config.runtime.device)
+        model = load_model(path, config.runtime.device, config.evaluation.trust_remote_code)
         distribution, train, test = split_tasks(config)
         splits = {
             "test": test.take(slice(config.evaluation.test_tasks)),
@@ -127,7 +128,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
 def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
     """The model folder to evaluate. Raises UserError if training is not finished, or was with another config."""
     if config.evaluation.checkpoint is not None:
-        return given_model(config.evaluation.checkpoint)
+        return given_model(config.evaluation.checkpoint, config.evaluation.trust_remote_code)
     checkpoint = last_checkpoint(folder.checkpoints)
     record = checkpoint_record(checkpoint)
     other_data = folder.data_info.exists() and record["data"] != data_identity(load_info(folder))
@@ -141,10 +142,11 @@ def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
     return checkpoint / "model"
 
 
-def given_model(place: str) -> Path:
+def given_model(place: str, with_code: bool = False) -> Path:
     """The folder of a model: itself, a checkpoint's, or that of a repository of the hub, USER/NAME[@REVISION].
 
-    Of a repository, config and weights alone are fetched: no code, and no pickles. Raises UserError if there is none.
+    Of a repository, config and weights alone are fetched: no pickles, and no code but `with_code`. Raises UserError if
+    there is none.
     """
     given = Path(place)
     if given.is_dir():
@@ -153,7 +155,8 @@ def given_model(place: str) -> Path:
         raise UserError(f"evaluation.checkpoint: {place}: there is no such folder")
     try:
         found = snapshot(repository(place, "model", "evaluation.checkpoint"))
-        return fetch(found, found.matching(["config.json", "*.safetensors", "model.safetensors.index.json"]))
+        wanted = ["config.json", "*.safetensors", "model.safetensors.index.json", *(["*.py"] if with_code else [])]
+        return fetch(found, found.matching(wanted))
     except UserError as error:
         raise UserError(f"evaluation.checkpoint: {place} is no folder here, and on the hub: {error}") from error
 
@@ -172,21 +175,26 @@ def _own_attention(value: Any) -> bool:
     return isinstance(value, dict) or value in (None, "eager", "sdpa", "flex_attention")
 
 
-def load_model(place: Path | str, device: str | None = None) -> ADModel:
+def load_model(place: Path | str, device: str | None = None, trust_remote_code: bool = False) -> ADModel:
     """The trained transformer on `device`; `place` is a folder, or text as `given_model` takes it.
+
+    It is built with this project's own class; with `trust_remote_code`, by the code that lies beside the weights.
 
     Raises UserError if it holds none, or a damaged one.
     """
-    path = given_model(place) if isinstance(place, str) else place
+    path = given_model(place, trust_remote_code) if isinstance(place, str) else place
     check_device(device)
     where = torch.device(device or (torch.accelerator.current_accelerator() or "cpu"))
-    if (path / "config.json").exists() and _attention_elsewhere(read_json(path / "config.json")):
+    if (
+        not trust_remote_code
+        and (path / "config.json").exists()
+        and _attention_elsewhere(read_json(path / "config.json"))
+    ):
         raise UserError(f"{path}: its config names attention code to fetch from elsewhere; not loaded")
     try:
         logging.disable_progress_bar()
-        loaded: Any = ADModel.from_pretrained(
-            path, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
+        kind: Any = _own_class(path) if trust_remote_code else ADModel
+        loaded: Any = kind.from_pretrained(path, local_files_only=True, use_safetensors=True, output_loading_info=True)
         model, found = loaded
         wrong = [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]
         if wrong:
@@ -195,6 +203,16 @@ def load_model(place: Path | str, device: str | None = None) -> ADModel:
         return placed
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
         raise UserError(f"{path}: cannot load the model: {' '.join(str(error).split())[:300]}") from error
+
+
+def _own_class(path: Path) -> type:
+    """The class that a model's own code defines; `AutoModel` would prefer this project's, which it knows.
+
+    Raises KeyError if the model names none.
+    """
+    return cast(
+        type, get_class_from_dynamic_module(read_json(path / "config.json")["auto_map"]["AutoModel"], str(path))
+    )
 
 
 def check_agents(config: ExperimentConfig) -> None:

@@ -309,6 +309,22 @@ def test_a_model_goes_with_its_own_evaluation(made, tmp_path):
     assert "is of other weights than" in said.error
 
 
+def test_a_repositorys_code_runs_only_when_it_is_trusted(made):
+    folder, model = made.folder, last_checkpoint(made.run.checkpoints) / "model"
+    for path in model.iterdir():
+        content = path.read_bytes()
+        if path.name == "modeling_ad.py":
+            content += b'\nimport pathlib\npathlib.Path("executed").touch()\n'
+        made.hub.put_file("tester/coded", path.name, content)
+    evaluate_it = ["evaluate", "--config", given(folder, "coded"), "--checkpoint", "tester/coded"]
+    (said,) = answers(made.hub, folder, [evaluate_it])
+    assert said.code == 0, said.error
+    assert not (folder / "executed").exists()
+    (said,) = answers(made.hub, folder, [[*evaluate_it, "--trust-remote-code", "--overwrite"]])
+    assert said.code == 0, said.error
+    assert (folder / "executed").exists()
+
+
 def test_what_goes_wrong_is_one_line_that_says_what_to_do(made):
     folder, hub = made.folder, made.hub
     run = str(made.run.path)
