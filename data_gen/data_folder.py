@@ -45,7 +45,7 @@ def finish_data_folder(
     info = {"schema_version": SCHEMA_VERSION, **about, **counts, "made_with": origin()}
     write_file(folder / "README.md", dataset_card(name, info))
     write_json(folder / "info.json", info)
-    return info
+    return read_info(folder / "info.json")
 
 
 def load_info(folder: RunFolder) -> dict[str, Any]:
