@@ -15,7 +15,7 @@ from configs.errors import UserError
 from configs.files import read_json_lines, write_file
 from configs.run_folder import RunFolder
 from configs.schema import ExperimentConfig
-from configs.trackers import open_trackers, training_logs
+from configs.trackers import Trackers, open_trackers, training_logs
 
 _MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -36,7 +36,7 @@ class TrainingLog:
         self.lines = [line for line in lines if line["step"] <= step]
         self.seconds = self.lines[-1]["seconds"] if self.lines else 0.0
         self.losses: list[torch.Tensor] = []
-        self.trackers = []
+        self.trackers = Trackers({})
         if accelerator.is_main_process:
             write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
             self.trackers = open_trackers(config, config.name, "train", training_logs(folder), step)
@@ -84,8 +84,7 @@ class TrainingLog:
         if self.accelerator.is_main_process:
             with open(self.path, "a") as file:
                 file.write(json.dumps(line) + "\n")
-        for tracker in self.trackers:
-            tracker.log({name: value for name, value in line.items() if name != "step"}, step)
+        self.trackers.log({name: value for name, value in line.items() if name != "step"}, step)
         self.losses, self.step, self.started = [], step, time.perf_counter()
 
     def totals(self) -> dict[str, Any]:
@@ -99,8 +98,7 @@ class TrainingLog:
 
     def close(self) -> None:
         self.bar.close()
-        for tracker in self.trackers:
-            tracker.close()
+        self.trackers.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any
 from configs.errors import UserError
 
 TEMPORARY_SUFFIX = ".tmp"
+_REPLACED = f".replaced{TEMPORARY_SUFFIX}"
 
 
 def temporary_name(path: Path) -> Path:
@@ -23,12 +24,17 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Deletes what killed processes left in `folder` under temporary names.
+def remove_leftovers(folder: Path, pattern: str = ".*") -> None:
+    """Deletes what killed processes left in `folder` under temporary names that match.
 
     Their workers may live a moment longer and rename a file at the same time; that file is then simply finished.
     """
-    for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+    for path in folder.glob(f"{pattern}{TEMPORARY_SUFFIX}"):
+        if path.name.endswith(_REPLACED):  # of a folder that was being replaced
+            original = folder / path.name[1 : -len(_REPLACED)].rpartition(".")[0]
+            if not original.exists():
+                path.replace(original)
+                continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -109,7 +115,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     An existing `path` is replaced. Raises UserError if the disk refuses.
     """
     temporary = temporary_name(path)
-    replaced = path.with_name(f".{path.name}.{os.getpid()}.replaced{TEMPORARY_SUFFIX}")
+    replaced = path.with_name(f".{path.name}.{os.getpid()}{_REPLACED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
@@ -235,7 +235,39 @@ def training_logs(folder: RunFolder) -> Path:
     return folder.path / "logs"
 
 
-def open_trackers(config: ExperimentConfig, name: str, kind: str, logs: Path, step: int) -> list[Tracker]:
+class Trackers:
+    """A run in several trackers. One that fails is left behind, with a warning, since curves are not worth a training.
+
+    Args:
+        trackers: those that have begun, by name.
+    """
+
+    def __init__(self, trackers: dict[str, Tracker]) -> None:
+        self._trackers = trackers
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        """A point of every curve, in every tracker."""
+        for name, tracker in [*self._trackers.items()]:
+            if not self._done(name, lambda tracker=tracker: tracker.log(figures, step)):  # type: ignore[misc]
+                del self._trackers[name]
+
+    def close(self) -> None:
+        """Waits until everything is written, or sent."""
+        for name, tracker in self._trackers.items():
+            self._done(name, tracker.close)
+        self._trackers = {}
+
+    @staticmethod
+    def _done(name: str, act: Callable[[], object]) -> bool:
+        try:
+            act()
+        except Exception as error:  # each has its own for a network that is gone, or a service that was killed
+            print(f"warning: runtime.trackers: {name!r} has failed, and is left out: {_brief(error)}", file=sys.stderr)
+            return False
+        return True
+
+
+def open_trackers(config: ExperimentConfig, name: str, kind: str, logs: Path, step: int) -> Trackers:
     """The trackers of `runtime.trackers`, with one run in each. Call it when `config.yaml` is written.
 
     Args:
@@ -247,30 +279,50 @@ def open_trackers(config: ExperimentConfig, name: str, kind: str, logs: Path, st
 
     Raises UserError if a tracker cannot begin.
     """
-    run = TrackedRun(config, name, kind, logs)
-    return [_opened(tracker, run, step) for tracker in dict.fromkeys(config.runtime.trackers)]
+    run, opened = TrackedRun(config, name, kind, logs), dict[str, Tracker]()
+    try:
+        for tracker in dict.fromkeys(config.runtime.trackers):
+            opened[tracker] = _opened(tracker, run, step)
+    except UserError:
+        Trackers(opened).close()
+        raise
+    return Trackers(opened)
 
 
 def attach_report(config: ExperimentConfig, report: Report) -> None:
     """Adds an evaluation to the training's run in every tracker; one that has it already is left alone.
 
-    Raises UserError if a tracker cannot begin; the next call goes on with it.
+    Raises UserError if one of them has not got it, after the others have; the next call goes on with it.
     """
     run, step = TrackedRun(config, config.name, "train", training_logs(run_folder(config))), config.training.steps
-    evaluation = sha256(report.summary)
+    evaluation, failed = sha256(report.summary), list[str]()
     for name in dict.fromkeys(config.runtime.trackers):
-        if run.record["reported"].get(name) != evaluation:
+        if run.record["reported"].get(name) == evaluation:
+            continue
+        try:
             with closing(_opened(name, run, step)) as tracker:
                 tracker.report(report, step)
+        except UserError as error:
+            failed.append(str(error))
+        except Exception as error:
+            failed.append(f"runtime.trackers: {name!r} has not got the report: {_brief(error)}; evaluate again")
+        else:
             run.write_record({**run.record, "reported": {**run.record["reported"], name: evaluation}})
+    if failed:
+        raise UserError("\n".join(failed))
 
 
 def _opened(tracker: str, run: TrackedRun, step: int) -> Tracker:
     try:
         return TRACKERS[tracker](run, step)
+    except UserError:
+        raise
     except Exception as error:  # each has its own for no login, no network, no room
-        why = " ".join(str(error).split())
-        raise UserError(f"runtime.trackers: {tracker!r} cannot begin: {type(error).__name__}: {why}") from error
+        raise UserError(f"runtime.trackers: {tracker!r} cannot begin: {_brief(error)}") from error
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _flat(config: ExperimentConfig) -> dict[str, Any]:

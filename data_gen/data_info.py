@@ -1,5 +1,6 @@
 """`info.json` of a data folder as a schema, since one may come from anywhere."""
 
+import math
 from typing import Annotated, Any
 
 import pydantic
@@ -9,6 +10,7 @@ from configs.errors import UserError
 from configs.hub import check_name
 from data_gen.spaces import json_leaves, space_from_json, to_json
 
+_MOST_NUMBERS = 2**28
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -71,11 +73,18 @@ class DataInfo(Part):
     statistics: Statistics | None = None
 
 
+def _numbers(space: dict[str, Any]) -> int:
+    """Numbers that an element of a space has, before anything of that size is made."""
+    return sum(math.prod(leaf.get("shape", ())) for leaf in json_leaves(space).values())
+
+
 def checked_info(record: dict[str, Any], where: object) -> dict[str, Any]:
     """The record with what it may leave out filled in. Raises UserError if it is none of a data folder."""
     try:
         info: dict[str, Any] = DataInfo.model_validate(record).model_dump()
         for name in ("observation_space", "action_space"):
+            if _numbers(info[name]) > _MOST_NUMBERS:
+                raise ValueError(f"{name} is too large to be true")
             if to_json(space_from_json(info[name])) != info[name]:
                 raise ValueError(f"{name} is no space as this project writes it")
         if info["tasks"] is not None and not isinstance(info["tasks"].get("name"), str):
@@ -86,7 +95,7 @@ def checked_info(record: dict[str, Any], where: object) -> dict[str, Any]:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, AssertionError, RecursionError) as error:
         raise UserError(f"{where}: {' '.join(str(error).split())[:200]}") from error
     names = [shard["file"] for shard in info["shards"]]
     for name in names:

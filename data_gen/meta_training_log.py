@@ -60,10 +60,9 @@ class MetaTrainingLog:
         self._totals = {key: line[key] for key in before}
         with open(self.path, "a") as file:
             file.write(json.dumps(line) + "\n")
-        for tracker in self.trackers:
-            tracker.log(
-                {name: value for name, value in line.items() if name != "step" and value is not None}, iteration
-            )
+        self.trackers.log(
+            {name: value for name, value in line.items() if name != "step" and value is not None}, iteration
+        )
         self.bar.update(1)
         result = "" if line["return"] is None else f"return {line['return']:.3f}, "
         self.bar.set_postfix_str(f"{result}{line['steps_per_second'] / 1e3:,.0f}k steps/s")
@@ -74,8 +73,7 @@ class MetaTrainingLog:
 
     def close(self) -> None:
         self.bar.close()
-        for tracker in self.trackers:
-            tracker.close()
+        self.trackers.close()
 
 
 def read_meta_log(path: Path) -> list[dict[str, Any]]:

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import UserError
-from configs.files import new_folder
+from configs.files import new_folder, remove_leftovers
 from configs.loader import fingerprint
 from configs.run_folder import SCHEMA_VERSION
 from data_gen.columns import checked_columns, checked_numbers, spaces_of_columns
 from data_gen.data_folder import finish_data_folder
+from data_gen.data_info import checked_info
 from data_gen.history import shard_name, write_shard
 from data_gen.spaces import Space, to_json
 from data_gen.tasks.base import Tasks
@@ -62,6 +63,22 @@ def write_histories(
         raise UserError(f"{path}: is there already; choose another folder, or --overwrite to replace it")
     if path.exists() and not (path.is_dir() and ((path / "info.json").is_file() or not any(path.iterdir()))):
         raise UserError(f"{path}: is no data folder, so it is not replaced; choose another one")
+    about_all = {
+        "schema_version": SCHEMA_VERSION,
+        "observation_space": to_json(about.observation_space),
+        "action_space": to_json(about.action_space),
+        "episode_length": about.episode_length,
+        "seed": None,
+        "tasks": dict(about.tasks) if about.tasks is not None else None,
+        "swept": [],
+        "sources": [dict(source) for source in about.sources],
+        "meta_learners": {},
+        "seconds": 0.0,
+        "device": None,
+    }
+    unknown = {"fingerprint": "", "num_histories": 1, "num_steps": 1, "shards": [{"file": "-", "sha256": ""}]}
+    checked_info({**about_all, **unknown}, path)  # now, rather than after everything is written
+    remove_leftovers(path.parent, f".{path.name}.*")
     with new_folder(path) as folder:
         checksums: list[str] = []
         histories, steps, labelled = 0, None, None
@@ -83,20 +100,11 @@ def write_histories(
         for number, name in enumerate(names):
             (folder / f"{number}.h5").rename(folder / name)
         said = {
-            "observation_space": to_json(about.observation_space),
-            "action_space": to_json(about.action_space),
-            "episode_length": about.episode_length,
+            **about_all,
             "num_histories": histories,
             "num_steps": steps,
-            "seed": None,
-            "tasks": dict(about.tasks) if about.tasks is not None else None,
             "optimal_actions": bool(labelled),
-            "swept": [],
-            "sources": [dict(source) for source in about.sources],
-            "meta_learners": {},
             "shards": [{"file": name, "sha256": checksum} for name, checksum in zip(names, checksums, strict=True)],
-            "seconds": 0.0,
-            "device": None,
         }
         return finish_data_folder(
             folder, path.name, (about.train_tasks, None), {"fingerprint": fingerprint(said), **said}

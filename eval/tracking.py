@@ -11,8 +11,12 @@ from eval.results import describe, load_summary
 def track_evaluation(config: ExperimentConfig) -> None:
     """Adds the evaluation and its report to the training's run in the config's trackers, once.
 
-    Raises UserError if a tracker cannot begin.
+    An evaluation of another checkpoint than the finished training's own is none of that run's, and is left out.
+
+    Raises UserError if a tracker has not got it.
     """
+    if config.evaluation.checkpoint is not None:
+        return
     folder = run_folder(config)
     summary = load_summary(folder)
     pictures = sorted(folder.report_pictures.glob("*.png"))

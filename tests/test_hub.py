@@ -231,11 +231,11 @@ def test_only_a_changed_shard_travels(made):
     push = ["push", "data", str(folder), "--repo", "tester/changing"]
     made.hub.uploads.clear()
     # The hub takes one of the three shards, and then refuses.
-    made.hub.fail_after(uploads=1, fault=403, times=3)
+    made.hub.fail_after(uploads=1, fault=403, times=10)
     (refused,) = answers(made.hub, made.folder, [push])
     assert refused.code == 1
     assert "the hub does not let this token write it (403)" in refused.error
-    parts[1]["reward"][0, 0] += 1
+    made.hub.fail_after(uploads=10**6)
     words = [push, f"from tests.test_hub import change; change({str(folder)!r})", push]
     first, _, second = answers(made.hub, made.folder, words)
     assert (first.code, second.code) == (0, 0), first.error + second.error

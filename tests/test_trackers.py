@@ -17,6 +17,7 @@ from PIL import Image
 from ad_model.train import train
 from ad_model.training_log import TrainingLog
 from configs import UserError, trackers
+from configs.checkpoints import last_checkpoint
 from configs.command import Invocation
 from configs.loader import validate
 from configs.run_folder import run_folder
@@ -243,6 +244,47 @@ def test_a_tracker_that_failed_gets_the_evaluation_the_next_time(tiny, monkeypat
     summary.write_text('{"another": 1}')
     attach_report(config, report)
     assert len(begun) == 4
+
+
+def test_a_tracker_that_fails_on_the_way_costs_neither_the_training_nor_the_others(tiny, monkeypatch, capsys):
+    config = tiny(runtime={"trackers": ["tensorboard", "wandb"]})
+    points, closed = [], []
+
+    def kind(name):
+        class Failing(Tracker):
+            def __init__(self, run, step): ...
+
+            def log(self, figures, step):
+                if name == "tensorboard" and step > 2:
+                    raise ConnectionResetError("Connection lost")
+                points.append((name, step))
+
+            def report(self, report, step):
+                if name == "tensorboard":
+                    raise ConnectionResetError("Connection lost")
+                points.append((name, "report"))
+
+            def close(self):
+                closed.append(name)
+                raise OSError("gone")
+
+        return Failing
+
+    for name in config.runtime.trackers:
+        monkeypatch.setitem(trackers.TRACKERS, name, kind(name))
+    generate(config)
+    assert train(config)
+    assert last_checkpoint(run_folder(config).checkpoints).name == "step-000006"
+    assert [step for name, step in points if name == "wandb"] == [1, 2, 3, 4, 5, 6]
+    assert [step for name, step in points if name == "tensorboard"] == [1, 2]
+    assert closed == ["wandb"]
+    said = capsys.readouterr().err
+    assert "warning: runtime.trackers: 'tensorboard' has failed, and is left out: ConnectionResetError" in said
+    summary = run_folder(config).summary
+    summary.parent.mkdir(parents=True)
+    summary.write_text("{}")
+    with pytest.raises(UserError, match="'tensorboard' has not got the report"):
+        attach_report(config, Report({}, "", summary, summary, []))
 
 
 def test_meta_training_is_a_run_of_its_own_that_goes_on_until_it_is_overwritten(tiny, place):

@@ -253,7 +253,7 @@ def _sources(
     for place in sorted({(life.dataset, life.source) for life in lifetimes}):
         dataset = datasets[place[0]]
         record, said = record_of(dataset), dataset.storage.metadata
-        source = {"name": said.get("algorithm_name", "unknown"), "dataset": dataset.id}
+        source = {"name": str(said.get("algorithm_name", "unknown")), "dataset": dataset.id}
         source |= {name: said[name] for name in ("code_permalink",) if name in said}
         source |= {name: sorted(said[name]) for name in ("author",) if name in said}
         if record is not None:

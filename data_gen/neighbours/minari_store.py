@@ -3,15 +3,26 @@
 import contextlib
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt
 
 from configs.errors import UserError, did_you_mean
+from data_gen.data_info import Part, SourceSaid
 
 RECORD = "learning_histories"
 """The key of a data set's metadata under which `export_minari` says what its histories are of."""
 
-RECORD_KEYS = {"tasks", "train_tasks", "task_numbers", "sources", "optimal_actions", "episode_length"}
-"""What it says at least."""
+
+class _Record(Part):
+    """What it says."""
+
+    tasks: dict[str, Any] | None
+    train_tasks: dict[str, list[Any]]
+    task_numbers: list[int]
+    sources: Annotated[list[SourceSaid], Field(min_length=1)]
+    optimal_actions: bool
+    episode_length: PositiveInt
 
 
 def minari_library() -> Any:
@@ -72,12 +83,18 @@ def open_dataset(dataset_id: str, download: bool = False) -> Any:
 
 def record_of(dataset: Any) -> dict[str, Any] | None:
     """What `export_minari` wrote about the histories; None of any other data set. Raises UserError if it is damaged."""
-    found: dict[str, Any] | None = dataset.storage.metadata.get(RECORD)
-    if found is not None and not (isinstance(found, dict) and found.keys() >= RECORD_KEYS):
+    found = dataset.storage.metadata.get(RECORD)
+    if found is None:
+        return None
+    try:
+        said = _Record.model_validate(found)
+        if any(len(values) != len(said.task_numbers) for values in said.train_tasks.values()):
+            raise ValueError("its tasks are not as many as their numbers")
+    except ValueError as error:
         raise UserError(
             f"data set {dataset.id}: its metadata's {RECORD!r} is not what an export writes; export it again"
-        )
-    return found
+        ) from error
+    return said.model_dump()
 
 
 def brief(error: Exception) -> str:

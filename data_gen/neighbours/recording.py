@@ -146,14 +146,17 @@ def save_histories(
 
     Raises UserError for recorders that do not fit together, or arguments that do not fit them.
     """
+    for name, value in (("steps", steps), ("episode_length", episode_length), ("shards", shards)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} {value}: has to be 1 at least")
     recordings = [_recording(number, recorder) for number, recorder in enumerate(recorders)]
     _check_spaces(recordings)
     lengths = [(number, length) for number, recording in enumerate(recordings) for length in recording.steps]
     shortest, least = min(lengths, key=lambda each: each[1])
-    if least < (steps or 1):
+    if least < (1 if steps is None else steps):
         wanted = "" if steps is None else f" of the {steps} that are asked for: lower steps, or leave it out"
         raise UserError(f"recorder {shortest} has a history with {least} steps{wanted}")
-    num_steps = steps or least
+    num_steps = least if steps is None else steps
     longest = max(recording.longest_episode for recording in recordings)
     if episode_length is not None and episode_length < longest:
         raise UserError(f"episode_length {episode_length}: an episode of {longest} steps has been recorded")
@@ -162,16 +165,16 @@ def save_histories(
     named, source = _sources(sources, recordings)
     columns = {
         "source": source,
-        "task": _by_history("task_numbers", task_numbers or [0] * len(recordings), recordings),
-        "seed": _by_history("seeds", seeds or [0] * len(recordings), recordings, np.uint64),
+        "task": _by_history("task_numbers", _or_zeros(task_numbers, recordings), recordings),
+        "seed": _by_history("seeds", _or_zeros(seeds, recordings), recordings, np.uint64),
         "actor": np.concatenate([np.arange(len(recording.histories)) for recording in recordings]),
     }
     about = Recorded(
         observation_space=recordings[0].observation_space,
         action_space=recordings[0].action_space,
-        episode_length=episode_length or max(longest, *(recording.episode_limit or 0 for recording in recordings)),
+        episode_length=int(episode_length or max(longest, *(recording.episode_limit or 0 for recording in recordings))),
         sources=named,
-        tasks=tasks,
+        tasks=None if tasks is None else _plain("tasks", tasks),
         train_tasks=train_tasks,
     )
     info = write_histories(Path(path), _parts(recordings, columns, num_steps, shards), about, overwrite)
@@ -208,16 +211,28 @@ def _sources(
     """The sources that differ, and the number of its source for each history."""
     given = [sources] * len(recordings) if isinstance(sources, Mapping) else list(sources)
     distinct: list[dict[str, Any]] = []
-    for source in map(dict, given):
-        try:
-            json.dumps(source, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"sources: {source} is not made of plain values ({error})") from error
+    plain = [_plain("sources", source) for source in given]
+    for source in plain:
         if not isinstance(source.get("name"), str):
             raise UserError(f"sources: {source} has no name")
         if source not in distinct:
             distinct.append(source)
-    return distinct, _by_history("sources", [distinct.index(dict(source)) for source in given], recordings)
+    return distinct, _by_history("sources", [distinct.index(source) for source in plain], recordings)
+
+
+def _plain(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as JSON has them, NumPy's numbers as Python's. Raises UserError for others."""
+    try:
+        found: dict[str, Any] = json.loads(
+            json.dumps(dict(values), allow_nan=False, default=lambda value: value.item())
+        )
+        return found
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{name}: {values} is not made of plain values ({error})") from error
+
+
+def _or_zeros(given: Any, recordings: Sequence[Recording]) -> Any:
+    return [0] * len(recordings) if given is None else given
 
 
 def _by_history(

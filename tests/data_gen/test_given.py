@@ -23,6 +23,8 @@ from eval.evaluate import evaluate
 from eval.results import load_summary
 from tests.conftest import TINY, merged
 
+BOX = {"type": "Box", "dtype": "float32", "low": None, "high": None}
+
 
 @pytest.fixture
 def given(tiny, tmp_path):
@@ -116,6 +118,8 @@ def test_what_a_data_set_says_of_itself_is_not_trusted(given, tiny, tmp_path):
         ({"num_histories": "many"}, "num_histories: "),
         ({"sources": [1]}, r"sources\.0: "),
         ({"tasks": {"size": 4}}, "tasks have no name"),
+        ({"action_space": {"type": "Discrete", "n": 10**30, "start": 0}}, "info.json"),
+        ({"observation_space": {**BOX, "shape": [10**7, 10**7]}}, "too large to be true"),
         ({"observation_space": {"type": "Dict"}}, "info.json"),
         ({"statistics": {"attn_implementation": "evil/kernel"}}, "statistics"),
         ({"statistics": {"reward_scale": 0, "observation_statistics": {}}}, r"statistics\.reward_scale"),
@@ -316,6 +320,35 @@ def test_only_a_data_folder_is_overwritten(tmp_path):
     with pytest.raises(UserError, match="is no data folder, so it is not replaced"):
         write_histories(precious, [histories(np.random.default_rng(0))], recorded(), overwrite=True)
     assert (precious / "thesis.tex").read_text() == "all of it"
+
+
+def test_what_a_killed_import_left_goes_and_what_it_replaced_comes_back(tmp_path):
+    part = [histories(np.random.default_rng(0))]
+    (tmp_path / ".mine.123.tmp").mkdir()
+    write_histories(tmp_path / "mine", part, recorded())
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / "mine").rename(tmp_path / ".mine.123.replaced.tmp")  # killed between two renames
+    with pytest.raises(UserError, match="no histories"):
+        write_histories(tmp_path / "mine", [], recorded(), overwrite=True)
+    assert (tmp_path / "mine" / "info.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": {"nam": "dark_room"}}, "tasks have no name"),
+        ({"sources": [{"rate": 1}]}, r"sources\.0\.name"),
+        ({"sources": []}, "sources"),
+        ({"episode_length": 0}, "episode_length"),
+    ],
+)
+def test_what_is_said_of_histories_is_checked_before_any_is_written(tmp_path, changes, message):
+    def parts():
+        raise AssertionError("not read")
+        yield
+
+    with pytest.raises(UserError, match=message):
+        write_histories(tmp_path / "mine", parts(), recorded(**changes))
 
 
 def test_parts_have_to_go_together(tmp_path):
