@@ -7,8 +7,8 @@ on; a killed run goes on where it was. Then they, and the other agents of the co
 episodes on the held-out tasks. `--at` evaluates at these iterations as well: a learning curve over meta-training.
 `--block` is the number of full-length episodes that the returns are averaged over, such as those between two gradient
 steps; `--lifetimes` is the number of those on each task. `--also greedy=true` lets every meta-learner live with this
-value of a parameter as well, one that meta-training does not depend on. A line of JSON an agent and seed,
-also written to FILE with `--record FILE`. Other words override the config: `--tasks.arms 10`.
+value of a parameter as well, one that meta-training does not depend on, or with several. A line of JSON an agent and
+seed, also written to FILE with `--record FILE`. Other words override the config: `--tasks.arms 10`.
 """
 
 import argparse
@@ -58,17 +58,22 @@ def checkpoint(config: ExperimentConfig, folder: RunFolder, component: AgentComp
     return checkpoint_path(place, checkpoint_steps(place)[-1])
 
 
-def variants(components: list[AgentComponent], also: str | None) -> list[AgentComponent]:
-    """The meta-learners, and the same with the parameter of `also` as well. Exits if it is not for acting."""
-    if also is None:
+def variants(components: list[AgentComponent], also: list[str]) -> list[AgentComponent]:
+    """The meta-learners, and the same with the parameters of `also` as well. Exits if one is not for acting."""
+    if not also:
         return components
-    key, value = parse_overrides([also])[0]
-    unknown = [component.name for component in components if key not in component.build().acting_only]
-    if unknown:
-        raise SystemExit(f"--also {also}: meta-training of {unknown[0]} depends on {key}, or it has no such parameter")
+    given = dict(parse_overrides(also))
+    for component in components:
+        unknown = given.keys() - component.build().acting_only
+        if unknown:
+            why = f"meta-training of {component.name} depends on {min(unknown)}, or it has no such parameter"
+            raise SystemExit(f"--also {' '.join(also)}: {why}")
     changed = [
         component.model_copy(
-            update={"params": {**component.params, key: value}, "label": f"{component.label or component.name} {also}"}
+            update={
+                "params": {**component.params, **given},
+                "label": f"{component.label or component.name} {' '.join(also)}",
+            }
         )
         for component in components
     ]
@@ -136,7 +141,7 @@ def main() -> None:
     parser.add_argument("--at", type=int, nargs="+", default=[], help="iterations to evaluate at besides the last")
     parser.add_argument("--held-out", type=int, default=1000, help="tasks, at most")
     parser.add_argument("--lifetimes", type=int, default=1, help="on each task")
-    parser.add_argument("--also", metavar="KEY=VALUE", help="a parameter of a lifetime")
+    parser.add_argument("--also", metavar="KEY=VALUE", nargs="+", default=[], help="parameters of a lifetime")
     parser.add_argument("--block", type=int, default=1, help="full-length episodes that returns are averaged over")
     parser.add_argument("--record", type=Path, metavar="FILE", help="a JSON file for the figures")
     args, overrides = parser.parse_known_args()

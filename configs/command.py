@@ -1,7 +1,6 @@
 """What the commands share: `--config FILE`, dotted overrides, `--overwrite`, and errors for people."""
 
 import argparse
-import errno
 import os
 import shlex
 import sys
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from configs.errors import UserError
+from configs.errors import THE_DISKS_FAULT, UserError
 from configs.loader import load_config
 from configs.schema import ExperimentConfig
 
@@ -22,8 +21,6 @@ SHORTHANDS = {
     "checkpoint": "evaluation.checkpoint",
 }
 """Overrides that are long to type."""
-
-_THE_DISKS_FAULT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def reported(run: Callable[[], object]) -> int:
         print(f"error: out of memory: {error}; more data.shards make each of them smaller", file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno not in _THE_DISKS_FAULT and not error.filename:
+        if error.errno not in THE_DISKS_FAULT and not error.filename:
             raise
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror}", file=sys.stderr)

@@ -5,6 +5,7 @@ a bug of ours and keeps its traceback.
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -27,3 +28,10 @@ def did_you_mean(name: object, valid: Iterable[object]) -> str:
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; choose from {', '.join(names)}" if names else ""
+
+
+THE_DISKS_FAULT = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.EIO),
+}
+"""Numbers of operating system errors that are no fault of the program's."""

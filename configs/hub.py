@@ -5,7 +5,6 @@ folder that it belongs to.
 """
 
 import contextlib
-import errno
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ from glob import escape
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from configs.errors import UserError
+from configs.errors import THE_DISKS_FAULT, UserError
 
 Kind = Literal["dataset", "model"]
-_THE_DISKS_FAULT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
-_NAME = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+NAME = r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?"
+"""USER/NAME or USER/NAME@REVISION, as a regular expression."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Snapshot:
 
 def repository(text: str, kind: Kind, key: str) -> Repository:
     """The repository that USER/NAME or USER/NAME@REVISION names. Raises UserError, naming `key`, if it is neither."""
-    found = _NAME.fullmatch(text)
+    found = re.fullmatch(NAME, text)
     if not found or ".." in text:
         raise UserError(f"{key}: {text!r} is no repository of the hub: write USER/NAME or USER/NAME@REVISION")
     return Repository(found["id"], kind, found["revision"])
@@ -134,7 +133,6 @@ def hub_errors(where: Repository, verb: Literal["read", "write"]) -> Iterator[No
 
 def _explained(error: BaseException, verb: str) -> str | None:
     """What an error of the hub's client means and what to do; None of another error."""
-    import httpx2
     from huggingface_hub import constants, errors
 
     login = "log in with `hf auth login`, or set HF_TOKEN"
@@ -156,15 +154,10 @@ def _explained(error: BaseException, verb: str) -> str | None:
         case errors.HfHubHTTPError():
             answer = f"the hub answers {error.response.status_code}: {_short(error)}"
             return f"{answer}; the same command goes on where it was"
-        case httpx2.HTTPError() | ConnectionError() | TimeoutError():
+        case _ if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith("httpx"):
             what = f"cannot reach {constants.ENDPOINT} ({type(error).__name__})"
             return f"{what}; check the network, then run the same command again, it goes on where it was"
-        case OSError() if error.errno is not None and error.errno in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EACCES,
-            errno.EROFS,
-        ):
+        case OSError() if error.errno in THE_DISKS_FAULT:
             return f"the disk refuses: {error.strerror}"
         case errors.EntryNotFoundError() | errors.HFValidationError() | ValueError():
             return _short(error)

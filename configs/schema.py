@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from configs.components import AGENTS, TASKS, find_component, parameters
 from configs.errors import ConfigError
+from configs.hub import NAME
 
 
 class Section(pydantic.BaseModel):
@@ -128,7 +129,7 @@ class DataConfig(Section):
     sources: tuple[Source, ...] = ()
     """The agents whose lifetimes are recorded."""
 
-    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$")] | None = None
+    repo: Annotated[str, Field(pattern=f"^{NAME}$")] | None = None
     """A data set on the hub, USER/NAME or USER/NAME@REVISION, with a branch, tag or commit; then nothing is made."""
 
     folder: str | None = None

@@ -61,7 +61,7 @@ def write_report(config: ExperimentConfig) -> Path:
             "tasks": _per_task(table, summary["episodes"]),
             "paths": _paths(distribution, paths),
             "loss": _loss(folder),
-            "data": _data(report) if report else None,
+            "data": learning_curve(report) if report else None,
         }
     pictures = {}
     for name, figure in figures.items():
@@ -175,7 +175,8 @@ def _loss(folder: RunFolder) -> Figure | None:
     return figure
 
 
-def _data(report: DataReport) -> Figure:
+def learning_curve(report: DataReport) -> Figure:
+    """The sources' mean return, episode by episode of their histories."""
     figure = Figure(figsize=(4.6, 3.0))
     axes: Axes = figure.subplots()
     axes.plot(np.arange(1, len(report.curve) + 1), report.curve, color=_COLORS[0])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from matplotlib.figure import Figure
 
 from ad_model.statistics import DataStatistics
 from configs.errors import UserError
@@ -18,6 +17,7 @@ from configs.run_folder import RunFolder
 from data_gen.card import PICTURE, config_name, dataset_card
 from data_gen.data_folder import TASK_FILES, checked_shards, is_streamed, load_info, read_histories
 from data_gen.data_report import DataReport, data_report
+from eval.report import learning_curve
 from hub.push import Parcel, send
 
 SHARDS = ("train-*.h5", "train-*.parquet", "data/*.parquet")
@@ -78,7 +78,9 @@ def _beside(
     if config is not None:
         files["config.yaml"] = config
     card = dataset_card(name, info, repo.id, licence, picture=True, config=config is not None)
-    files[PICTURE] = learning_curve(report)
+    picture = io.BytesIO()
+    learning_curve(report).savefig(picture, format="png", dpi=150)
+    files[PICTURE] = picture.getvalue()
     files["README.md"] = (card if header is None else _with_header(card, header)).encode()
     files["info.json"] = (json.dumps(info, indent=2, allow_nan=False) + "\n").encode()
     return files
@@ -148,16 +150,3 @@ def _with_header(card: str, header: dict[str, Any]) -> str:
     _, own, body = card.split("---\n", 2)
     kept = {key: header[key] for key in ("dataset_info",) if key in header}
     return f"---\n{yaml.safe_dump({**yaml.safe_load(own), **kept}, sort_keys=False)}---\n{body}"
-
-
-def learning_curve(report: DataReport) -> bytes:
-    """The sources' mean return, episode by episode, as a PNG."""
-    figure = Figure(figsize=(6, 3.2), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(range(1, len(report.curve) + 1), report.curve, color="#d97706")
-    scale = "normalised return (0 random, 1 optimal)" if report.normalised else "return"
-    axes.set(xlabel="episode of a history", ylabel=scale, xlim=(1, max(2, len(report.curve))))
-    axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
