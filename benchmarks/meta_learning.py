@@ -111,7 +111,10 @@ def lives(
 
 
 def block_returns(reward: Any, ended: Any, block_steps: int) -> list[float | None]:
-    """Mean return of the episodes that end in each block of steps, over all lifetimes; None where none does.
+    """Mean return of the episodes that end in each block of steps, a mean over lifetimes; None where none does.
+
+    Every lifetime in which one ends counts once. Were every episode to count, an easy task, whose episodes end early and
+    are therefore many, would count for many.
 
     Args:
         reward: (lifetimes, steps).
@@ -127,7 +130,10 @@ def block_returns(reward: Any, ended: Any, block_steps: int) -> list[float | Non
     means: list[float | None] = []
     for first in range(0, reward.shape[1], block_steps):
         inside = (step >= first) & (step < first + block_steps)
-        means.append(round(float(returns[inside].mean()), 3) if inside.any() else None)
+        number = np.bincount(row[inside], minlength=len(reward))
+        total = np.bincount(row[inside], returns[inside], len(reward))
+        own = total[number > 0] / number[number > 0]
+        means.append(round(float(own.mean()), 3) if len(own) else None)
     return means
 
 
