@@ -113,8 +113,8 @@ def lives(
 def block_returns(reward: Any, ended: Any, block_steps: int) -> list[float | None]:
     """Mean return of the episodes that end in each block of steps, a mean over lifetimes; None where none does.
 
-    Every lifetime in which one ends counts once. Were every episode to count, an easy task, whose episodes end early and
-    are therefore many, would count for many.
+    Every lifetime in which one ends counts once. Were every episode to count, an easy task, whose episodes end early
+    and are therefore many, would count for many.
 
     Args:
         reward: (lifetimes, steps).
