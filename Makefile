@@ -24,7 +24,7 @@ format: $(STAMP)
 install: $(STAMP)
 
 # constraints.txt is the tested set; pyproject.toml has the wide ranges. Meta-World names one older MuJoCo as the only one
-# for it, but works with the tested one (data_gen/tasks/meta_world.py): so without what it asks for. trackio names an
+# for it, but works with the tested one (data_gen/tasks/adapted/meta_world.py): so without what it asks for. trackio names an
 # older Pillow as the newest, but works with the tested one.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

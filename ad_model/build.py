@@ -10,21 +10,22 @@ from ad_model.action_head_ad import ActionHead
 from ad_model.configuration_ad import ADConfig
 from ad_model.embeddings_ad import leaf_embedding, leaf_spaces
 from ad_model.modeling_ad import ADModel
-from configs.errors import ConfigError, did_you_mean
-from configs.schema import ExperimentConfig, ModelConfig
 from data_gen.spaces import to_json
+from data_gen.storage.info import DataInfo
 from data_gen.tasks.base import TaskDistribution
+from icrl.config.schema import ExperimentConfig, ModelConfig
+from icrl.support.errors import ConfigError, did_you_mean
 
 _OURS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 """What the other keys of `model` and the data decide."""
 
 
-def context_length(config: ExperimentConfig, info: dict[str, Any]) -> int:
+def context_length(config: ExperimentConfig, info: DataInfo) -> int:
     """The context in steps, from the data's info.json."""
-    return int(config.model.context_episodes * info["episode_length"])
+    return int(config.model.context_episodes * info.episode_length)
 
 
-def build_model(config: ExperimentConfig, info: dict[str, Any], statistics: dict[str, Any] | None = None) -> ADModel:
+def build_model(config: ExperimentConfig, info: DataInfo, statistics: dict[str, Any] | None = None) -> ADModel:
     """A transformer with fresh weights that follow from `config.seed`.
 
     Args:

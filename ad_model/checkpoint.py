@@ -13,7 +13,7 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from configs.checkpoints import (
+from icrl.run.checkpoints import (
     RECORD,
     checkpoint_path,
     checkpoint_record,
@@ -21,9 +21,9 @@ from configs.checkpoints import (
     delete_checkpoint,
     keep_last_checkpoints,
 )
-from configs.errors import UserError
-from configs.files import TEMPORARY_SUFFIX, sync, write_json
-from configs.run_folder import SCHEMA_VERSION, stale
+from icrl.run.folder import SCHEMA_VERSION, stale
+from icrl.support.errors import UserError
+from icrl.support.files import TEMPORARY_SUFFIX, sync, write_json
 
 _COMPILED = "_orig_mod."  # what torch.compile puts before the names of a module's weights
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ad_model.embeddings_ad import channel_axis, leaf_spaces
-from configs.errors import UserError
 from data_gen.spaces import column_name
+from icrl.support.errors import UserError
 
 _ROWS_AT_ONCE = 2**14  # bounds the memory that their copies in double precision take
 _LEAST_STD = 1e-6  # as a share of the mean's size; below it a number is taken for constant

@@ -16,13 +16,14 @@ from huggingface_hub.utils import disable_progress_bars
 from numpy.typing import NDArray
 
 from ad_model.windows import TokenCache, WindowDataset, stream_order, token_columns
-from configs.errors import ConfigError, UserError
-from configs.files import sha256
-from configs.hub import Repository, Snapshot, fetch
-from configs.schema import ExperimentConfig
-from data_gen.data_folder import read_histories
+from data_gen.storage.folder import read_histories
+from data_gen.storage.info import DataInfo
+from icrl.config.schema import ExperimentConfig
+from icrl.run.purpose import Purpose
+from icrl.support.errors import ConfigError, UserError
+from icrl.support.files import sha256
+from icrl.support.hub import Repository, Snapshot, fetch
 
-_SEED_PURPOSE = 6  # keeps the shards' order apart from every other use of config.seed
 Shard = tuple[dict[str, NDArray[Any]], NDArray[np.int64]]
 """Token columns, and (streams, 2) first row and number of rows of those that hold a window."""
 
@@ -40,20 +41,20 @@ class StreamedWindows(WindowDataset):
     """
 
     def __init__(
-        self, config: ExperimentConfig, info: dict[str, Any], context_length: int, process: int, num_processes: int
+        self, config: ExperimentConfig, info: DataInfo, context_length: int, process: int, num_processes: int
     ) -> None:
-        if not info.get("statistics"):
+        if not info.statistics:
             raise ConfigError(
                 f"data.streaming: {config.data.repo} does not say its statistics: push it with `icrl push`, or read "
                 "all of it, without data.streaming"
             )
         self.info, self.subsample, self.target = info, config.training.subsample, config.training.target
-        if self.target == "optimal_action" and not info.get("optimal_actions"):
+        if self.target == "optimal_action" and not info.optimal_actions:
             raise ConfigError(f"training.target: {self.target} is not in {config.data.repo}")
-        given, self.shards = info["given"], info["shards"]
-        names = {shard["file"]: 0 for shard in self.shards}
+        given, self.shards = info["given"], info.shards
+        names = {shard.file: 0 for shard in self.shards}
         self.source = Snapshot(Repository(given["repo"], "dataset", given["commit"]), given["commit"], names)
-        windows = info["num_histories"] * info["num_steps"] / len(self.shards) / context_length
+        windows = info.num_histories * info.history_steps / len(self.shards) / context_length
         self.updates_per_shard = max(1, round(windows / config.training.batch_size))
         self.num_resident = min(config.data.resident_shards, len(self.shards))
         disable_progress_bars()  # of every shard
@@ -62,7 +63,7 @@ class StreamedWindows(WindowDataset):
         self.fetcher = ThreadPoolExecutor(1, "fetch")
         self.ahead: Future[Shard] | None = None
         super().__init__(
-            TokenCache({}, np.empty((0, 2), np.int64), info["statistics"]),
+            TokenCache({}, np.empty((0, 2), np.int64), info.statistics),
             context_length,
             config.training.batch_size,
             config.seed,
@@ -82,7 +83,7 @@ class StreamedWindows(WindowDataset):
     def shard_at(self, place: int) -> int:
         """The number of the shard at a place of the endless sequence."""
         passed, position = divmod(place, len(self.shards))
-        order = np.random.default_rng((self.seed, _SEED_PURPOSE, passed)).permutation(len(self.shards))
+        order = np.random.default_rng((self.seed, Purpose.SHARD_ORDER, passed)).permutation(len(self.shards))
         return int(order[position])
 
     def _move_to(self, place: int) -> None:
@@ -101,7 +102,7 @@ class StreamedWindows(WindowDataset):
         if self.num_resident < len(self.shards):
             self.ahead = self.fetcher.submit(self._load, self.shard_at(place + self.num_resident))
         parts = [self.resident[at] for at in places]
-        names = token_columns(self.info["observation_space"])
+        names = token_columns(self.info.observation_space)
         columns = {name: np.concatenate([part[name] for part, _ in parts]) for name in names}
         first = np.cumsum([0, *(len(part["boundary"]) for part, _ in parts[:-1])])
         # What stays is part of these arrays, not a copy beside them.
@@ -120,10 +121,10 @@ class StreamedWindows(WindowDataset):
         """The tokens of a shard, whose file is gone again afterwards."""
         shard = self.shards[number]
         with tempfile.TemporaryDirectory() as folder:
-            path = fetch(self.source, [shard["file"]], Path(folder)) / shard["file"]
-            if sha256(path) != shard["sha256"]:
-                raise UserError(f"{self.source.repository}: {shard['file']} is not what info.json says: push it again")
+            path = fetch(self.source, [shard.file], Path(folder)) / shard.file
+            if sha256(path) != shard.sha256:
+                raise UserError(f"{self.source.repository}: {shard.file} is not what info.json says: push it again")
             histories = read_histories(path, self.info)
-        columns, lengths = stream_order(histories, self.subsample, self.info["action_space"], self.target)
+        columns, lengths = stream_order(histories, self.subsample, self.info.action_space, self.target)
         first, fits = np.cumsum(lengths) - lengths, lengths >= self.context_length
         return columns, np.stack([first, lengths], axis=1)[fits]

@@ -27,28 +27,20 @@ from ad_model.checkpoint import load_checkpoint, resume_step, save_checkpoint
 from ad_model.streaming import StreamedWindows
 from ad_model.training_log import TrainingLog
 from ad_model.windows import WindowDataset, token_cache
-from configs.allocator import keep_freed_memory
-from configs.checkpoints import checkpoint_record, last_checkpoint
-from configs.command import Invocation, leave, run_module, say
-from configs.errors import UserError
-from configs.files import remove_leftovers
-from configs.run_folder import (
-    RunFolder,
-    data_fingerprint,
-    data_identity,
-    locked,
-    origin,
-    run_folder,
-    stale,
-    training_fingerprint,
-    write_config,
-)
-from configs.schema import ExperimentConfig, TrainingConfig
-from configs.trackers import check_trackers, training_logs
-from data_gen.data_folder import load_info
+from data_gen.storage.folder import load_info
+from data_gen.storage.info import DataInfo
 from data_gen.streams import make_seeds
-
-_SEED_PURPOSE = 4  # keeps dropout apart from every other use of config.seed
+from icrl.config.schema import ExperimentConfig, TrainingConfig
+from icrl.run.checkpoints import checkpoint_record, last_checkpoint
+from icrl.run.command import Invocation, run_module
+from icrl.run.fingerprints import data_fingerprint, data_identity, training_fingerprint
+from icrl.run.folder import RunFolder, locked, origin, run_folder, stale, write_config
+from icrl.run.purpose import Purpose
+from icrl.run.trackers import check_trackers, training_logs
+from icrl.support.allocator import keep_freed_memory
+from icrl.support.errors import UserError
+from icrl.support.files import remove_leftovers
+from icrl.support.terminal import leave, say
 
 
 def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
@@ -65,7 +57,7 @@ def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
     accelerator = _accelerator(config)
     with locked(folder) if accelerator.is_main_process else contextlib.nullcontext():
         info = load_info(folder)
-        if info["fingerprint"] != data_fingerprint(config):
+        if info.fingerprint != data_fingerprint(config):
             raise stale(folder.data, "icrl generate --overwrite")
         identity = {"fingerprint": training_fingerprint(config), "data": data_identity(info)}
         start = 0 if overwrite else resume_step(folder.checkpoints, **identity)
@@ -87,7 +79,7 @@ def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
             contextlib.closing(TrainingLog(config, folder, accelerator, model, start)) as log,
         ):
             for step, batches in _updates(windows, settings, accelerator, start):
-                dropout_seed = make_seeds(1, config.seed, _SEED_PURPOSE, step, accelerator.process_index)
+                dropout_seed = make_seeds(1, config.seed, Purpose.DROPOUT, step, accelerator.process_index)
                 torch.manual_seed(int(dropout_seed[0]))
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(settings, step)
@@ -160,7 +152,7 @@ def _accelerator(config: ExperimentConfig) -> Accelerator:
 
 
 def _windows(
-    config: ExperimentConfig, folder: RunFolder, info: dict[str, Any], length: int, accelerator: Accelerator
+    config: ExperimentConfig, folder: RunFolder, info: DataInfo, length: int, accelerator: Accelerator
 ) -> WindowDataset:
     """The windows of the run's data, `length` steps each, on disk or streamed; this process's share of them."""
     process, settings = (accelerator.process_index, accelerator.num_processes), config.training

@@ -11,11 +11,11 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from ad_model.throughput import flops_per_token, matmul_peak, synchronize
-from configs.errors import UserError
-from configs.files import read_json_lines, write_file
-from configs.run_folder import RunFolder
-from configs.schema import ExperimentConfig
-from configs.trackers import Trackers, open_trackers, training_logs
+from icrl.config.schema import ExperimentConfig
+from icrl.run.folder import RunFolder
+from icrl.run.trackers import Trackers, open_trackers, training_logs
+from icrl.support.errors import UserError
+from icrl.support.files import read_json_lines, write_file
 
 _MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -35,19 +35,21 @@ from tqdm.auto import tqdm
 from ad_model.embeddings_ad import leaf_spaces
 from ad_model.modeling_ad import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE
 from ad_model.statistics import DataStatistics
-from configs.command import say
-from configs.errors import ConfigError, UserError
-from configs.files import new_folder, write_json
-from configs.loader import fingerprint
-from configs.run_folder import RunFolder, data_identity
-from configs.schema import SelectionConfig
-from data_gen.data_folder import checked_shards, load_info, read_histories
-from data_gen.history_scores import history_scores
-from data_gen.selection import ALL_HISTORIES, history_weights
+from data_gen.scoring.scores import history_scores
+from data_gen.scoring.selection import ALL_HISTORIES, history_weights
 from data_gen.spaces import column_name, null_element
+from data_gen.storage.folder import checked_shards, load_info, read_histories
+from data_gen.storage.info import DataInfo
+from icrl.config.loader import fingerprint
+from icrl.config.schema import SelectionConfig
+from icrl.run.fingerprints import data_identity
+from icrl.run.folder import RunFolder
+from icrl.run.purpose import Purpose
+from icrl.support.errors import ConfigError, UserError
+from icrl.support.files import new_folder, write_json
+from icrl.support.terminal import say
 
 _STATISTICS = "statistics.json"
-_SEED_PURPOSE = 2  # keeps the windows' randomness apart from every other use of config.seed
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def token_cache(
     as long as a context, or the data has no such target.
     """
     info = load_info(folder)
-    if target == "optimal_action" and not info.get("optimal_actions"):
+    if target == "optimal_action" and not info.optimal_actions:
         raise ConfigError(
             f"training.target: {target} is not in {folder.data}; generate it with data.optimal_actions: true"
         )
@@ -95,7 +97,7 @@ def token_cache(
             _build(temporary, folder, info, subsample, context_length, weight_of, target)
     try:
         statistics = json.loads((path / _STATISTICS).read_text())
-        names = token_columns(info["observation_space"])
+        names = token_columns(info.observation_space)
         columns = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in names}
         weights = np.load(path / "weights.npy") if selection.weight != "uniform" else None
         return TokenCache(columns, np.load(path / "streams.npy"), statistics, weights)
@@ -119,16 +121,16 @@ def model_inputs(columns: Mapping[str, Any]) -> dict[str, Any]:
 def _build(
     path: Path,
     folder: RunFolder,
-    info: dict[str, Any],
+    info: DataInfo,
     subsample: int,
     context_length: int,
     weight_of: NDArray[np.float64],
     target: str,
 ) -> None:
-    rows_total = int((weight_of > 0).sum()) * info["num_steps"]
+    rows_total = int((weight_of > 0).sum()) * info.history_steps
     arrays: dict[str, Any] = {}
     streams, weights, row, done = [], [], 0, 0
-    statistics = DataStatistics(info["observation_space"])
+    statistics = DataStatistics(info.observation_space)
     with tqdm(total=rows_total, unit=" steps", unit_scale=True, desc="tokens", dynamic_ncols=True) as bar:
         for shard in checked_shards(folder, info):
             histories = read_histories(shard, info)
@@ -139,7 +141,7 @@ def _build(
             if not weight.all():
                 histories = {name: values[weight > 0] for name, values in histories.items()}
             statistics.add(histories)
-            columns, lengths = stream_order(histories, subsample, info["action_space"], target)
+            columns, lengths = stream_order(histories, subsample, info.action_space, target)
             for name, values in columns.items():
                 if name not in arrays:
                     arrays[name] = _new_array(path / f"{name}.npy", values.dtype, (rows_total, *values.shape[1:]))
@@ -162,10 +164,10 @@ def _build(
     write_json(path / _STATISTICS, statistics.plain())
 
 
-def _weights_of_histories(folder: RunFolder, info: dict[str, Any], selection: SelectionConfig) -> NDArray[np.float64]:
+def _weights_of_histories(folder: RunFolder, info: DataInfo, selection: SelectionConfig) -> NDArray[np.float64]:
     """How likely each history is, (histories,) in the order of the shards; 0 of those that are left out."""
     if selection == ALL_HISTORIES:
-        return np.ones(info["num_histories"])  # no need to read the data for it
+        return np.ones(info.num_histories)  # no need to read the data for it
     scores = history_scores(folder, info)
     weights = history_weights(scores, selection)
     say(f"training.selection: {(weights > 0).sum():,} of {len(weights):,} histories, by their {scores.scale}")
@@ -272,7 +274,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
 
     def first_rows(self, update: int) -> NDArray[np.int64]:
         """The cache rows that the windows of `update` start at, (batch_size,)."""
-        rng = np.random.default_rng((self.seed, _SEED_PURPOSE, update))
+        rng = np.random.default_rng((self.seed, Purpose.WINDOWS, update))
         first, length = self.cache.streams[self._draw_streams(rng)].T
         return first + rng.integers(length - self.context_length + 1)
 

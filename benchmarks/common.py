@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from configs import ExperimentConfig, load_config
+from icrl.config.loader import load_config
+from icrl.config.schema import ExperimentConfig
 
 DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
 

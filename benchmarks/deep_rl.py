@@ -5,7 +5,7 @@
     python -m benchmarks.deep_rl --record                                 # every problem, into benchmarks/results
     python -m benchmarks.deep_rl --plot                                   # draws what is recorded
 
-A line of JSON a problem and side. A learner's score is the mean return of its last episodes (`last_episodes`, counted
+A line of JSON a problem and side. A learner's score is the mean return of its last episodes (`num_final_episodes`, counted
 over all its actors) under the policy that it learns with, exploration included: that is what a learning history holds.
 A problem's score is the median over learners. Our learners of a problem are one batch; Stable-Baselines3's are trained
 one after the other, each in a `DummyVecEnv` of as many environments as ours has actors, on the same task.
@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import report
-from configs.components import AGENTS, TASKS, find_component, parameters
 from data_gen.agents.base import Agent
 from data_gen.interaction import interact
 from data_gen.streams import make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
-from data_gen.tasks.varied_physics import VariedPhysics
+from data_gen.tasks.control.varied_physics import VariedPhysics
+from icrl.config.components import AGENTS, TASKS, find_component, parameters
 
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "deep_rl.png"
@@ -47,7 +47,7 @@ class Problem:
     """The agent, as a config has it."""
     steps: int
     """Environment steps of a learner, those of all its actors together."""
-    last_episodes: int
+    num_final_episodes: int
     """The episodes at the end of a lifetime, over all actors, whose mean return is a learner's score."""
     target: float | None = None
     """What the median score should reach."""
@@ -79,8 +79,8 @@ def _built(given: dict[str, Any], table: dict[str, str]) -> Any:
     return find_component(given["name"], table)(**{name: value for name, value in given.items() if name != "name"})
 
 
-_CART_POLE = {"tasks": {"name": "cart_pole"}, "target": 475, "last_episodes": 20}
-_DARK_ROOM = {"tasks": {"name": "dark_room"}, "target": 0.95, "last_episodes": 100, "normalised": True}
+_CART_POLE = {"tasks": {"name": "cart_pole"}, "target": 475, "num_final_episodes": 20}
+_DARK_ROOM = {"tasks": {"name": "dark_room"}, "target": 0.95, "num_final_episodes": 100, "normalised": True}
 
 PROBLEMS = {
     "cart_pole_ppo": Problem(
@@ -167,7 +167,7 @@ PROBLEMS = {
             "hidden_sizes": (64, 64),
         },
         steps=8_000,
-        last_episodes=10,
+        num_final_episodes=10,
         target=-200,
     ),
     "half_cheetah_ppo": Problem(
@@ -185,7 +185,7 @@ PROBLEMS = {
             "normalise_rewards": True,
         },
         steps=240_000,
-        last_episodes=80,
+        num_final_episodes=80,
         grouped_by="direction",
     ),
 }
@@ -241,7 +241,9 @@ def measure(problem: Problem, side: str, learners: int) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     lives = [episodes(*learner) for learner in zip(rewards, ended, strict=True)]
     steps = rewards.shape[2]
-    scores = np.array([returns[-problem.last_episodes :].mean() if len(returns) else np.nan for _, returns in lives])
+    scores = np.array(
+        [returns[-problem.num_final_episodes :].mean() if len(returns) else np.nan for _, returns in lives]
+    )
     curves = np.stack([curve(step, returns, steps) for step, returns in lives])
     tasks, distribution = problem.drawn(learners), problem.distribution()
     if problem.normalised:
@@ -252,7 +254,7 @@ def measure(problem: Problem, side: str, learners: int) -> dict[str, Any]:
         "agent": parameters(problem.learner()) | problem.agent,
         "learners": learners,
         "steps_per_learner": problem.steps,
-        "last_episodes": problem.last_episodes,
+        "num_final_episodes": problem.num_final_episodes,
         "normalised": problem.normalised,
         "target": problem.target,
         "seconds": round(seconds, 1),

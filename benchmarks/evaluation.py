@@ -15,7 +15,7 @@ from data_gen.spaces import to_json
 from data_gen.streams import make_seeds
 from eval.in_context import TransformerAgent
 
-LANES, STEPS, RECOMPUTED_STEPS = 128, 1000, 160
+SLOTS, STEPS, RECOMPUTED_STEPS = 128, 1000, 160
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -27,21 +27,21 @@ if __name__ == "__main__":
             "episode_length": room.episode_length,
         }
         model = build_model(config, info)
-    tasks = room.all_tasks().take(np.arange(LANES) % 81)
+    tasks = room.all_tasks().take(np.arange(SLOTS) % 81)
 
     def speed(cached: bool, steps: int) -> float:
         """Environment steps a second over one lifetime."""
         agent = TransformerAgent(model, cached=cached)
         started = time.perf_counter()
-        interact(agent, room.make_vec(tasks), steps, make_seeds(LANES, 0))
-        return LANES * steps / (time.perf_counter() - started)
+        interact(agent, room.make_vec(tasks), steps, make_seeds(SLOTS, 0))
+        return SLOTS * steps / (time.perf_counter() - started)
 
     speed(True, 120)  # warm-up
     pairs = [(speed(True, STEPS), speed(False, RECOMPUTED_STEPS)) for _ in range(3)]
     cached, recomputed = np.median(pairs, axis=0)
     report(
         "evaluation",
-        lanes=LANES,
+        slots=SLOTS,
         context=model.config.context_length,
         steps_per_second=round(cached),
         recomputing_steps_per_second=round(recomputed),

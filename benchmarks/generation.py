@@ -6,9 +6,9 @@ python -m benchmarks.generation
 import time
 
 from benchmarks.common import experiment, report
-from configs.run_folder import run_folder
-from data_gen.data_folder import load_info
-from data_gen.generate import generate
+from data_gen.generation.generate import generate
+from data_gen.storage.folder import load_info
+from icrl.run.folder import run_folder
 
 if __name__ == "__main__":
     for workers in (1, 2):
@@ -19,7 +19,7 @@ if __name__ == "__main__":
             generate(config)
             seconds = time.perf_counter() - started
             info = load_info(run_folder(config))
-            steps = info["num_histories"] * info["num_steps"]
+            steps = info.num_histories * info.history_steps
             size = sum(path.stat().st_size for path in run_folder(config).data.glob("*.h5"))
         report(
             "generation",

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from benchmarks.common import report
-from configs import load_config
-from configs.run_folder import run_folder
 from eval.results import TRANSFORMER, load_summary
+from icrl.config.loader import load_config
+from icrl.run.folder import run_folder
 
 if __name__ == "__main__":
     path, seeds = sys.argv[1], sys.argv[2:] or ["0"]
@@ -30,8 +30,8 @@ if __name__ == "__main__":
             scores = test["normalised_return"]
             figures[agent] = {
                 "first_episode": round(scores["first_episode"]["iqm"], 3),
-                "last_ten": round(scores["last_ten"]["iqm"], 3),
-                "last_ten_mean": round(scores["last_ten"]["mean"], 3),
+                "final_episodes": round(scores["final_episodes"]["iqm"], 3),
+                "last_ten_mean": round(scores["final_episodes"]["mean"], 3),
                 "episodes_to_0.8": test["episodes_to_0.8"],
             }
         report("learning", config=Path(path).name, seed=int(seed), seconds=round(seconds, 1), **figures)

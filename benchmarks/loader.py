@@ -10,8 +10,8 @@ import torch
 
 from ad_model.windows import WindowDataset, token_cache
 from benchmarks.common import experiment, report
-from configs.run_folder import run_folder
-from data_gen.generate import generate
+from data_gen.generation.generate import generate
+from icrl.run.folder import run_folder
 
 CONTEXT, BATCH, BATCHES = 100, 64, 2000
 

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from benchmarks.common import report
-from configs.components import TASKS, find_component
 from data_gen.agents.base import Spec
-from data_gen.agents.meta.base import TrainingTasks
-from data_gen.agents.meta.maml import MAML
+from data_gen.meta.base import TrainingTasks
+from data_gen.meta.maml.maml import MAML
+from icrl.config.components import TASKS, find_component
 
 PROBLEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "point_navigation": (

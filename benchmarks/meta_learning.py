@@ -1,6 +1,6 @@
 """Meta-learners: meta-training and what comes of it on held-out tasks, for several seeds, and in between.
 
-python -m benchmarks.meta_learning configs/rl2_bandit.yaml --seeds 0 1 2 [--at 50 100] [--block 1] [KEY VALUE ...]
+python -m benchmarks.meta_learning configs/bandit/rl2.yaml --seeds 0 1 2 [--at 50 100] [--block 1] [KEY VALUE ...]
 
 Meta-trains every meta-learner that the config names, as `icrl meta-train` does, in runs/benchmarks/NAME-seed0 and so
 on; a killed run goes on where it was. Then they, and the other agents of the config beside them, live `data.episodes`
@@ -23,18 +23,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import report
-from configs import ExperimentConfig, load_config
-from configs.checkpoints import checkpoint_path, checkpoint_record, checkpoint_steps
-from configs.loader import parse_overrides
-from configs.run_folder import RunFolder, run_folder
-from configs.schema import AgentComponent
-from data_gen.generate import source_device, split_tasks
+from data_gen.generation.generate import source_device, split_tasks
 from data_gen.interaction import interact
-from data_gen.meta_learners import is_meta_learner, learner_folder, meta_learners, ready_agent
-from data_gen.meta_train import meta_train
+from data_gen.meta.store import is_meta_learner, learner_folder, meta_learners, ready_agent
+from data_gen.meta.training import meta_train
 from data_gen.streams import make_seeds
-
-_SEED_PURPOSE = 7  # keeps these lifetimes apart from every other use of a seed
+from icrl.run.purpose import Purpose
+from icrl.config.loader import load_config, parse_overrides
+from icrl.config.schema import ExperimentConfig
+from icrl.config.sections import AgentComponent
+from icrl.run.checkpoints import checkpoint_path, checkpoint_record, checkpoint_steps
+from icrl.run.folder import RunFolder, run_folder
 
 
 def stages(config: ExperimentConfig, at: list[int]) -> Iterator[int]:
@@ -93,7 +92,7 @@ def lives(
     started = time.perf_counter()
     with closing(distribution.make_vec(test.take(np.repeat(np.arange(len(test)), actors)))) as envs:
         lived = interact(
-            agent, envs, steps, make_seeds(len(test), config.seed, _SEED_PURPOSE), sees=component.sees,
+            agent, envs, steps, make_seeds(len(test), config.seed, Purpose.BENCHMARKS), sees=component.sees,
             device=source_device(config),
         )  # fmt: skip
     totals = lived.reward.astype(np.float64).sum(axis=1).reshape(len(test), actors).mean(axis=1)

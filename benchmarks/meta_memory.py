@@ -10,8 +10,8 @@ import sys
 import tempfile
 
 from benchmarks.common import report
-from configs import load_config
-from data_gen.meta_train import meta_train
+from data_gen.meta.training import meta_train
+from icrl.config.loader import load_config
 
 SMALL = {
     "rl2_bandit": "trials=64 units=16 joint_inputs=true task_coefficient=1.0",

@@ -6,7 +6,7 @@
 
 An update is one step of the encoder and the critics, of the policy, and of the targets, sampling included. `paper` is
 HalfCheetah at a velocity with networks of 3 x 300 and 16 x 256 transitions; `small` is the sparse point robot with
-2 x 64 and 16 x 32, as in `configs/pearl_sparse_point_robot.yaml`; `dark_room` is the same with discrete actions. The
+2 x 64 and 16 x 32, as in `configs/points/sparse_robot_pearl.yaml`; `dark_room` is the same with discrete actions. The
 products of an update, forward and backward, over its time are the `gflops`. Rates are medians over rounds.
 """
 
@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from benchmarks.common import report
-from configs.components import TASKS, find_component
-from data_gen.agents.meta.base import TrainingTasks
-from data_gen.agents.meta.pearl import PEARL
 from data_gen.interaction import spec_of
+from data_gen.meta.base import TrainingTasks
+from data_gen.meta.pearl.pearl import PEARL
+from icrl.config.components import TASKS, find_component
 
 _SMALL = {"hidden_sizes": (64, 64), "encoder_sizes": (64, 64), "batch_size": 32, "prior_episodes": 5}
 PROBLEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

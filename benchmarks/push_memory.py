@@ -20,7 +20,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from benchmarks.common import report
-from data_gen.recorded import Recorded, write_histories
+from data_gen.storage.writing import Recorded, write_histories
 
 _EPISODE, _STEPS, _PIXELS = 50, 1000, 32
 _HISTORY = _STEPS * _PIXELS**2  # bytes, of noise that does not compress

@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import report
-from configs.components import AGENTS, find_component
 from data_gen.interaction import interact
 from data_gen.streams import make_seeds
-from data_gen.tasks.bandit import Bandit
 from data_gen.tasks.base import Tasks
+from data_gen.tasks.tabular.bandit import Bandit
+from icrl.config.components import AGENTS, find_component
 
 TENTHS = [round(0.1 * tenth, 1) for tenth in range(11)]
 PAPER_TASKS = 1000

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import report
-from configs.components import AGENTS, find_component
-from data_gen.history import episode_returns
 from data_gen.interaction import interact
+from data_gen.returns import episode_returns
 from data_gen.streams import make_seeds
 from data_gen.tasks import Tasks
-from data_gen.tasks.tabular_mdp import TabularMDP
+from data_gen.tasks.tabular.tabular_mdp import TabularMDP
+from icrl.config.components import AGENTS, find_component
 
 PAPER = {  # Table 2
     "random": {10: 100.1, 25: 250.2, 50: 499.7, 75: 749.9, 100: 999.4},

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from benchmarks.common import report
-from data_gen.agents.meta.base import TrainingTasks
-from data_gen.agents.meta.rl2 import RL2
 from data_gen.interaction import spec_of
-from data_gen.tasks.bandit import Bandit
+from data_gen.meta.base import TrainingTasks
+from data_gen.meta.rl2.rl2 import RL2
+from data_gen.tasks.tabular.bandit import Bandit
 
 PULLS, ARMS = 100, 5
 CASES: dict[str, dict[str, Any]] = {

@@ -10,13 +10,13 @@ from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from configs.components import parameters
-from configs.errors import UserError
 from data_gen.tasks.base import TaskDistribution, Tasks
-from data_gen.tasks.cart_pole import CartPole
-from data_gen.tasks.dark_room import DarkRoom
-from data_gen.tasks.half_cheetah import HalfCheetah
-from data_gen.tasks.pendulum import Pendulum
+from data_gen.tasks.control.cart_pole import CartPole
+from data_gen.tasks.control.pendulum import Pendulum
+from data_gen.tasks.grids.dark_room import DarkRoom
+from data_gen.tasks.mujoco.half_cheetah import HalfCheetah
+from icrl.config.components import parameters
+from icrl.support.errors import UserError
 
 if TYPE_CHECKING:
     from benchmarks.deep_rl import Problem

@@ -23,9 +23,9 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
 from benchmarks.common import report
-from configs.components import TASKS, find_component
 from data_gen.streams import SlotStreams, make_seeds
 from data_gen.tasks.base import TaskDistribution, sample_actions
+from icrl.config.components import TASKS, find_component
 
 SECONDS = 1.0
 """Of one measurement."""

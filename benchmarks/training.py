@@ -12,8 +12,8 @@ import torch
 from ad_model.train import train
 from ad_model.training_log import read_log
 from benchmarks.common import experiment, report
-from configs.run_folder import run_folder
-from data_gen.generate import generate
+from data_gen.generation.generate import generate
+from icrl.run.folder import run_folder
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

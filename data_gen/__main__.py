@@ -2,11 +2,12 @@
 
 import sys
 
-from configs.command import Invocation, run_module, say
-from configs.run_folder import run_folder
-from data_gen.data_folder import is_streamed, load_info
-from data_gen.data_report import data_report, describe
-from data_gen.generate import generate
+from data_gen.generation.generate import generate
+from data_gen.scoring.report import data_report, describe
+from data_gen.storage.folder import is_streamed, load_info
+from icrl.run.command import Invocation, run_module
+from icrl.run.folder import run_folder
+from icrl.support.terminal import say
 
 
 def main(call: Invocation) -> None:
@@ -14,9 +15,9 @@ def main(call: Invocation) -> None:
     folder = run_folder(call.config)
     if generate(call.config, call.overwrite):
         info = load_info(folder)
-        steps = info["num_histories"] * info["num_steps"]
-        origin = f"from {call.config.data.given}" if call.config.data.given else f"in {info['seconds']:.1f} s"
-        say(f"generate: {info['num_histories']:,} histories, {steps:,} steps, {origin}: {folder.data}")
+        steps = info.num_histories * info.history_steps
+        origin = f"from {call.config.data.given}" if call.config.data.given else f"in {info.seconds:.1f} s"
+        say(f"generate: {info.num_histories:,} histories, {steps:,} steps, {origin}: {folder.data}")
         if not is_streamed(info):
             say(describe(data_report(folder, info), call.config.training.target))
     else:

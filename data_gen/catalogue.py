@@ -11,13 +11,13 @@ import numpy as np
 import pydantic
 from matplotlib.figure import Figure
 
-from configs.components import AGENTS, TASKS, find_component, parameters
-from configs.errors import UserError
-from configs.files import write_file
 from data_gen.agents.base import Agent
 from data_gen.agents.sweep import Range
 from data_gen.spaces import leaves
 from data_gen.tasks.base import TaskDistribution
+from icrl.config.components import AGENTS, TASKS, find_component, parameters
+from icrl.support.errors import UserError
+from icrl.support.files import write_file
 
 _PICTURED_TASKS = 8
 _MEANING_WIDTH = 110  # characters of a line of documentation

@@ -10,15 +10,15 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from configs.errors import UserError
 from data_gen.agents.base import Agent, Spec, Transition
 from data_gen.spaces import column_name, leaves, map_leaves, storage_type
 from data_gen.streams import Seeds, derive
+from icrl.support.errors import UserError
 
 
 @dataclass(frozen=True)
 class Histories:
-    """Learning histories: what happened in a batch of lifetimes, `num_steps` steps each, episodes one after another.
+    """Learning histories: what happened in a batch of lifetimes, `lived_steps` steps each, episodes one after another.
 
     `observation` (histories, steps, ...) in compact types, a tree of such arrays where the space is a Dict or a Tuple;
     `action` (histories, steps, ...) likewise an array; `reward` (histories, steps) float32; `terminated` and
@@ -48,7 +48,7 @@ class Histories:
 def interact(
     agent: Agent,
     envs: VectorEnv[Any, Any, Any],
-    num_steps: int,
+    lived_steps: int,
     seeds: Seeds,
     planned_steps: int | None = None,
     sees: str = "observation",
@@ -57,14 +57,14 @@ def interact(
     device: str = "cpu",
     progress: Callable[[int], object] = lambda steps: None,
 ) -> Histories:
-    """Lets `agent` live `num_steps` steps in `envs` from a new start, and records them.
+    """Lets `agent` live `lived_steps` steps in `envs` from a new start, and records them.
 
     Args:
         agent: reset here; nothing of an earlier life remains.
         envs: a vector environment in SAME_STEP mode; of an agent with several actors, those of one learner together.
-        num_steps: steps in every environment.
+        lived_steps: steps in every environment.
         seeds: (num_learners,) one seed a learner, from which its own and its environments' randomness follow.
-        planned_steps: the lifetime that the agent's schedules run over, if it is not `num_steps`.
+        planned_steps: the lifetime that the agent's schedules run over, if it is not `lived_steps`.
         sees: what the agent is shown, `observation` or the environments' `state`; the observation is recorded.
         recorded: the environments whose histories are kept.
         optimal_actions: record what the optimal policy would do in each step as well.
@@ -78,23 +78,23 @@ def interact(
     num_envs, shown_state, actors = envs.num_envs, sees == "state", agent.actors
     if num_envs != len(seeds) * actors:
         raise UserError(f"{num_envs} environments for {len(seeds)} learners with {actors} actors each")
-    spec = dataclasses.replace(spec_of(envs, planned_steps or num_steps, sees, device), lived_steps=num_steps)
+    spec = dataclasses.replace(spec_of(envs, planned_steps or lived_steps, sees, device), lived_steps=lived_steps)
     if optimal_actions and spec.optimal_action is None:
         raise UserError(f"{type(envs).__name__} does not know its optimal policy: record no optimal actions")
     kept = len(range(num_envs)[recorded])
-    observations = map_leaves(lambda space: _empty(num_steps, kept, space), envs.single_observation_space)
+    observations = map_leaves(lambda space: _empty(lived_steps, kept, space), envs.single_observation_space)
     observation_rows = leaves(observations)
-    actions = _empty(num_steps, kept, spec.action_space)
-    labels = _empty(num_steps, kept, spec.action_space) if optimal_actions else None
-    rewards = np.empty((num_steps, kept), dtype=np.float32)
-    terminations = np.empty((num_steps, kept), dtype=np.bool_)
-    truncations = np.empty((num_steps, kept), dtype=np.bool_)
+    actions = _empty(lived_steps, kept, spec.action_space)
+    labels = _empty(lived_steps, kept, spec.action_space) if optimal_actions else None
+    rewards = np.empty((lived_steps, kept), dtype=np.float32)
+    terminations = np.empty((lived_steps, kept), dtype=np.bool_)
+    truncations = np.empty((lived_steps, kept), dtype=np.bool_)
 
     agent.reset(spec, num_envs, agent_seeds(seeds))
     env_seeds = np.stack([derive(seeds, 1 + actor) for actor in range(actors)], axis=1).reshape(-1)
     observation, _ = envs.reset(seed=env_seeds)  # type: ignore[arg-type]
     shown = envs.state() if shown_state else observation  # type: ignore[attr-defined]
-    for step in range(num_steps):
+    for step in range(lived_steps):
         if labels is not None and spec.optimal_action is not None:
             labels[step] = spec.optimal_action()[recorded]
         action = agent.act(shown)
@@ -127,8 +127,8 @@ def agent_seeds(seeds: Seeds) -> Seeds:
     return derive(seeds, 0)
 
 
-def spec_of(envs: VectorEnv[Any, Any, Any], num_steps: int, sees: str = "observation", device: str = "cpu") -> Spec:
-    """What an agent is told about `envs` and a lifetime of `num_steps` steps. Raises UserError if it cannot see so."""
+def spec_of(envs: VectorEnv[Any, Any, Any], planned_steps: int, sees: str = "observation", device: str = "cpu") -> Spec:
+    """What an agent is told about `envs` and a lifetime of `planned_steps` steps. Raises UserError if it cannot see so."""
     space = envs.single_observation_space
     if sees == "state":
         if not (hasattr(envs, "single_state_space") and callable(getattr(envs, "state", None))):
@@ -137,16 +137,16 @@ def spec_of(envs: VectorEnv[Any, Any, Any], num_steps: int, sees: str = "observa
     return Spec(
         observation_space=space,
         action_space=envs.single_action_space,
-        num_steps=num_steps,
+        planned_steps=planned_steps,
         optimal_action=getattr(envs, "optimal_action", None),
         episode_length=getattr(envs, "episode_length", None),
         device=device,
     )
 
 
-def _empty(num_steps: int, num_envs: int, space: gymnasium.Space[Any]) -> NDArray[Any]:
+def _empty(steps: int, num_envs: int, space: gymnasium.Space[Any]) -> NDArray[Any]:
     shape, dtype = storage_type(space)
-    return np.empty((num_steps, num_envs, *shape), dtype=dtype)
+    return np.empty((steps, num_envs, *shape), dtype=dtype)
 
 
 def _by_history(rows: NDArray[Any]) -> NDArray[Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from configs.errors import UserError
+from icrl.support.errors import UserError
 
 Space = gymnasium.Space[Any]
 

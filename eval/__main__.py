@@ -2,13 +2,14 @@
 
 import sys
 
-from configs.command import Invocation, run_module, say
-from configs.run_folder import run_folder
-from configs.trackers import check_trackers
 from eval.evaluate import evaluate
 from eval.report import write_report
 from eval.results import describe, load_summary
 from eval.tracking import track_evaluation
+from icrl.run.command import Invocation, run_module
+from icrl.run.folder import run_folder
+from icrl.run.trackers import check_trackers
+from icrl.support.terminal import say
 
 
 def main(call: Invocation) -> None:

@@ -15,44 +15,25 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import logging
 
 from ad_model.modeling_ad import ADModel
-from configs.checkpoints import checkpoint_record, last_checkpoint
-from configs.device import check_device
-from configs.errors import UserError
-from configs.files import new_folder, read_json, remove_leftovers, sha256, write_json
-from configs.hub import fetch, repository, snapshot
-from configs.loader import fingerprint
-from configs.run_folder import (
-    SCHEMA_VERSION,
-    RunFolder,
-    data_identity,
-    evaluation_fingerprint,
-    locked,
-    origin,
-    run_folder,
-    stale,
-    training_fingerprint,
-    write_config,
-)
-from configs.schema import AgentComponent, ExperimentConfig
 from data_gen.agents.base import Agent
-from data_gen.data_folder import load_info
-from data_gen.generate import (
+from data_gen.generation.generate import (
     check_agent,
     environment_steps,
     planned_steps,
     source_device,
     split_tasks,
 )
-from data_gen.history import episode_returns, last_returns
 from data_gen.interaction import Histories, interact
-from data_gen.meta_learners import is_meta_learner, ready_agent, trained_figures
+from data_gen.meta.store import is_meta_learner, ready_agent, trained_figures
 from data_gen.spaces import column_name, leaves
+from data_gen.storage.folder import load_info
+from data_gen.returns import episode_returns, final_returns
 from data_gen.streams import make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
 from eval.in_context import TransformerAgent
 from eval.results import (
-    LAST_EPISODES,
-    LAST_SHARE,
+    FINAL_EPISODES,
+    FINAL_SHARE,
     TRANSFORMER,
     Lifetimes,
     load_summary,
@@ -60,8 +41,18 @@ from eval.results import (
     returns_table,
     summary_figures,
 )
+from icrl.run.purpose import Purpose
+from icrl.config.loader import fingerprint
+from icrl.config.schema import ExperimentConfig
+from icrl.config.sections import AgentComponent
+from icrl.run.checkpoints import checkpoint_record, last_checkpoint
+from icrl.run.fingerprints import data_identity, evaluation_fingerprint, training_fingerprint
+from icrl.run.folder import SCHEMA_VERSION, RunFolder, locked, origin, run_folder, stale, write_config
+from icrl.support.device import check_device
+from icrl.support.errors import UserError
+from icrl.support.files import new_folder, read_json, remove_leftovers, sha256, write_json
+from icrl.support.hub import fetch, repository, snapshot
 
-_SEED_PURPOSE = 3  # keeps the evaluation's randomness apart from every other use of config.seed
 _PICTURED_TASKS = 6
 
 
@@ -111,7 +102,7 @@ def evaluate(config: ExperimentConfig, overwrite: bool = False) -> bool:
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "device": str(model.device),
             "episodes": config.evaluation.episodes,
-            "last_episodes": min(LAST_EPISODES, config.evaluation.episodes),
+            "num_final_episodes": min(FINAL_EPISODES, config.evaluation.episodes),
             "interval": "95% bootstrap over tasks",
             "normalised_return": {"0": "the random policy's expected return on that task", "1": one, "known": known},
             "training_steps": _training_steps(config, folder),
@@ -295,19 +286,19 @@ def _live(
     """
     seeds, episodes = config.evaluation.seeds, config.evaluation.episodes
     steps = episodes * distribution.episode_length
-    lanes = len(tasks) * seeds
+    slots = len(tasks) * seeds
     envs = distribution.make_vec(tasks.take(np.repeat(np.arange(len(tasks)), seeds * agent.actors)))
-    lane_seeds = make_seeds(lanes, config.seed, _SEED_PURPOSE)
+    slot_seeds = make_seeds(slots, config.seed, Purpose.EVALUATION)
     description = f"{name} on {split} tasks"
     started = time.perf_counter()
-    total = lanes * agent.actors * steps
+    total = slots * agent.actors * steps
     with tqdm(total=total, unit=" steps", unit_scale=True, desc=f"{description:34}", dynamic_ncols=True) as bar:
         planned = planned_steps(config, distribution)
         histories = interact(
             agent,
             envs,
             steps,
-            lane_seeds,
+            slot_seeds,
             planned_steps=planned,
             sees=sees,
             recorded=slice(None, None, agent.actors),
@@ -324,7 +315,7 @@ def _live(
         returns=rearrange(episode_returns(histories.reward, histories.ended, most), by_task, seed=seeds),
         steps=rearrange(ends * agent.actors, by_task, seed=seeds),
         final=rearrange(
-            last_returns(histories.reward, histories.ended, max(LAST_SHARE, 1 / episodes)), "(t s) -> t s", s=seeds
+            final_returns(histories.reward, histories.ended, max(FINAL_SHARE, 1 / episodes)), "(t s) -> t s", s=seeds
         ),
         seconds=seconds,
         environment_steps=total,
@@ -336,16 +327,16 @@ def _paths(
     histories: Histories, ends: NDArray[np.int64], seeds: int, count: int, tasks: Tasks
 ) -> dict[str, NDArray[Any]]:
     """The first and the last episode of the first `count` tasks, padded to the longest; `length` (task, 2)."""
-    lanes = np.arange(count) * seeds
+    slots = np.arange(count) * seeds
     last = ends.shape[1] - 1
-    starts = np.stack([np.zeros(count, int), ends[lanes, last - 1] if last else np.zeros(count, int)], axis=1)
-    lengths = np.stack([ends[lanes, 0], ends[lanes, last] - starts[:, 1]], axis=1)
+    starts = np.stack([np.zeros(count, int), ends[slots, last - 1] if last else np.zeros(count, int)], axis=1)
+    lengths = np.stack([ends[slots, 0], ends[slots, last] - starts[:, 1]], axis=1)
     steps = np.minimum(starts[:, :, None] + np.arange(lengths.max()), histories.reward.shape[1] - 1)
-    lane = lanes[:, None, None]
+    slot = slots[:, None, None]
     seen = {column_name("observation", path): leaf for path, leaf in leaves(histories.observation).items()}
     return {
-        **{name: leaf[lane, steps] for name, leaf in seen.items()},
-        "reward": histories.reward[lane, steps],
+        **{name: leaf[slot, steps] for name, leaf in seen.items()},
+        "reward": histories.reward[slot, steps],
         "length": lengths,
         **{f"task_{name}": tasks[name][:count] for name in tasks},
     }

@@ -19,10 +19,10 @@ from transformers.cache_utils import DynamicLayer
 
 from ad_model.modeling_ad import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE, ADModel
 from ad_model.windows import model_inputs
-from configs.errors import UserError
 from data_gen.agents.base import Agent, Spec, Transition
 from data_gen.spaces import column_name, leaves, null_element, storage_type, to_json
 from data_gen.streams import Seeds, SlotStreams
+from icrl.support.errors import UserError
 
 
 class TransformerAgent(Agent):

@@ -16,15 +16,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ad_model.training_log import read_log
-from configs.errors import UserError
-from configs.files import write_file
-from configs.run_folder import RunFolder, run_folder
-from configs.schema import ExperimentConfig
-from data_gen.data_folder import is_streamed, load_info
-from data_gen.data_report import DataReport, data_report
+from data_gen.scoring.report import DataReport, data_report
+from data_gen.storage.folder import is_streamed, load_info
 from data_gen.tasks.base import TaskDistribution, Tasks
-from eval.results import LAST_EPISODES, TRANSFORMER, load_summary, scores_array, trained_with
+from eval.results import FINAL_EPISODES, TRANSFORMER, load_summary, scores_array, trained_with
 from eval.statistics import iqm, iqm_interval
+from icrl.config.schema import ExperimentConfig
+from icrl.run.folder import RunFolder, run_folder
+from icrl.support.errors import UserError
+from icrl.support.files import write_file
 
 _CURVE_RESAMPLES = 300
 _TRANSFORMER_COLOR = "#2563eb"
@@ -123,14 +123,14 @@ def _per_task(table: pd.DataFrame, episodes: int) -> Figure:
     """First episode and last episodes of the transformer, a pair of dots a held-out task."""
     column = _scale(table)
     scores = scores_array(table, TRANSFORMER, "test", column, episodes).mean(axis=1)
-    first, last = scores[:, 0], scores[:, -LAST_EPISODES:].mean(axis=1)
+    first, last = scores[:, 0], scores[:, -FINAL_EPISODES:].mean(axis=1)
     order = np.argsort(-last, kind="stable")
     figure = Figure(figsize=(8.2, 3.0))
     axes: Axes = figure.subplots()
     places = np.arange(len(order))
     axes.vlines(places, first[order], last[order], color="#cbd5e1", linewidth=2)
     axes.plot(places, first[order], "o", color="#9ca3af", label="first episode", markersize=5)
-    axes.plot(places, last[order], "o", color=_TRANSFORMER_COLOR, label=f"last {LAST_EPISODES} episodes", markersize=6)
+    axes.plot(places, last[order], "o", color=_TRANSFORMER_COLOR, label=f"last {FINAL_EPISODES} episodes", markersize=6)
     label = f"{column.replace('_', ' ')}, mean of seeds"
     axes.set(xlabel="held-out task (number in returns.parquet)", ylabel=label)
     axes.set_xticks(places, [str(task) for task in order], fontsize=7 if len(order) > 20 else 9)

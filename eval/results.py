@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from configs.files import read_record
-from configs.run_folder import SCHEMA_VERSION, RunFolder
 from data_gen.tasks.base import TaskDistribution, Tasks
 from eval.statistics import first_reached, iqm, iqm_interval
+from icrl.run.folder import SCHEMA_VERSION, RunFolder
+from icrl.support.files import read_record
 
 TRANSFORMER = "transformer"
-LAST_EPISODES = 10
+FINAL_EPISODES = 10
 """Episodes at the end of a lifetime over which the final return is averaged."""
 
-LAST_SHARE = 0.1
+FINAL_SHARE = 0.1
 """Share of a lifetime's steps at its end, over whose episodes the final return is averaged where episodes end early; at
 least one full-length episode's, so that an episode ends in it."""
 
@@ -71,8 +71,8 @@ def returns_scale(
             continue
         random, best = distribution.random_return(tasks), distribution.optimal_return(tasks)
         if np.isnan(best).any():
-            one = f"the best source's mean return over its last {LAST_EPISODES} episodes on that task"
-            finals = [lived[source, split].compared[:, :, -LAST_EPISODES:].mean(axis=(1, 2)) for source in sources]
+            one = f"the best source's mean return over its last {FINAL_EPISODES} episodes on that task"
+            finals = [lived[source, split].compared[:, :, -FINAL_EPISODES:].mean(axis=(1, 2)) for source in sources]
             best = np.max([random, *finals], axis=0)
         scale[split] = random, np.where(best > random, best - random, np.nan)
     return scale, one
@@ -110,7 +110,7 @@ def load_summary(folder: RunFolder) -> dict[str, Any]:
         "weights",
         "parameters",
         "episodes",
-        "last_episodes",
+        "num_final_episodes",
         "normalised_return",
         "agents",
     )
@@ -121,13 +121,13 @@ def describe(summary: dict[str, Any]) -> str:
     """The summary's held-out figures as a few lines of text; raw returns where no scale is known."""
     known = summary["normalised_return"]["known"]
     column, title = ("normalised_return", "normalised return") if known else ("return", "return")
-    last = f"last {summary['last_episodes']}"
+    last = f"last {summary['num_final_episodes']}"
     head = (
         f"  {title + ' on held-out tasks (IQM):':48} {'episode 1':>9} {last:>9} {'last tenth':>11} {'trained with':>13}"
     )
     lines = [head]
     for agent, splits in summary["agents"].items():
-        figures = [splits["test"][column][key]["iqm"] for key in ("first_episode", "last_ten", "last_tenth")]
+        figures = [splits["test"][column][key]["iqm"] for key in ("first_episode", "final_episodes", "final_steps")]
         shown = [_number(figure) for figure in figures]
         mark = "->" if agent == TRANSFORMER else "  "
         lines.append(
@@ -178,8 +178,8 @@ def summary_figures(
             scores = scores_array(table, name, split, label, life.episodes)
             figures[label] = {
                 "first_episode": _figure(scores[:, :, 0]),
-                "last_ten": _figure(scores[:, :, -LAST_EPISODES:].mean(axis=2)),
-                "last_tenth": _figure(final[~np.isnan(final).any(axis=1)]),
+                "final_episodes": _figure(scores[:, :, -FINAL_EPISODES:].mean(axis=2)),
+                "final_steps": _figure(final[~np.isnan(final).any(axis=1)]),
                 "area_under_curve": _figure(scores.mean(axis=2)),
             }
             if label == "normalised_return":

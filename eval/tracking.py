@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from configs.run_folder import run_folder
-from configs.schema import ExperimentConfig
-from configs.trackers import Report, attach_report
 from eval.results import describe, load_summary
+from icrl.config.schema import ExperimentConfig
+from icrl.run.folder import run_folder
+from icrl.run.trackers import Report, attach_report
 
 
 def track_evaluation(config: ExperimentConfig) -> None:
@@ -24,7 +24,7 @@ def track_evaluation(config: ExperimentConfig) -> None:
 
 
 def scalars(summary: dict[str, Any]) -> dict[str, float]:
-    """The IQMs of a summary that are known, as `evaluation/SPLIT/AGENT/return/last_ten`."""
+    """The IQMs of a summary that are known, as `evaluation/SPLIT/AGENT/return/final_episodes`."""
     found = {}
     for agent, splits in summary["agents"].items():
         for split, figures in splits.items():

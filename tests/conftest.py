@@ -13,8 +13,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
-from configs import ExperimentConfig
-from configs.loader import validate
+from icrl.config.loader import validate
+from icrl.config.schema import ExperimentConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -70,7 +70,7 @@ def run_python(words: Sequence[str], folder: Path, environment: dict | None = No
 @pytest.fixture
 def tiny_file(tmp_path, tiny):
     """The tiny experiment as a config file; its run folder is runs/tiny beside it."""
-    from configs.loader import dump
+    from icrl.config.loader import dump
 
     path = tmp_path / "tiny.yaml"
     path.write_text(dump(tiny(output="runs")))

@@ -8,9 +8,9 @@ import pytest
 
 from benchmarks import deep_rl
 from benchmarks.deep_rl import POINTS, PROBLEMS, Problem, curve, episodes, groups
-from configs.components import parameters
 from data_gen.streams import SlotStreams, make_seeds
 from data_gen.tasks.base import sample_actions
+from icrl.config.components import parameters
 
 stable_baselines = pytest.importorskip("benchmarks.stable_baselines", reason="a development extra")
 

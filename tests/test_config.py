@@ -3,9 +3,9 @@
 import pytest
 from conftest import ROOT, TINY, merged
 
-from configs import ConfigError, load_config
-from configs.loader import dump, parse_overrides, validate
-from configs.run_folder import data_fingerprint, training_fingerprint
+from icrl.config.loader import dump, load_config, parse_overrides, validate
+from icrl.run.fingerprints import data_fingerprint, training_fingerprint
+from icrl.support.errors import ConfigError
 
 DEMO = ROOT / "configs" / "demo.yaml"
 

@@ -8,16 +8,17 @@ import yaml
 from conftest import ROOT
 
 from ad_model.train import train
-from configs import load_config
-from configs.components import TASKS
-from configs.run_folder import run_folder
-from configs.schema import ExperimentConfig, TasksComponent
-from data_gen.generate import generate
-from data_gen.meta_learners import is_meta_learner, meta_learners
-from data_gen.meta_train import meta_train
+from data_gen.generation.generate import generate
+from data_gen.meta.store import is_meta_learner, meta_learners
+from data_gen.meta.training import meta_train
 from eval.evaluate import evaluate
 from eval.report import write_report
 from eval.results import TRANSFORMER, load_summary
+from icrl.config.components import TASKS
+from icrl.config.loader import load_config
+from icrl.config.schema import ExperimentConfig
+from icrl.config.sections import TasksComponent
+from icrl.run.folder import run_folder
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 NEEDS = {"meta_world": "metaworld", "minigrid": "minigrid", "highway": "highway_env"}
@@ -72,7 +73,7 @@ def test_a_shipped_config_says_its_purpose_and_goes_through_the_whole_pipeline(p
     write_report(config)
     assert folder.report.stat().st_size > 10_000
     figures = load_summary(folder)["agents"][TRANSFORMER]["test"]["return"]
-    assert figures["last_ten"]["mean"] is not None
+    assert figures["final_episodes"]["mean"] is not None
 
 
 def test_the_task_sections_of_the_docs_are_valid():

@@ -14,15 +14,15 @@ import pytest
 import yaml
 
 from ad_model.train import train
-from configs.checkpoints import last_checkpoint
-from configs.loader import dump, validate
-from configs.run_folder import RunFolder, run_folder
-from data_gen.data_folder import load_info
-from data_gen.generate import generate
-from data_gen.history import read_shard
-from data_gen.recorded import write_histories
+from data_gen.generation.generate import generate
+from data_gen.storage.folder import load_info
+from data_gen.storage.shards import read_shard
+from data_gen.storage.writing import write_histories
 from eval.evaluate import evaluate
 from eval.report import write_report
+from icrl.config.loader import dump, validate
+from icrl.run.checkpoints import last_checkpoint
+from icrl.run.folder import RunFolder, run_folder
 from tests.conftest import ROOT, TINY, merged
 from tests.data_gen.test_given import histories, recorded
 

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from conftest import ROOT, TINY, merged, run_python
 
-from configs.loader import validate
-from configs.run_folder import RunFolder
-from data_gen.generate import generate
+from data_gen.generation.generate import generate
 from eval.results import scores_array
+from icrl.config.loader import validate
+from icrl.run.folder import RunFolder
 
 SMALL = """\
 --tasks.size 6 --tasks.episode_length 12 --data.episodes 100 --data.histories_per_task 48 --training.subsample 12
@@ -39,11 +39,11 @@ def test_in_context_learning_emerges_on_held_out_tasks(small_run):
     agents = json.loads(folder.summary.read_text())["agents"]
     held_out = agents["transformer"]["test"]["normalised_return"]
     assert held_out["first_episode"]["iqm"] < 0.2
-    assert held_out["last_ten"]["iqm"] > 0.8
+    assert held_out["final_episodes"]["iqm"] > 0.8
     source = agents["q_learning"]["test"]["normalised_return"]
     assert held_out["area_under_curve"]["iqm"] > source["area_under_curve"]["iqm"] + 0.1  # it learns faster
-    assert agents["random"]["test"]["normalised_return"]["last_ten"]["iqm"] < 0.1
-    assert agents["optimal"]["test"]["normalised_return"]["last_ten"]["iqm"] > 0.99
+    assert agents["random"]["test"]["normalised_return"]["final_episodes"]["iqm"] < 0.1
+    assert agents["optimal"]["test"]["normalised_return"]["final_episodes"]["iqm"] > 0.99
     table = pd.read_parquet(folder.returns)
     curve = scores_array(table, "transformer", "test", "normalised_return", 30).mean(axis=(0, 1))
     assert np.corrcoef(np.arange(len(curve)), curve)[0, 1] > 0.6

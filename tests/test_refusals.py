@@ -10,16 +10,17 @@ from safetensors.torch import load_file, save_file
 
 from ad_model.build import build_model, check_model
 from ad_model.train import train
-from configs import ConfigError, UserError, component, load_config
-from configs.checkpoints import checkpoint_steps, last_checkpoint
-from configs.command import Invocation
-from configs.loader import validate
-from configs.run_folder import run_folder
-from configs.schema import ModelConfig
-from data_gen.generate import generate
+from data_gen.generation.generate import generate
 from eval.__main__ import main as evaluate_command
 from eval.evaluate import check_agents, evaluate, load_model
 from eval.report import write_report
+from icrl.config.components import component
+from icrl.config.loader import load_config, validate
+from icrl.config.schema import ModelConfig
+from icrl.run.checkpoints import checkpoint_steps, last_checkpoint
+from icrl.run.command import Invocation
+from icrl.run.folder import run_folder
+from icrl.support.errors import ConfigError, UserError
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +243,7 @@ def test_what_is_no_agent_is_refused_by_key(tiny):
 
 
 def test_an_oracle_on_a_family_without_a_known_optimum_is_refused_by_key(tiny, monkeypatch):
-    monkeypatch.delattr("data_gen.tasks.dark_room.DarkRoomVectorEnv.optimal_action")
+    monkeypatch.delattr("data_gen.tasks.grids.dark_room.DarkRoomVectorEnv.optimal_action")
     with pytest.raises(ConfigError, match=r"evaluation\.baselines\.1: agent 'optimal': .* leave it out"):
         check_agents(tiny())
 
@@ -263,7 +264,7 @@ def test_a_device_that_is_not_there_is_named(broken):
         ("mine:Plain", "import dataclasses\n@dataclasses.dataclass\nclass Plain: pass"),
         (":Agent", ""),
         ("..x:y", ""),
-        ("data_gen.tasks.dark_room:DarkRoom", ""),
+        ("data_gen.tasks.grids.dark_room:DarkRoom", ""),
         (
             "mine:Angry",
             "from configs import component\n@component\nclass Angry:\n    reset = act = observe = None\n"

@@ -16,20 +16,21 @@ from PIL import Image
 
 from ad_model.train import train
 from ad_model.training_log import TrainingLog
-from configs import UserError, trackers
-from configs.checkpoints import last_checkpoint
-from configs.command import Invocation
-from configs.loader import validate
-from configs.run_folder import run_folder
-from configs.trackers import PROJECT, Report, TrackedRun, Tracker, attach_report, training_logs
-from data_gen.generate import generate
-from data_gen.meta_learners import learner_folder
-from data_gen.meta_train import meta_train
+from data_gen.generation.generate import generate
+from data_gen.meta.store import learner_folder
+from data_gen.meta.training import meta_train
 from eval.__main__ import main as evaluate_and_report
 from eval.results import load_summary
+from icrl.config.loader import validate
+from icrl.config.schema import trackers
+from icrl.run.checkpoints import last_checkpoint
+from icrl.run.command import Invocation
+from icrl.run.folder import run_folder
+from icrl.run.trackers import PROJECT, Report, TrackedRun, Tracker, attach_report, training_logs
+from icrl.support.errors import UserError
 
 NAMES = [name for name in ("tensorboard", "wandb", "trackio") if importlib.util.find_spec(name)]
-LAST_TEN = "evaluation/test/transformer/return/last_ten"
+LAST_TEN = "evaluation/test/transformer/return/final_episodes"
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +105,7 @@ def test_tensorboard_has_curves_config_and_evaluation_in_one_folder(tracked):
     assert "_hparams_/session_start_info" in log.PluginTagToContent("hparams")
     figures = load_summary(folder)["agents"]["transformer"]["test"]["return"]
     (last,) = log.Scalars(LAST_TEN)
-    assert last.value == pytest.approx(figures["last_ten"]["iqm"])
+    assert last.value == pytest.approx(figures["final_episodes"]["iqm"])
     assert last.step == 6
     assert "-> transformer" in text(log, "evaluation")
     assert folder.summary.read_text() in text(log, "summary.json")
@@ -166,7 +167,7 @@ def test_weights_and_biases_offline_has_one_run_with_config_curves_and_report(tr
     assert exits == [1, 0, 0]  # interrupted, finished, finished
     path, records = runs[-1]
     summary = values(item for record in records for item in record.summary.update)
-    assert summary[LAST_TEN] == load_summary(folder)["agents"]["transformer"]["test"]["return"]["last_ten"]["iqm"]
+    assert summary[LAST_TEN] == load_summary(folder)["agents"]["transformer"]["test"]["return"]["final_episodes"]["iqm"]
     sent = {file.path for record in records for file in record.files.files}
     assert {"tiny/config.yaml", "tiny/report.html", "tiny/eval/summary.json", "tiny/report/curves.png"} <= sent
     for file in (folder.report, folder.summary, *folder.report_pictures.glob("*.png")):
@@ -188,7 +189,7 @@ def test_trackio_has_one_run_with_config_curves_and_report(tracked, place):
     assert [step for step, line in lines if "loss" in line] == [1, 2, 3, 3, 4, 5, 6]
     (evaluation,) = [line for step, line in lines if step == 6 and "report" in line]
     figures = load_summary(folder)["agents"]["transformer"]["test"]["return"]
-    assert evaluation[LAST_TEN] == pytest.approx(figures["last_ten"]["iqm"])
+    assert evaluation[LAST_TEN] == pytest.approx(figures["final_episodes"]["iqm"])
     page = place / "trackio/media" / evaluation["report"]["file_path"]
     assert page.read_bytes() == folder.report.read_bytes()
     assert (place / "trackio/media" / evaluation["report/curves"]["file_path"]).exists()
@@ -351,7 +352,7 @@ def test_an_unknown_or_missing_tracker_is_one_line_before_anything_is_done(tiny,
     def absent(name):
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr("configs.trackers.metadata.version", absent)
+    monkeypatch.setattr("icrl.run.trackers.metadata.version", absent)
     config = tiny(runtime={"trackers": [tracker]}, data={"sources": [{"name": "rl2"}]})
     for stage in (train, meta_train, lambda config: evaluate_and_report(Invocation(config, "tiny.yaml"))):
         with pytest.raises(UserError, match=message):

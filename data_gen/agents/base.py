@@ -10,9 +10,9 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.errors import UserError
 from data_gen.agents.sweep import per_learner, swept_parameters
 from data_gen.streams import Seeds, make_seeds
+from icrl.support.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Spec:
     observation_space: gymnasium.Space[Any]
     """Of what the agent is shown."""
     action_space: gymnasium.Space[Any]
-    num_steps: int
+    planned_steps: int
     """Length of the lifetime that the agent should plan for, in steps; schedules run over it."""
     optimal_action: Callable[[], NDArray[Any]] | None = None
     """Reads an optimal action from the environments' hidden state. For oracles; a learner has no business with it."""

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from configs import component
 from data_gen.agents.base import Spec, Transition
 from data_gen.agents.optimal import Optimal
 from data_gen.streams import Seeds, SlotStreams, derive
 from data_gen.tasks.base import sample_actions
+from icrl.config.components import component
 
 
 @component
@@ -29,7 +29,7 @@ class EpsilonAnnealed(Optimal):
         super().reset(spec, num_envs, seeds)
         self.space = spec.action_space
         self.coins, self.noise = SlotStreams(seeds), SlotStreams(derive(seeds, 0))
-        self.steps, self.annealing_steps = 0, self.fraction * spec.num_steps
+        self.steps, self.annealing_steps = 0, self.fraction * spec.planned_steps
 
     def act(self, observation: Any) -> NDArray[Any]:
         progress = min(1.0, self.steps / self.annealing_steps)

@@ -4,10 +4,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from configs import component
-from configs.errors import UserError
 from data_gen.agents.base import Agent, Spec
 from data_gen.streams import Seeds
+from icrl.config.components import component
+from icrl.support.errors import UserError
 
 
 @component

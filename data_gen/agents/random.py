@@ -4,10 +4,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from configs import component
 from data_gen.agents.base import Agent, Spec
 from data_gen.streams import Seeds, SlotStreams
 from data_gen.tasks.base import sample_actions
+from icrl.config.components import component
 
 
 @component

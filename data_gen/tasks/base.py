@@ -13,12 +13,12 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
-from configs.errors import ConfigError, UserError
-from configs.files import write_file
 from data_gen.streams import SlotStreams, derive, hashed, make_seeds
+from icrl.support.errors import ConfigError, UserError
+from icrl.support.files import write_file
 
 _RANDOM_RETURN_EPISODES = 256
-_RANDOM_RETURN_LANES = 32
+_RANDOM_RETURN_SLOTS = 32
 _SLOTS_AT_ONCE = 2**14
 _HASHED_AT_ONCE = 2**16  # words; what stays in a processor's cache
 _MOST_DRAWS = 16  # a task, in a split of a family whose tasks repeat
@@ -138,7 +138,7 @@ class TaskDistribution(ABC):
         Here an estimate from 256 simulated episodes a task with fixed seeds, 8 in each of 32 slots; families that know
         it, or where that takes long, override this.
         """
-        return simulated_random_return(self, tasks, _RANDOM_RETURN_EPISODES, _RANDOM_RETURN_LANES)
+        return simulated_random_return(self, tasks, _RANDOM_RETURN_EPISODES, _RANDOM_RETURN_SLOTS)
 
     def draw(self, axes: Any, task: Tasks, observation: Any, reward: NDArray[Any]) -> bool:
         """Draws one episode on one task onto matplotlib axes; returns whether this family has a picture at all.
@@ -214,27 +214,33 @@ class TaskDistribution(ABC):
 
 
 def simulated_random_return(
-    distribution: TaskDistribution, tasks: Tasks, episodes: int, lanes: int, slots_at_once: int = _SLOTS_AT_ONCE
+    distribution: TaskDistribution,
+    tasks: Tasks,
+    episodes: int,
+    slots_per_task: int,
+    slots_at_once: int = _SLOTS_AT_ONCE,
 ) -> NDArray[np.float64]:
-    """Mean return of uniformly random actions over `episodes` episodes a task, in `lanes` slots each; (num_tasks,).
+    """Mean return of uniformly random actions over `episodes` episodes a task, in `slots_per_task` slots each; (num_tasks,).
 
     `slots_at_once` bounds the memory that many tasks take.
     """
-    means, block = [], max(1, slots_at_once // lanes)
+    means, block = [], max(1, slots_at_once // slots_per_task)
     for first in range(0, len(tasks), block):
         part = tasks.take(slice(first, first + block))
-        envs = distribution.make_vec(part.take(np.repeat(np.arange(len(part)), lanes)))
+        envs = distribution.make_vec(part.take(np.repeat(np.arange(len(part)), slots_per_task)))
         seeds = make_seeds(envs.num_envs, episodes, first)
         streams = SlotStreams(derive(seeds, 1))
         total, ended = np.zeros(envs.num_envs), np.zeros(envs.num_envs)
         envs.reset(seed=seeds)  # type: ignore[arg-type]
-        while (ended < episodes // lanes).any():
+        while (ended < episodes // slots_per_task).any():
             _, rewards, terminated, truncated, _ = envs.step(sample_actions(distribution.action_space, streams))
-            counted = ended < episodes // lanes  # the first ones: of a fixed time, short ones would be a greater part
+            counted = (
+                ended < episodes // slots_per_task
+            )  # the first ones: of a fixed time, short ones would be a greater part
             total += rewards * counted
             ended += terminated | truncated
         envs.close()
-        means.append(total.reshape(len(part), lanes).sum(axis=1) / episodes)
+        means.append(total.reshape(len(part), slots_per_task).sum(axis=1) / episodes)
     return np.concatenate(means)
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from configs.components import TASKS, find_component
-from configs.errors import UserError
 from data_gen.tasks.base import TaskDistribution, Tasks
 from data_gen.tasks.vector import TaskEnv
+from icrl.config.components import TASKS, find_component
+from icrl.support.errors import UserError
 
 
 def register(env_id: str, family: str, **params: Any) -> None:

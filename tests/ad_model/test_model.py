@@ -9,8 +9,8 @@ from transformers import AutoModel, Cache
 
 from ad_model import ADModel
 from ad_model.build import backbone_values, build_model, parameter_groups
-from configs import ConfigError
-from configs.schema import ModelConfig
+from icrl.config.schema import ModelConfig
+from icrl.support.errors import ConfigError
 
 INFO = {
     "observation_space": {"type": "MultiDiscrete", "nvec": [4, 6], "start": [0, 0]},

@@ -13,9 +13,8 @@ from ad_model.action_head_ad import ActionHead
 from ad_model.build import build_model
 from ad_model.embeddings_ad import ImageEmbedding, VectorEmbedding, leaf_embedding, leaf_spaces
 from ad_model.statistics import DataStatistics
-from configs import ConfigError
-from configs.errors import UserError
 from data_gen.spaces import leaves, map_leaves, storage_type, to_json
+from icrl.support.errors import ConfigError, UserError
 
 VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float64)
 IMAGE = spaces.Box(0, 255, (9, 12, 3), np.uint8)
@@ -57,7 +56,7 @@ def drawn(space, shape=(2, 6), seed=0):
 
 def built(tiny, observation, action, **changes):
     info = {"observation_space": to_json(observation), "action_space": to_json(action), "episode_length": 2}
-    gathered = DataStatistics(info["observation_space"])
+    gathered = DataStatistics(info.observation_space)
     columns = {f"observation.{path}".rstrip("."): values for path, values in drawn(observation, (8, 20), 1).items()}
     gathered.add({**columns, "reward": np.ones((8, 20), np.float32)})
     return build_model(tiny(**changes), info, gathered.plain()).eval()

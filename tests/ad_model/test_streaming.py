@@ -12,13 +12,14 @@ from ad_model.statistics import DataStatistics
 from ad_model.streaming import StreamedWindows
 from ad_model.train import train
 from ad_model.windows import stream_order
-from configs import ConfigError, UserError
-from configs.checkpoints import last_checkpoint
-from configs.loader import validate
-from configs.run_folder import data_fingerprint, run_folder
-from data_gen.data_folder import load_info
-from data_gen.generate import generate
-from data_gen.history import read_shard
+from data_gen.generation.generate import generate
+from data_gen.storage.folder import load_info
+from data_gen.storage.shards import read_shard
+from icrl.config.loader import validate
+from icrl.run.checkpoints import last_checkpoint
+from icrl.run.fingerprints import data_fingerprint
+from icrl.run.folder import run_folder
+from icrl.support.errors import ConfigError, UserError
 from tests.conftest import TINY, merged
 
 LENGTH = 18
@@ -38,9 +39,9 @@ def streamed(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(streaming, "fetch", fetch)
     info = load_info(run_folder(made))
-    statistics = DataStatistics(info["observation_space"])
-    for shard in info["shards"]:
-        statistics.add(read_shard(run_folder(made).data / shard["file"]))
+    statistics = DataStatistics(info.observation_space)
+    for shard in info.shards:
+        statistics.add(read_shard(run_folder(made).data / shard.file))
 
     def make(name="streamed", resident=2, said=None, **changes):
         data = {"repo": "a/b", "streaming": True, "resident_shards": resident}

@@ -20,13 +20,14 @@ from ad_model.build import build_model
 from ad_model.throughput import flops_per_token, matmul_peak
 from ad_model.train import learning_rate, train
 from ad_model.training_log import read_log
-from configs import UserError
-from configs.checkpoints import checkpoint_steps, last_checkpoint
-from configs.loader import dump
-from configs.run_folder import data_fingerprint, run_folder
-from configs.schema import TrainingConfig
-from data_gen.data_folder import load_info
-from data_gen.generate import generate
+from data_gen.generation.generate import generate
+from data_gen.storage.folder import load_info
+from icrl.config.loader import dump
+from icrl.config.schema import TrainingConfig
+from icrl.run.checkpoints import checkpoint_steps, last_checkpoint
+from icrl.run.fingerprints import data_fingerprint
+from icrl.run.folder import run_folder
+from icrl.support.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -9,14 +9,14 @@ import torch
 
 from ad_model.modeling_ad import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE
 from ad_model.windows import WindowDataset, stream_order, token_cache
-from configs import ConfigError, UserError
-from configs.run_folder import run_folder
-from configs.schema import SelectionConfig
-from data_gen.data_folder import load_info
-from data_gen.generate import generate
-from data_gen.history import read_shard
-from data_gen.history_scores import history_scores
-from data_gen.selection import history_weights
+from data_gen.generation.generate import generate
+from data_gen.scoring.scores import history_scores
+from data_gen.scoring.selection import history_weights
+from data_gen.storage.folder import load_info
+from data_gen.storage.shards import read_shard
+from icrl.config.schema import SelectionConfig
+from icrl.run.folder import run_folder
+from icrl.support.errors import ConfigError, UserError
 
 ACTIONS = {"type": "Discrete", "n": 5, "start": 0}
 

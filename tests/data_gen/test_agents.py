@@ -6,21 +6,21 @@ import gymnasium
 import numpy as np
 import pytest
 
-from configs import UserError
-from configs.components import AGENTS, find_component
 from data_gen.agents import TableIndex
 from data_gen.agents.epsilon_annealed import EpsilonAnnealed
-from data_gen.agents.meta.base import MetaLearner, TrainingTasks
 from data_gen.agents.optimal import Optimal
 from data_gen.agents.random import Random
 from data_gen.agents.tabular.q_learning import QLearning
-from data_gen.history import episode_returns
 from data_gen.interaction import interact, spec_of
+from data_gen.meta.base import MetaLearner, TrainingTasks
+from data_gen.returns import episode_returns
 from data_gen.streams import SlotStreams, derive, make_seeds
-from data_gen.tasks.bandit import Bandit
-from data_gen.tasks.dark_room import DarkRoom
-from data_gen.tasks.point_navigation import PointNavigation
-from data_gen.tasks.tabular_mdp import TabularMDP
+from data_gen.tasks.grids.dark_room import DarkRoom
+from data_gen.tasks.points.point_navigation import PointNavigation
+from data_gen.tasks.tabular.bandit import Bandit
+from data_gen.tasks.tabular.tabular_mdp import TabularMDP
+from icrl.config.components import AGENTS, find_component
+from icrl.support.errors import UserError
 
 ROOM = DarkRoom(size=4, episode_length=6, start="random")
 

@@ -6,19 +6,18 @@ import pydantic
 import pytest
 
 import data_gen  # noqa: F401 - registers the environments
-from configs import UserError
-from configs.errors import ConfigError
-from configs.loader import validate
 from data_gen.streams import make_seeds
 from data_gen.tasks import Tasks
-from data_gen.tasks.bandit import Bandit
+from data_gen.tasks.tabular.bandit import Bandit
+from icrl.config.loader import validate
+from icrl.support.errors import ConfigError, UserError
 
 
-def pulled(bandit: Bandit, mean: list[float], arm: int, pulls: int, lanes: int = 500) -> np.ndarray:
-    """Rewards of pulling one arm of one bandit, (pulls, lanes)."""
-    envs = bandit.make_vec(Tasks({"mean": np.tile(mean, (lanes, 1))}))
-    envs.reset(seed=make_seeds(lanes, 4))
-    return np.stack([envs.step(np.full(lanes, arm))[1] for _ in range(pulls)])
+def pulled(bandit: Bandit, mean: list[float], arm: int, pulls: int, slots: int = 500) -> np.ndarray:
+    """Rewards of pulling one arm of one bandit, (pulls, slots)."""
+    envs = bandit.make_vec(Tasks({"mean": np.tile(mean, (slots, 1))}))
+    envs.reset(seed=make_seeds(slots, 4))
+    return np.stack([envs.step(np.full(slots, arm))[1] for _ in range(pulls)])
 
 
 @pytest.mark.parametrize("arm", [0, 1, 2, 3])

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from configs import UserError
 from data_gen.agents.bandits.epsilon_greedy import EpsilonGreedy
 from data_gen.agents.bandits.gittins import Gittins, gittins_indices
 from data_gen.agents.bandits.thompson import OptimisticThompson, Thompson
@@ -16,7 +15,8 @@ from data_gen.agents.base import Spec, Transition
 from data_gen.agents.posterior_sampling import beta, dirichlet, gamma
 from data_gen.interaction import interact
 from data_gen.streams import SlotStreams, make_seeds
-from data_gen.tasks.bandit import Bandit
+from data_gen.tasks.tabular.bandit import Bandit
+from icrl.support.errors import UserError
 
 ONE_STATE = gymnasium.spaces.Discrete(1)
 

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 import data_gen  # noqa: F401 - registers the environments
-from configs import UserError
 from data_gen.streams import SlotStreams, make_seeds
 from data_gen.tasks import Tasks
-from data_gen.tasks.acrobot import Acrobot
 from data_gen.tasks.base import sample_actions
-from data_gen.tasks.cart_pole import CartPole
-from data_gen.tasks.pendulum import Pendulum
+from data_gen.tasks.control.acrobot import Acrobot
+from data_gen.tasks.control.cart_pole import CartPole
+from data_gen.tasks.control.pendulum import Pendulum
+from icrl.support.errors import UserError
 
 GYMNASIUM = {CartPole: "CartPole-v1", Pendulum: "Pendulum-v1", Acrobot: "Acrobot-v1"}
 FAMILIES = list(GYMNASIUM)

@@ -6,13 +6,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from configs import UserError
 from data_gen.agents.tabular.q_learning import QLearning
 from data_gen.interaction import interact
 from data_gen.streams import make_seeds
 from data_gen.tasks import Tasks
-from data_gen.tasks.dark_key_to_door import DarkKeyToDoor
-from data_gen.tasks.grid import MOVES
+from data_gen.tasks.grids.dark_key_to_door import DarkKeyToDoor
+from data_gen.tasks.grids.grid import MOVES
+from icrl.support.errors import UserError
 
 STAY, UP, DOWN, LEFT, RIGHT = range(5)
 VARIANTS = [

@@ -8,11 +8,11 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import data_gen  # noqa: F401 - registers the environments
-from configs import ConfigError, UserError
 from data_gen.streams import make_seeds
 from data_gen.tasks import Tasks
-from data_gen.tasks.dark_room import DarkRoom
-from data_gen.tasks.grid import MOVES
+from data_gen.tasks.grids.dark_room import DarkRoom
+from data_gen.tasks.grids.grid import MOVES
+from icrl.support.errors import ConfigError, UserError
 
 VARIANTS = [
     DarkRoom(),

@@ -14,16 +14,17 @@ import pytest
 from conftest import ROOT
 from pydantic import Field
 
-from configs import UserError, component
-from configs.run_folder import run_folder
 from data_gen.agents import Agent
 from data_gen.agents.sweep import PerLearner
-from data_gen.data_folder import load_info
-from data_gen.data_report import data_report, describe
-from data_gen.generate import generate, split_tasks
-from data_gen.history import read_shard
+from data_gen.generation.generate import generate, split_tasks
 from data_gen.interaction import agent_seeds, interact
+from data_gen.scoring.report import data_report, describe
+from data_gen.storage.folder import load_info
+from data_gen.storage.shards import read_shard
 from data_gen.streams import SlotStreams, make_seeds
+from icrl.config.components import component
+from icrl.run.folder import run_folder
+from icrl.support.errors import UserError
 
 
 def shard_hashes(config) -> dict[str, str]:
@@ -132,13 +133,13 @@ def test_info_names_what_is_needed_to_read_the_data(tiny):
     config = tiny()
     generate(config)
     info = load_info(run_folder(config))
-    assert info["observation_space"] == {"type": "MultiDiscrete", "nvec": [4, 4], "start": [0, 0]}
-    assert info["num_steps"] == 24 * 6
-    assert {shard["file"]: shard["sha256"] for shard in info["shards"]} == shard_hashes(config)
+    assert info.observation_space == {"type": "MultiDiscrete", "nvec": [4, 4], "start": [0, 0]}
+    assert info.history_steps == 24 * 6
+    assert {shard.file: shard.sha256 for shard in info.shards} == shard_hashes(config)
 
 
 def test_a_second_process_on_the_same_folder_is_refused(tiny):
-    from configs.run_folder import locked
+    from icrl.run.folder import locked
 
     config = tiny()
     with locked(run_folder(config)), pytest.raises(UserError, match="in use by another process"):
@@ -147,7 +148,7 @@ def test_a_second_process_on_the_same_folder_is_refused(tiny):
 
 def test_killed_at_random_moments_and_restarted_equals_uninterrupted(tmp_path, tiny):
     """SIGKILL to the whole process at growing delays, until one run gets through."""
-    from configs.loader import dump
+    from icrl.config.loader import dump
 
     changes = {"data": {"histories_per_task": 60, "episodes": 400, "shards": 12}, "runtime": {"workers": 2}}
     whole, cut = tiny(name="whole", **changes), tiny(name="cut", **changes)

@@ -11,16 +11,17 @@ import pytest
 from pyarrow import parquet
 
 from ad_model.train import train
-from configs import ConfigError, ExperimentConfig, UserError
-from configs.loader import validate
-from configs.run_folder import folder_of_data, run_folder
-from data_gen.data_folder import load_info
-from data_gen.data_report import data_report
-from data_gen.generate import generate
-from data_gen.history import read_shard, write_shard
-from data_gen.recorded import Recorded, write_histories
+from data_gen.generation.generate import generate
+from data_gen.scoring.report import data_report
+from data_gen.storage.folder import load_info
+from data_gen.storage.shards import read_shard, write_shard
+from data_gen.storage.writing import Recorded, write_histories
 from eval.evaluate import evaluate
 from eval.results import load_summary
+from icrl.config.loader import validate
+from icrl.config.schema import ExperimentConfig
+from icrl.run.folder import folder_of_data, run_folder
+from icrl.support.errors import ConfigError, UserError
 from tests.conftest import TINY, merged
 
 BOX = {"type": "Box", "dtype": "float32", "low": None, "high": None}
@@ -47,13 +48,13 @@ def test_given_data_is_trained_and_evaluated_on_like_data_that_was_made(given, t
     assert not generate(config)
     folder, made = run_folder(config), run_folder(tiny(name="made"))
     info = load_info(folder)
-    assert [shard["sha256"] for shard in info["shards"]] == [shard["sha256"] for shard in load_info(made)["shards"]]
+    assert [shard.sha256 for shard in info.shards] == [shard.sha256 for shard in load_info(made)["shards"]]
     np.testing.assert_equal(data_report(folder, info).curve, data_report(made, load_info(made)).curve)
     assert train(config)
     assert evaluate(config)
     summary = load_summary(folder)
     assert set(summary["agents"]) == {"transformer", "random", "optimal"}
-    assert summary["training_steps"]["transformer"] == info["num_histories"] * info["num_steps"]
+    assert summary["training_steps"]["transformer"] == info.num_histories * info.history_steps
 
 
 def test_data_that_is_given_and_made_does_not_mix(given, tiny):
@@ -170,7 +171,7 @@ def test_shards_that_are_not_what_the_info_says_are_refused(given, tiny, tmp_pat
     columns = {name: values for name, values in {**read_shard(path), **change}.items() if values is not None}
     checksum = write_shard(path, columns, {"fingerprint": "lying"})
     info = json.loads((lying / "info.json").read_text())
-    info["shards"][0]["sha256"] = checksum
+    info.shards[0]["sha256"] = checksum
     (lying / "info.json").write_text(json.dumps(info))
     config = given(folder=lying)
     generate(config)
@@ -278,7 +279,7 @@ def recorded(**changes):
 def test_histories_from_elsewhere_are_a_data_folder(given, tmp_path):
     parts = [histories(np.random.default_rng(number)) for number in range(2)]
     info = write_histories(tmp_path / "mine", iter(parts), recorded())
-    assert (info["num_histories"], info["num_steps"], len(info["shards"])) == (6, 12, 2)
+    assert (info.num_histories, info.history_steps, len(info.shards)) == (6, 12, 2)
     for number, part in enumerate(parts):
         shard = read_shard(tmp_path / "mine" / f"train-0000{number}-of-00002.h5")
         for name, values in part.items():

@@ -5,10 +5,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from configs import UserError
 from data_gen.tasks import Tasks
-from data_gen.tasks.grid import MOVES
-from data_gen.tasks.grid_navi import GridNavi
+from data_gen.tasks.grids.grid import MOVES
+from data_gen.tasks.grids.grid_navi import GridNavi
+from icrl.support.errors import UserError
 
 VARIANTS = [GridNavi(), GridNavi(size=3, episode_length=4), GridNavi(size=4, episode_length=3)]
 

@@ -18,19 +18,19 @@ from test_tasks import (  # noqa: F401 - the contract of every family, with the 
     test_the_vector_and_the_scalar_form_live_the_same_trajectory,
 )
 
-from configs.errors import ConfigError, UserError
-from configs.loader import dump, fingerprint, load_config, validate
-from configs.run_folder import run_folder
 from data_gen.agents.tabular.q_learning import QLearning
-from data_gen.data_folder import load_info
-from data_gen.generate import generate
-from data_gen.history import episode_returns
+from data_gen.generation.generate import generate
 from data_gen.interaction import interact
 from data_gen.spaces import leaves
+from data_gen.storage.folder import load_info
+from data_gen.returns import episode_returns
 from data_gen.streams import SlotStreams, make_seeds
+from data_gen.tasks.adapted.gym_adapter import GymnasiumTasks
+from data_gen.tasks.adapted.process_vector import ExpertProcessVectorEnv, ProcessVectorEnv
 from data_gen.tasks.base import Tasks, sample_actions
-from data_gen.tasks.gym_adapter import GymnasiumTasks
-from data_gen.tasks.process_vector import ExpertProcessVectorEnv, ProcessVectorEnv
+from icrl.config.loader import dump, fingerprint, load_config, validate
+from icrl.run.folder import run_folder
+from icrl.support.errors import ConfigError, UserError
 
 MAPS = "gymnasium.envs.toy_text.frozen_lake:generate_random_map"
 SEEN = {"name": "FilterObservation", "filter_keys": ["direction", "image"]}
@@ -213,7 +213,7 @@ def test_the_poses_of_minigrid_make_a_maze_that_a_table_learns():
         kwargs={"max_steps": 30},
         layouts=2,
         episode_length=30,
-        wrappers=[{"name": "data_gen.tasks.minigrid_pose:Pose"}],
+        wrappers=[{"name": "data_gen.tasks.adapted.minigrid_pose:Pose"}],
     )
     envs = family.make_vec(family.all_tasks())
     observation, _ = envs.reset(seed=0)
@@ -239,8 +239,8 @@ def test_the_whole_family_is_a_config_and_goes_through_generate(tmp_path):
     assert fingerprint(load_config(tmp_path / "again.yaml").tasks) == fingerprint(config.tasks)
     generate(config)
     info = load_info(run_folder(config))
-    assert info["observation_space"] == {"type": "Discrete", "n": 16, "start": 0}
-    assert info["num_histories"] == 2 * info["num_train_tasks"]
+    assert info.observation_space == {"type": "Discrete", "n": 16, "start": 0}
+    assert info.num_histories == 2 * info.num_train_tasks
 
 
 @pytest.mark.parametrize(

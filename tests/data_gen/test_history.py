@@ -4,8 +4,9 @@ import h5py
 import numpy as np
 import pytest
 
-from configs import UserError
-from data_gen.history import STEP_COLUMNS, episode_returns, last_returns, read_shard, write_shard
+from data_gen.storage.shards import STEP_COLUMNS, read_shard, write_shard
+from data_gen.returns import episode_returns, final_returns
+from icrl.support.errors import UserError
 
 
 def test_episode_returns_by_hand():
@@ -81,5 +82,5 @@ def test_the_last_returns_are_those_of_episodes_that_end_in_the_last_part_by_han
     ended = np.zeros((3, 10), bool)
     ended[0, [1, 5, 7, 8]] = True  # the last 3 steps hold the ends of (7 + 8) and (9); the last step ends nothing
     ended[1, [9]] = True  # one episode, all of it
-    assert last_returns(reward, ended, 0.3)[:2].tolist() == [12.0, 55.0]
-    assert np.isnan(last_returns(reward, ended, 0.3)[2])
+    assert final_returns(reward, ended, 0.3)[:2].tolist() == [12.0, 55.0]
+    assert np.isnan(final_returns(reward, ended, 0.3)[2])

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from configs import ConfigError
-from configs.run_folder import run_folder
-from configs.schema import SelectionConfig
-from data_gen.data_folder import load_info
-from data_gen.data_report import describe_scores
-from data_gen.generate import generate
-from data_gen.history import read_shard
-from data_gen.history_scores import HistoryScores, history_scores, score_returns
-from data_gen.selection import history_weights, quartiles
+from data_gen.generation.generate import generate
+from data_gen.scoring.report import describe_scores
+from data_gen.scoring.scores import HistoryScores, history_scores, score_returns
+from data_gen.scoring.selection import history_weights, quartiles
+from data_gen.storage.folder import load_info
+from data_gen.storage.shards import read_shard
+from icrl.config.schema import SelectionConfig
+from icrl.run.folder import run_folder
+from icrl.support.errors import ConfigError
 
 
 def test_scores_of_a_few_episodes_by_hand():
@@ -66,7 +66,7 @@ def test_scores_are_raw_returns_where_no_optimum_is_known(tiny, monkeypatch):
     generate(config)
     folder, info = run_folder(config), load_info(run_folder(config))
     monkeypatch.setattr(
-        "data_gen.tasks.dark_room.DarkRoom.optimal_return", lambda self, tasks: np.full(len(tasks), np.nan)
+        "data_gen.tasks.grids.dark_room.DarkRoom.optimal_return", lambda self, tasks: np.full(len(tasks), np.nan)
     )
     scores = history_scores(folder, info)
     shards = [read_shard(path) for path in sorted(folder.data.glob("*.h5"))]

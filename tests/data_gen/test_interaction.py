@@ -8,13 +8,14 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 
-from configs import UserError, component
 from data_gen.agents import Agent, Spec, Transition
 from data_gen.interaction import interact
 from data_gen.spaces import storage_type, to_json
 from data_gen.streams import make_seeds
 from data_gen.tasks import Tasks
-from data_gen.tasks.dark_room import DarkRoom
+from data_gen.tasks.grids.dark_room import DarkRoom
+from icrl.config.components import component
+from icrl.support.errors import UserError
 
 
 @component
@@ -67,7 +68,7 @@ def test_termination_ends_the_episode_and_the_next_begins_at_the_start():
 def test_the_planned_lifetime_can_differ_from_the_steps_lived():
     room, agent = DarkRoom(), Scripted()
     interact(agent, room.make_vec(room.all_tasks()), 10, make_seeds(81, 0), planned_steps=500)
-    assert agent.spec.num_steps == 500
+    assert agent.spec.planned_steps == 500
 
 
 def test_next_step_autoreset_is_refused():

@@ -10,17 +10,17 @@ import numpy as np
 import pydantic
 import pytest
 
-from configs.errors import ConfigError, UserError
-from data_gen.history import episode_returns
+from data_gen.returns import episode_returns
 from data_gen.streams import SlotStreams, derive, make_seeds
 from data_gen.tasks import locomotion_env
-from data_gen.tasks.ant import Ant
 from data_gen.tasks.base import Tasks, sample_actions
-from data_gen.tasks.half_cheetah import HalfCheetah
-from data_gen.tasks.hopper import Hopper
-from data_gen.tasks.locomotion import ALL_FIELDS, SCALE_BASE
-from data_gen.tasks.locomotion_env import load_model, num_threads, simulator
-from data_gen.tasks.walker2d import Walker2d
+from data_gen.tasks.mujoco.ant import Ant
+from data_gen.tasks.mujoco.half_cheetah import HalfCheetah
+from data_gen.tasks.mujoco.hopper import Hopper
+from data_gen.tasks.mujoco.locomotion import ALL_FIELDS, SCALE_BASE
+from data_gen.tasks.mujoco.locomotion_env import load_model, num_threads, simulator
+from data_gen.tasks.mujoco.walker2d import Walker2d
+from icrl.support.errors import ConfigError, UserError
 
 mujoco = pytest.importorskip("mujoco")
 pytest.importorskip("imageio", reason="Gymnasium's own MuJoCo environments need it")
@@ -409,7 +409,9 @@ def test_without_mujoco_the_error_says_what_to_install(monkeypatch):
 
 
 def test_no_import_of_ours_imports_mujoco():
-    code = "import sys, data_gen, data_gen.tasks.ant, data_gen.tasks.hopper; print('mujoco' in sys.modules)"
+    code = (
+        "import sys, data_gen, data_gen.tasks.mujoco.ant, data_gen.tasks.mujoco.hopper; print('mujoco' in sys.modules)"
+    )
     root = str(locomotion_env.Path(locomotion_env.__file__).parents[2])
     assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root).strip() == "False"
 

@@ -8,15 +8,15 @@ import torch
 from gymnasium import spaces
 from pydantic import ValidationError
 
-from configs import UserError
 from data_gen.agents.base import Spec
 from data_gen.agents.deep.distributions import action_distribution
-from data_gen.agents.meta.adaptation import Policy, adapt, divergence, leaves_of, surrogate
-from data_gen.agents.meta.base import TrainingTasks
-from data_gen.agents.meta.linear_baseline import RIDGE, baseline_features, fit, predict
-from data_gen.agents.meta.maml import MAML
-from data_gen.agents.meta.segments import Samples, Segment, standardised
-from data_gen.agents.meta.trust_region import (
+from data_gen.interaction import interact, spec_of
+from data_gen.meta.base import TrainingTasks
+from data_gen.meta.maml.adaptation import Policy, adapt, divergence, leaves_of, surrogate
+from data_gen.meta.maml.linear_baseline import RIDGE, baseline_features, fit, predict
+from data_gen.meta.maml.maml import MAML
+from data_gen.meta.maml.segments import Samples, Segment, standardised
+from data_gen.meta.maml.trust_region import (
     FisherProduct,
     conjugate_gradients,
     flat,
@@ -24,10 +24,10 @@ from data_gen.agents.meta.trust_region import (
     line_search,
     unflat,
 )
-from data_gen.interaction import interact, spec_of
 from data_gen.streams import make_seeds
-from data_gen.tasks.dark_room import DarkRoom
-from data_gen.tasks.point_navigation import PointNavigation
+from data_gen.tasks.grids.dark_room import DarkRoom
+from data_gen.tasks.points.point_navigation import PointNavigation
+from icrl.support.errors import UserError
 
 CPU = torch.device("cpu")
 TASKS, ROWS, FEATURES, RATE = 3, 40, 2, 0.3
@@ -429,7 +429,7 @@ def test_gradient_steps_have_the_halved_rate_and_stop(monkeypatch):
     training = training_on(PointNavigation(episode_length=5))
     rates = []
     monkeypatch.setattr(
-        "data_gen.agents.meta.adapting.adapt",
+        "data_gen.meta.maml.adapting.adapt",
         lambda policy, parameters, samples, rate: rates.append(rate) or adapt(policy, parameters, samples, rate),
     )
     agent = started(training, test_trajectories=2, test_rate=0.4, test_steps=3)

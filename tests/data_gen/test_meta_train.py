@@ -15,20 +15,21 @@ from conftest import ROOT
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from configs import ConfigError, UserError, component
-from configs.checkpoints import checkpoint_steps
-from configs.loader import dump
-from configs.run_folder import run_folder
-from data_gen.agents.meta.base import MetaLearner, TrainingTasks, load_optimiser_state, optimiser_state
 from data_gen.agents.sweep import Positive
-from data_gen.data_folder import load_info
-from data_gen.generate import environment_steps, generate
+from data_gen.generation.generate import environment_steps, generate
 from data_gen.interaction import spec_of
-from data_gen.meta_learners import learner_folder, ready_agent, trained_checkpoint, trained_figures
-from data_gen.meta_train import meta_train
+from data_gen.meta.base import MetaLearner, TrainingTasks, load_optimiser_state, optimiser_state
+from data_gen.meta.store import learner_folder, ready_agent, trained_checkpoint, trained_figures
+from data_gen.meta.training import meta_train
+from data_gen.storage.folder import load_info
 from data_gen.streams import SlotStreams
-from data_gen.tasks.bandit import Bandit
+from data_gen.tasks.tabular.bandit import Bandit
 from eval.evaluate import check_agents
+from icrl.config.components import component
+from icrl.config.loader import dump
+from icrl.run.checkpoints import checkpoint_steps
+from icrl.run.folder import run_folder
+from icrl.support.errors import ConfigError, UserError
 
 
 @component
@@ -158,7 +159,7 @@ def test_a_learner_named_twice_is_trained_once(leaning):
 def test_a_killed_run_goes_on_to_the_same_weights(leaning, tmp_path):
     whole = leaning(name="whole", source={"iterations": 400})
     meta_train(whole)
-    words = [sys.executable, "-m", "data_gen.meta_train", "--config", str(tmp_path / "runs" / "killed.yaml")]
+    words = [sys.executable, "-m", "data_gen.meta.training", "--config", str(tmp_path / "runs" / "killed.yaml")]
     config = leaning(name="killed", source={"iterations": 400})
     (tmp_path / "runs" / "killed.yaml").write_text(dump(config))
     place = learner_folder(config, run_folder(config), config.data.sources[0])
@@ -297,7 +298,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(leaning, monkeypatch):
     def full(tensors, path):
         raise SafetensorError("I/O error: No space left on device")
 
-    monkeypatch.setattr("data_gen.meta_train.save_file", full)
+    monkeypatch.setattr("data_gen.meta.training.save_file", full)
     with pytest.raises(UserError, match=r"cannot write the checkpoint .*step-000004: I/O error: No space left"):
         meta_train(config)
     assert checkpoint_steps(learner_folder(config, run_folder(config), config.data.sources[0])) == [2]

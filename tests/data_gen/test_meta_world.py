@@ -20,15 +20,15 @@ from test_tasks import (  # noqa: F401 - the contract of every family, with the 
     test_the_vector_and_the_scalar_form_live_the_same_trajectory,
 )
 
-from configs.errors import ConfigError, UserError
 from data_gen.agents.optimal import Optimal
 from data_gen.agents.random import Random
 from data_gen.interaction import interact
 from data_gen.streams import make_seeds
 from data_gen.tasks import meta_world
+from data_gen.tasks.adapted.meta_world import MetaWorld, _drawn
 from data_gen.tasks.base import Tasks
-from data_gen.tasks.meta_world import MetaWorld, _drawn
 from data_gen.tasks.vector import TaskEnv
+from icrl.support.errors import ConfigError, UserError
 
 metaworld = pytest.importorskip("metaworld")
 

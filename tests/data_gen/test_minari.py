@@ -13,20 +13,20 @@ from gymnasium.envs.registration import EnvSpec
 import data_gen  # noqa: F401 - registers environments
 import icrl
 from ad_model.train import train
-from configs.errors import ConfigError, UserError
-from configs.loader import validate
-from configs.run_folder import RunFolder, run_folder
-from data_gen.data_folder import load_info
-from data_gen.generate import generate, split_tasks
-from data_gen.history import STEP_COLUMNS, read_shard, write_shard
-from data_gen.neighbours import minari_data, minari_export
-from data_gen.neighbours.minari_data import import_minari
-from data_gen.neighbours.minari_export import export_minari
-from data_gen.neighbours.minari_tasks import Home, locate
+from data_gen.exchange import minari_data, minari_export
+from data_gen.exchange.minari_data import import_minari
+from data_gen.exchange.minari_export import export_minari
+from data_gen.exchange.minari_tasks import Home, locate
+from data_gen.generation.generate import generate, split_tasks
 from data_gen.spaces import leaves, map_leaves, to_json
+from data_gen.storage.folder import load_info
+from data_gen.storage.shards import STEP_COLUMNS, read_shard, write_shard
 from data_gen.tasks.base import Tasks
 from eval.evaluate import evaluate
 from eval.results import load_summary
+from icrl.config.loader import validate
+from icrl.run.folder import RunFolder, run_folder
+from icrl.support.errors import ConfigError, UserError
 
 minari = pytest.importorskip("minari")
 EpisodeBuffer = minari.data_collector.EpisodeBuffer
@@ -85,7 +85,7 @@ def pendulum(dataset_id, g, episodes=2, steps=20):
 def columns(folder):
     """All histories of a data folder, which is that of a run beside it."""
     info = load_info(RunFolder(folder.parent))
-    shards = [read_shard(folder / shard["file"]) for shard in info["shards"]]
+    shards = [read_shard(folder / shard.file) for shard in info.shards]
     return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
 
 
@@ -105,9 +105,9 @@ def test_the_episodes_of_a_data_set_are_one_history(tmp_path, data_format):
     np.testing.assert_array_equal(found["terminated"], joined(buffers, "terminations")[None])
     assert not found["truncated"].any()
     assert made.left_out == {"cart/first-v0": 0} and made.truncated == {"cart/first-v0": 0}
-    assert made.info["episode_length"] == 500
-    assert made.info["tasks"] is None
-    assert made.info["sources"] == [{"name": "PPO", "dataset": "cart/first-v0"}]
+    assert made.info.episode_length == 500
+    assert made.info.tasks is None
+    assert made.info.sources == [{"name": "PPO", "dataset": "cart/first-v0"}]
     assert made.info == load_info(RunFolder(tmp_path))
 
 
@@ -162,7 +162,7 @@ def test_a_shard_is_as_large_as_its_histories_together_may_be(tmp_path, monkeypa
     before = columns(tmp_path / "data")
     monkeypatch.setattr(minari_data, "_PART_BYTES", 1)
     apart = import_minari(ids, tmp_path / "data", overwrite=True)
-    assert (len(together.info["shards"]), len(apart.info["shards"])) == (1, 3)
+    assert (len(together.info.shards), len(apart.info.shards)) == (1, 3)
     np.testing.assert_equal(columns(tmp_path / "data"), before)
 
 
@@ -206,7 +206,7 @@ def test_trees_of_observations_become_leaves_and_texts_can_be_left_out(tmp_path)
         seen = np.concatenate([leaves(buffer.observations)[path][:-1] for buffer in buffers])
         np.testing.assert_array_equal(found[f"observation.{path}"][0], seen)
     np.testing.assert_array_equal(found["action"][0], joined(buffers, "actions"))
-    assert made.info["episode_length"] == 5  # the longest there is
+    assert made.info.episode_length == 5  # the longest there is
 
 
 def test_a_data_sets_task_is_found_in_the_family_by_its_environment(tmp_path):
@@ -215,7 +215,7 @@ def test_a_data_sets_task_is_found_in_the_family_by_its_environment(tmp_path):
     ids = ["pendulum/g12-v0", "pendulum/g6-v0"]
     family = {**PENDULUM, "episode_length": 20}
     made = import_minari(ids, tmp_path / "data", tasks=family)
-    assert made.info["tasks"]["vary"] == family["vary"] and made.info["episode_length"] == 20
+    assert made.info.tasks["vary"] == family["vary"] and made.info.episode_length == 20
     np.testing.assert_array_equal(Tasks.load(tmp_path / "data/tasks-train.npz")["g"], [12.5, 6.0])
     listed = {**family, "vary": {"g": [1.0, 6, 12.5]}}
     import_minari(ids, tmp_path / "data", tasks=listed, overwrite=True)
@@ -349,12 +349,12 @@ def run(tiny, kind):
 def cut_open(folder):
     """Makes every history of a run end in the middle of an episode."""
     info = load_info(folder)
-    steps = info["num_steps"] - 2
-    for shard in info["shards"]:
-        path = folder.data / shard["file"]
+    steps = info.history_steps - 2
+    for shard in info.shards:
+        path = folder.data / shard.file
         held = read_shard(path)
         kept = {n: v[:, :steps] if n.partition(".")[0] in STEP_COLUMNS else v for n, v in held.items()}
-        shard["sha256"] = write_shard(path, kept, {"fingerprint": "cut", "schema_version": 2})
+        shard.sha256 = write_shard(path, kept, {"fingerprint": "cut", "schema_version": 2})
     folder.data_info.write_text(json.dumps({**info, "num_steps": steps}))
 
 
@@ -366,7 +366,7 @@ def test_histories_go_to_minari_and_come_back_bit_for_bit(tmp_path, tiny, kind, 
     before, info = columns(folder.data), load_info(folder)
     ids = export_minari(folder, "ours/run-v0", by_task=by_task, author="me")
     assert len(ids) == (len(np.unique(before["task"])) if by_task else 1)
-    made = import_minari(ids, tmp_path / "back/data", tasks=info["tasks"])
+    made = import_minari(ids, tmp_path / "back/data", tasks=info.tasks)
     after = columns(tmp_path / "back/data")
     order = np.lexsort((before["history"], before["task"])) if by_task else before["history"]
     kept = [name for name in before if name != "history" and not name.startswith("hyper_")]
@@ -402,8 +402,8 @@ def test_minari_reads_an_export_with_equal_arrays(tiny, kind):
     export_minari(folder, "ours/run-v0", author="me", code_permalink="somewhere")
     dataset = minari.load_dataset("ours/run-v0")
     info = load_info(folder)
-    assert to_json(dataset.observation_space) == info["observation_space"]
-    assert to_json(dataset.action_space) == info["action_space"]
+    assert to_json(dataset.observation_space) == info.observation_space
+    assert to_json(dataset.action_space) == info.action_space
     assert dataset.total_steps == before["reward"].size
     at, row = 0, 0
     for episode, said in zip(dataset, dataset.storage.get_episode_metadata(dataset.episode_indices), strict=True):
@@ -420,7 +420,7 @@ def test_minari_reads_an_export_with_equal_arrays(tiny, kind):
         np.testing.assert_array_equal(episode.rewards, before["reward"][here])
         np.testing.assert_array_equal(episode.terminations, before["terminated"][here])
         at += len(episode)
-        is_last = at == info["num_steps"]
+        is_last = at == info.history_steps
         assert said["cut_off"] == is_last
         np.testing.assert_array_equal(episode.truncations[:-1], before["truncated"][here][:-1])
         assert episode.truncations[-1] == (is_last or before["truncated"][row, at - 1])
@@ -431,11 +431,11 @@ def test_minari_reads_an_export_with_equal_arrays(tiny, kind):
             np.testing.assert_array_equal(said["hyper_epsilon"], before["hyper_epsilon"][row])
             np.testing.assert_array_equal(episode.infos["optimal_action"][:-1], before["optimal_action"][here])
         row, at = (row + 1, 0) if is_last else (row, at)
-    assert row == info["num_histories"]
+    assert row == info.num_histories
     metadata = dataset.storage.metadata
     assert metadata["author"] == {"me"} and metadata["code_permalink"] == "somewhere"
     assert "stands there again" in metadata["description"]
-    assert metadata["algorithm_name"] == ", ".join(source["name"] for source in info["sources"])
+    assert metadata["algorithm_name"] == ", ".join(source["name"] for source in info.sources)
 
 
 def test_a_data_set_of_one_task_names_its_environment(tiny):

@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch.nn.functional import smooth_l1_loss
 
-from configs import UserError
 from data_gen.agents.base import Spec
 from data_gen.agents.deep.dqn import DQN, dqn_losses, dqn_targets
 from data_gen.agents.deep.networks import normal
 from data_gen.agents.deep.off_policy import Batch
 from data_gen.agents.deep.replay import Replay
 from data_gen.agents.deep.sac import SAC, squashed_gaussian
-from data_gen.history import episode_returns
 from data_gen.interaction import interact
+from data_gen.returns import episode_returns
 from data_gen.streams import make_seeds
-from data_gen.tasks.dark_room import DarkRoom
-from data_gen.tasks.point_navigation import PointNavigation
+from data_gen.tasks.grids.dark_room import DarkRoom
+from data_gen.tasks.points.point_navigation import PointNavigation
+from icrl.support.errors import UserError
 
 CPU = torch.device("cpu")
 ROOM = DarkRoom(size=3, episode_length=4)
@@ -34,9 +34,9 @@ def live(agent, tasks_of, steps, learners=LEARNERS, seeds=None):
     return interact(agent, tasks_of.make_vec(tasks), steps, make_seeds(8, 0)[:learners] if seeds is None else seeds)
 
 
-def born(agent, observation_space, action_space, num_steps=100):
+def born(agent, observation_space, action_space, planned_steps=100):
     """The agent before its first step."""
-    spec = Spec(observation_space, action_space, num_steps)
+    spec = Spec(observation_space, action_space, planned_steps)
     agent.reset(spec, LEARNERS * agent.actors, make_seeds(LEARNERS, 3))
     return agent
 
@@ -135,9 +135,9 @@ def test_a_time_limits_final_observation_is_remembered_and_no_termination(actors
 
 def test_no_more_memory_is_taken_than_a_lifetime_fills():
     space = gymnasium.spaces.Discrete(3)
-    assert born(DQN(), space, space, num_steps=50).replay.capacity == 50
-    assert born(DQN(buffer_size=20), space, space, num_steps=50).replay.capacity == 20
-    assert born(DQN(buffer_size=20, actors=3), space, space, num_steps=50).replay.capacity == 6
+    assert born(DQN(), space, space, planned_steps=50).replay.capacity == 50
+    assert born(DQN(buffer_size=20), space, space, planned_steps=50).replay.capacity == 20
+    assert born(DQN(buffer_size=20, actors=3), space, space, planned_steps=50).replay.capacity == 6
 
 
 # DQN
@@ -221,7 +221,7 @@ def test_soft_target_updates_move_a_share_of_the_way():
 
 def test_epsilon_falls_linearly_to_its_end_by_its_fraction_of_the_lifetime():
     space = gymnasium.spaces.Discrete(2)
-    agent = born(DQN(epsilon_start=0.8, epsilon_end=(0.2, 0.4), epsilon_fraction=0.5), space, space, num_steps=100)
+    agent = born(DQN(epsilon_start=0.8, epsilon_end=(0.2, 0.4), epsilon_fraction=0.5), space, space, planned_steps=100)
     end = agent.drawn("epsilon_end", agent.seeds)
     assert len(set(end)) == 2
     for steps, share in ((0, 0), (25, 0.5), (50, 1), (90, 1)):

@@ -7,8 +7,6 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from configs import UserError
-from configs.components import AGENTS, find_component
 from data_gen.agents.base import Spec, Transition
 from data_gen.agents.deep.a2c import A2C
 from data_gen.agents.deep.distributions import action_distribution
@@ -18,13 +16,15 @@ from data_gen.agents.deep.normalisation import ObservationScale, RewardScale
 from data_gen.agents.deep.optimisers import Adam, RMSprop
 from data_gen.agents.deep.ppo import PPO
 from data_gen.agents.deep.returns import gae
-from data_gen.history import episode_returns
 from data_gen.interaction import interact
 from data_gen.spaces import leaves
+from data_gen.returns import episode_returns
 from data_gen.streams import SlotStreams, make_seeds
-from data_gen.tasks.cart_pole import CartPole
-from data_gen.tasks.dark_room import DarkRoom
-from data_gen.tasks.point_navigation import PointNavigation
+from data_gen.tasks.control.cart_pole import CartPole
+from data_gen.tasks.grids.dark_room import DarkRoom
+from data_gen.tasks.points.point_navigation import PointNavigation
+from icrl.config.components import AGENTS, find_component
+from icrl.support.errors import UserError
 
 CPU = torch.device("cpu")
 ROOM = DarkRoom(size=3, episode_length=5)
@@ -411,16 +411,16 @@ def test_it_learns_a_small_room_and_to_reach_a_point(algorithm):
 
 
 def test_a_space_without_a_policy_is_one_line():
-    spec = Spec(spaces.Discrete(2), spaces.Text(3), num_steps=10)
+    spec = Spec(spaces.Discrete(2), spaces.Text(3), planned_steps=10)
     with pytest.raises(UserError, match="ppo has no policy for actions of Text"):
         PPO().reset(spec, 16, make_seeds(2, 0))
     with pytest.raises(UserError, match="networks cannot read observations of Text"):
-        PPO().reset(Spec(spaces.Text(3), spaces.Discrete(2), num_steps=10), 16, make_seeds(2, 0))
+        PPO().reset(Spec(spaces.Text(3), spaces.Discrete(2), planned_steps=10), 16, make_seeds(2, 0))
 
 
 def test_a_cut_off_episode_is_bootstrapped_from_where_it_ended():
     """Not from the first observation of the next one; and a neighbour that is cut off changes nothing."""
-    spec = Spec(spaces.Discrete(9), spaces.Discrete(2), num_steps=10)
+    spec = Spec(spaces.Discrete(9), spaces.Discrete(2), planned_steps=10)
     agent = A2C(actors=1, rollout_steps=3)
     agent.reset(spec, 2, make_seeds(2, 0))
     found = {}

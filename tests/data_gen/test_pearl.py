@@ -6,20 +6,20 @@ import pytest
 import torch
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from configs import UserError
 from data_gen.agents.base import Spec, Transition
 from data_gen.agents.deep.sac import critic_targets, squashed_gaussian
-from data_gen.agents.meta.base import TrainingTasks
-from data_gen.agents.meta.context_encoder import ContextEncoder, kl_from_prior, product_of_gaussians
-from data_gen.agents.meta.pearl import PEARL
-from data_gen.agents.meta.pearl_updates import Batch
-from data_gen.agents.meta.task_collection import LatentActor, RandomActor, prior_belief
-from data_gen.agents.meta.task_replay import TaskReplay
-from data_gen.history import episode_returns
 from data_gen.interaction import interact, spec_of
+from data_gen.meta.base import TrainingTasks
+from data_gen.meta.pearl.context_encoder import ContextEncoder, kl_from_prior, product_of_gaussians
+from data_gen.meta.pearl.pearl import PEARL
+from data_gen.meta.pearl.pearl_updates import Batch
+from data_gen.meta.pearl.task_collection import LatentActor, RandomActor, prior_belief
+from data_gen.meta.pearl.task_replay import TaskReplay
+from data_gen.returns import episode_returns
 from data_gen.streams import SlotStreams, derive, make_seeds
-from data_gen.tasks.dark_room import DarkRoom
-from data_gen.tasks.sparse_point_robot import SparsePointRobot
+from data_gen.tasks.grids.dark_room import DarkRoom
+from data_gen.tasks.points.sparse_point_robot import SparsePointRobot
+from icrl.support.errors import UserError
 
 CPU = torch.device("cpu")
 ROOM = DarkRoom(size=3, episode_length=6)

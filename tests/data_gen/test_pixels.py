@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import yaml
 
-from configs import ConfigError
-from configs.loader import dump, load_config, validate
 from data_gen.agents.optimal import Optimal
 from data_gen.agents.tabular.q_learning import QLearning
 from data_gen.interaction import interact
 from data_gen.streams import make_seeds
 from data_gen.tasks import Tasks
-from data_gen.tasks.dark_room import DarkRoom
-from data_gen.tasks.pixels import Pixels
+from data_gen.tasks.grids.dark_room import DarkRoom
+from data_gen.tasks.grids.pixels import Pixels
+from icrl.config.loader import dump, load_config, validate
+from icrl.support.errors import ConfigError
 
 ROOM = {"name": "dark_room", "size": 4, "episode_length": 5}
 
@@ -76,7 +76,7 @@ def test_an_optimal_policy_that_plans_by_the_steps_left_knows_them():
 
 
 def test_a_grid_that_knows_no_optimal_policy_still_has_none(monkeypatch):
-    monkeypatch.delattr("data_gen.tasks.dark_room.DarkRoomVectorEnv.optimal_action")
+    monkeypatch.delattr("data_gen.tasks.grids.dark_room.DarkRoomVectorEnv.optimal_action")
     pixels = Pixels(of=ROOM)
     assert not hasattr(pixels.make_vec(pixels.sample(2, 0)), "optimal_action")
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import data_gen  # noqa: F401 - registers the environments
-from configs import UserError
 from data_gen.streams import SlotStreams, make_seeds
 from data_gen.tasks import Tasks
 from data_gen.tasks.base import sample_actions
-from data_gen.tasks.point_navigation import PointNavigation
+from data_gen.tasks.points.point_navigation import PointNavigation
+from icrl.support.errors import UserError
 
 
 def test_a_move_is_a_tenth_of_the_clipped_action_and_costs_the_distance_that_is_left():

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from gymnasium.error import ClosedEnvironmentError
 
-from configs.errors import UserError
 from data_gen.spaces import leaves, map_leaves
 from data_gen.streams import make_seeds
-from data_gen.tasks.process_vector import ExpertProcessVectorEnv, ProcessVectorEnv
+from data_gen.tasks.adapted.process_vector import ExpertProcessVectorEnv, ProcessVectorEnv
+from icrl.support.errors import UserError
 
 BOX = gymnasium.spaces.Box(-10, 10, (2,), np.float32)
 OBSERVATION = gymnasium.spaces.Dict({"place": BOX, "rest": gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(9), BOX])})

@@ -13,14 +13,14 @@ from gymnasium.wrappers import Autoreset, NormalizeReward, TimeLimit
 
 import data_gen  # noqa: F401 - registers the environments
 from ad_model.windows import stream_order
-from configs.errors import UserError
-from configs.run_folder import RunFolder
-from data_gen.data_folder import load_info
-from data_gen.history import read_shard
-from data_gen.neighbours import record_history
-from data_gen.neighbours.record_history import RecordHistory, Recording, RecordVectorHistory, save_histories
+from data_gen.exchange import record_history
+from data_gen.exchange.record_history import RecordHistory, Recording, RecordVectorHistory, save_histories
 from data_gen.spaces import space_from_json, to_json
-from data_gen.tasks.dark_room import DarkRoom
+from data_gen.storage.folder import load_info
+from data_gen.storage.shards import read_shard
+from data_gen.tasks.grids.dark_room import DarkRoom
+from icrl.run.folder import RunFolder
+from icrl.support.errors import UserError
 
 MODES = list(AutoresetMode)
 
@@ -354,8 +354,8 @@ def test_every_kind_of_space_is_stored_compactly_and_comes_back_from_a_file(tmp_
             np.testing.assert_array_equal(other.histories[0][name], values)
     save_histories(tmp_path / "data", [recorded, loaded, sent])
     info = load_info(RunFolder(tmp_path))
-    assert info["observation_space"] == to_json(plain.observation_space)
-    columns = read_shard(tmp_path / "data" / info["shards"][0]["file"])
+    assert info.observation_space == to_json(plain.observation_space)
+    columns = read_shard(tmp_path / "data" / info.shards[0]["file"])
     assert columns["observation.place.0"].dtype == np.int16
     np.testing.assert_array_equal(columns["observation.image"][0], history["observation.image"])
 
@@ -467,9 +467,9 @@ def test_many_recorders_make_one_data_folder_cut_to_the_shortest(tmp_path):
     assert saved.info == info
     lived = [*(recorder.env.lived for recorder in three), *(env.lived for env in inside)]
     assert saved.steps_left_out == sum(len(steps) - 25 for steps in lived)
-    assert (info["num_histories"], info["num_steps"], info["episode_length"]) == (5, 25, 5)
-    assert info["sources"] == [sources[0], sources[1], sources[3]]
-    shards = [read_shard(tmp_path / "data" / shard["file"]) for shard in info["shards"]]
+    assert (info.num_histories, info.history_steps, info.episode_length) == (5, 25, 5)
+    assert info.sources == [sources[0], sources[1], sources[3]]
+    shards = [read_shard(tmp_path / "data" / shard.file) for shard in info.shards]
     assert [len(shard["reward"]) for shard in shards] == [3, 2]
     columns = {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
     for row, steps in enumerate(lived):
@@ -485,8 +485,8 @@ def test_the_folder_becomes_tokens_with_the_real_action_and_reward_across_episod
     (recorder,) = recorders(30)
     save_histories(tmp_path / "data", [recorder])
     info = load_info(RunFolder(tmp_path))
-    shard = read_shard(tmp_path / "data" / info["shards"][0]["file"])
-    columns, lengths = stream_order(shard, 1, info["action_space"])
+    shard = read_shard(tmp_path / "data" / info.shards[0]["file"])
+    columns, lengths = stream_order(shard, 1, info.action_space)
     expected = by_hand(recorder.env.lived)
     assert lengths.tolist() == [30]
     np.testing.assert_array_equal(columns["observation"], expected["observation"])
@@ -496,7 +496,7 @@ def test_the_folder_becomes_tokens_with_the_real_action_and_reward_across_episod
 
 def test_an_episodes_length_is_the_specs_or_the_longest_seen(tmp_path):
     def length(name: str, recorder, **options) -> int:
-        return save_histories(tmp_path / name, [recorder], **options).info["episode_length"]
+        return save_histories(tmp_path / name, [recorder], **options).info.episode_length
 
     cart = RecordHistory(gymnasium.make("CartPole-v1"))
     live_zero(cart, 60)

@@ -6,22 +6,22 @@ from contextlib import closing
 import numpy as np
 import pytest
 import torch
+from data_gen.agents.meta import unrolled
 from gymnasium import spaces
 
-from configs import UserError
-from data_gen.agents.meta import unrolled
-from data_gen.agents.meta.base import TrainingTasks
-from data_gen.agents.meta.recurrent import GRU, LSTM
-from data_gen.agents.meta.rl2 import RL2
-from data_gen.agents.meta.trials import Batch
 from data_gen.interaction import interact, spec_of
+from data_gen.meta.base import TrainingTasks
+from data_gen.meta.rl2.recurrent import GRU, LSTM
+from data_gen.meta.rl2.rl2 import RL2
+from data_gen.meta.rl2.trials import Batch
 from data_gen.streams import make_seeds
-from data_gen.tasks.bandit import Bandit
 from data_gen.tasks.base import TaskDistribution, Tasks
-from data_gen.tasks.dark_room import DarkRoom
-from data_gen.tasks.point_navigation import PointNavigation
-from data_gen.tasks.tabular_mdp import TabularMDP
+from data_gen.tasks.grids.dark_room import DarkRoom
+from data_gen.tasks.points.point_navigation import PointNavigation
+from data_gen.tasks.tabular.bandit import Bandit
+from data_gen.tasks.tabular.tabular_mdp import TabularMDP
 from data_gen.tasks.vector import TaskVectorEnv
+from icrl.support.errors import UserError
 
 SMALL = {"trials": 8, "minibatches": 2, "units": 8, "iterations": 4, "trial_episodes": 2}
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import data_gen  # noqa: F401 - registers the environments
-from configs import UserError
 from data_gen.tasks import Tasks
-from data_gen.tasks.sparse_point_robot import SparsePointRobot
+from data_gen.tasks.points.sparse_point_robot import SparsePointRobot
+from icrl.support.errors import UserError
 
 
 def authors_reward(position, goal, goal_radius=0.2) -> float:

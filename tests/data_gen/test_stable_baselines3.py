@@ -12,7 +12,7 @@ from gymnasium import spaces
 from test_record_history import Counting, check_equal
 
 import icrl
-from data_gen.neighbours.record_history import RecordHistory
+from data_gen.exchange.record_history import RecordHistory
 from tests.conftest import ROOT
 
 sb3 = pytest.importorskip("stable_baselines3")

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from configs import UserError
-from configs.components import AGENTS, find_component
 from data_gen.agents.base import Spec, Transition
 from data_gen.agents.posterior_sampling import dirichlet
 from data_gen.agents.tabular.actor_critic import ActorCritic, generalised_advantages
@@ -18,11 +16,13 @@ from data_gen.agents.tabular.model import value_iteration
 from data_gen.agents.tabular.psrl import OPSRL, PSRL
 from data_gen.agents.tabular.sarsa import Sarsa
 from data_gen.agents.tabular.ucrl2 import UCRL2, optimistic_value
-from data_gen.history import episode_returns
 from data_gen.interaction import interact
+from data_gen.returns import episode_returns
 from data_gen.streams import SlotStreams, make_seeds
-from data_gen.tasks.dark_room import DarkRoom
-from data_gen.tasks.tabular_mdp import TabularMDP
+from data_gen.tasks.grids.dark_room import DarkRoom
+from data_gen.tasks.tabular.tabular_mdp import TabularMDP
+from icrl.config.components import AGENTS, find_component
+from icrl.support.errors import UserError
 
 OF_MODELS = ("beb", "mdp_epsilon_greedy", "opsrl", "psrl", "ucrl2")
 DISCRETE = gymnasium.spaces.Discrete

@@ -8,10 +8,10 @@ import pydantic
 import pytest
 
 import data_gen  # noqa: F401 - registers the environments
-from configs import UserError
 from data_gen.streams import make_seeds
 from data_gen.tasks import Tasks
-from data_gen.tasks.tabular_mdp import TabularMDP
+from data_gen.tasks.tabular.tabular_mdp import TabularMDP
+from icrl.support.errors import UserError
 
 
 def policy_return(task: Tasks, policy: np.ndarray) -> float:
@@ -115,13 +115,13 @@ def test_mean_rewards_follow_their_prior():
     assert reward.mean() == pytest.approx(-2, abs=0.01) and reward.std() == pytest.approx(0.5, abs=0.01)
 
 
-def lived(mdp: TabularMDP, task: Tasks, lanes: int, steps: int) -> tuple[np.ndarray, ...]:
-    """States, actions, rewards and next states of random actions in many slots of one task, each (steps, lanes)."""
-    envs, rng = mdp.make_vec(task.take(np.zeros(lanes, int))), np.random.default_rng(0)
-    state, _ = envs.reset(seed=make_seeds(lanes, 8))
+def lived(mdp: TabularMDP, task: Tasks, slots: int, steps: int) -> tuple[np.ndarray, ...]:
+    """States, actions, rewards and next states of random actions in many slots of one task, each (steps, slots)."""
+    envs, rng = mdp.make_vec(task.take(np.zeros(slots, int))), np.random.default_rng(0)
+    state, _ = envs.reset(seed=make_seeds(slots, 8))
     rows = []
     for _ in range(steps):
-        action = rng.integers(mdp.actions, size=lanes)
+        action = rng.integers(mdp.actions, size=slots)
         following, reward, *_, infos = envs.step(action)
         rows.append((state, action, reward, infos.get("final_obs", following)))
         state = following
@@ -131,7 +131,7 @@ def lived(mdp: TabularMDP, task: Tasks, lanes: int, steps: int) -> tuple[np.ndar
 def test_transitions_and_rewards_have_the_tasks_frequencies_means_and_noise():
     mdp = TabularMDP(states=3, actions=2, noise=0.7)
     task = mdp.sample(1, seed=6)
-    state, action, reward, following = lived(mdp, task, lanes=2000, steps=40)
+    state, action, reward, following = lived(mdp, task, slots=2000, steps=40)
     for s, a in itertools.product(range(3), range(2)):
         here = (state == s) & (action == a)
         expected = task["transition"][0, s, a]
@@ -143,7 +143,7 @@ def test_transitions_and_rewards_have_the_tasks_frequencies_means_and_noise():
 
 def test_episodes_start_in_state_0():
     mdp = TabularMDP(episode_length=4)
-    state, *_ = lived(mdp, mdp.sample(1, seed=0), lanes=5, steps=12)
+    state, *_ = lived(mdp, mdp.sample(1, seed=0), slots=5, steps=12)
     assert (state[::4] == 0).all()
     assert (state[1::4] != 0).any()
 

@@ -8,17 +8,17 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import data_gen
-from configs.components import TASKS, find_component
-from configs.errors import UserError
 from data_gen.agents.optimal import Optimal
 from data_gen.agents.random import Random
-from data_gen.history import episode_returns
 from data_gen.interaction import interact
 from data_gen.spaces import leaves, map_leaves, to_json
+from data_gen.returns import episode_returns
 from data_gen.streams import SlotStreams, make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks, sample_actions
-from data_gen.tasks.locomotion import Locomotion
+from data_gen.tasks.mujoco.locomotion import Locomotion
 from data_gen.tasks.vector import TaskEnv
+from icrl.config.components import TASKS, find_component
+from icrl.support.errors import UserError
 
 CASES = {
     "acrobot": ("acrobot", {"episode_length": 40}),
@@ -223,9 +223,9 @@ def test_the_optimal_policy_earns_the_optimal_return(distribution):
     assert optimal == pytest.approx(earned, abs=5 * error.max() + 1e-5)
 
 
-def mean_return(agent, distribution: TaskDistribution, tasks: Tasks, lanes: int) -> tuple[np.ndarray, np.ndarray]:
+def mean_return(agent, distribution: TaskDistribution, tasks: Tasks, slots: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean return of an episode on each task, and its standard error."""
-    envs = distribution.make_vec(tasks.take(np.repeat(np.arange(len(tasks)), lanes)))
+    envs = distribution.make_vec(tasks.take(np.repeat(np.arange(len(tasks)), slots)))
     steps = 4 * distribution.episode_length
     lived = interact(agent, envs, steps, make_seeds(envs.num_envs, 5))
     returns = episode_returns(lived.reward, lived.ended, 4).reshape(len(tasks), -1)

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import data_gen  # noqa: F401 - registers the environments
-from configs import UserError
 from data_gen.streams import make_seeds
 from data_gen.tasks import Tasks
-from data_gen.tasks.water_maze import WaterMaze
+from data_gen.tasks.points.water_maze import WaterMaze
+from icrl.support.errors import UserError
 
 PLATFORMS = np.array([[0.0, 0.0], [0.3, -0.2], [-0.55, 0.5], [0.0, 0.75]])
 
@@ -16,17 +16,17 @@ PLATFORMS = np.array([[0.0, 0.0], [0.3, -0.2], [-0.55, 0.5], [0.0, 0.75]])
 @pytest.mark.parametrize("start", ["rim", "random", "center"])
 @pytest.mark.parametrize("reward", ["every_step", "once"])
 def test_the_optimum_agrees_with_simulation(start, reward):
-    lanes = 1500
+    slots = 1500
     maze = WaterMaze(start=start, reward=reward, speed=0.11, platform_radius=0.25, episode_length=14)
-    envs = maze.make_vec(Tasks({"platform": np.repeat(PLATFORMS, lanes, axis=0)}))
-    envs.reset(seed=make_seeds(len(PLATFORMS) * lanes, 0))
+    envs = maze.make_vec(Tasks({"platform": np.repeat(PLATFORMS, slots, axis=0)}))
+    envs.reset(seed=make_seeds(len(PLATFORMS) * slots, 0))
     total, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
     for _ in range(maze.episode_length):
         _, earned, terminated, truncated, _ = envs.step(envs.optimal_action())
         total += running * earned
         running &= ~(terminated | truncated)
-    returns = total.reshape(len(PLATFORMS), lanes)
-    error = 5 * returns.std(axis=1).max() / np.sqrt(lanes) + 1e-9
+    returns = total.reshape(len(PLATFORMS), slots)
+    error = 5 * returns.std(axis=1).max() / np.sqrt(slots) + 1e-9
     optimal = maze.optimal_return(Tasks({"platform": PLATFORMS}))
     np.testing.assert_allclose(optimal, returns.mean(axis=1), atol=error)
 

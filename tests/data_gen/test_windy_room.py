@@ -5,10 +5,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from configs import UserError
 from data_gen.tasks import Tasks
-from data_gen.tasks.grid import MOVES
-from data_gen.tasks.windy_room import WindyRoom
+from data_gen.tasks.grids.grid import MOVES
+from data_gen.tasks.grids.windy_room import WindyRoom
+from icrl.support.errors import UserError
 
 IN_ORDER = np.arange(5)
 VARIANTS = [
@@ -61,7 +61,7 @@ def test_optimal_and_random_returns_agree_with_brute_force(room):
 
 
 def test_still_air_and_moves_in_order_are_dark_room():
-    from data_gen.tasks.dark_room import DarkRoom
+    from data_gen.tasks.grids.dark_room import DarkRoom
 
     still, dark = WindyRoom(shuffle_actions=False, wind=0), DarkRoom()
     np.testing.assert_allclose(still.optimal_return(still.all_tasks()), dark.optimal_return(dark.all_tasks()))

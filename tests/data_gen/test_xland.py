@@ -10,20 +10,21 @@ from gymnasium.spaces import Discrete, MultiDiscrete
 
 import icrl
 from ad_model.train import train
-from configs import UserError, component
-from configs.loader import validate
-from configs.run_folder import RunFolder, run_folder
 from data_gen.agents.epsilon_annealed import EpsilonAnnealed
-from data_gen.data_folder import checked_shards, load_info
-from data_gen.generate import generate
-from data_gen.history import read_shard
+from data_gen.exchange import xland
+from data_gen.exchange.xland import import_xland
+from data_gen.generation.generate import generate
 from data_gen.interaction import interact
-from data_gen.neighbours import xland
-from data_gen.neighbours.xland import import_xland
+from data_gen.storage.folder import checked_shards, load_info
+from data_gen.storage.shards import read_shard
 from data_gen.streams import make_seeds
 from data_gen.tasks import TaskDistribution, Tasks, TaskVectorEnv
 from eval.evaluate import evaluate
 from eval.results import load_summary
+from icrl.config.components import component
+from icrl.config.loader import validate
+from icrl.run.folder import RunFolder, run_folder
+from icrl.support.errors import UserError
 from tests.conftest import TINY, merged
 
 LIMIT = 27  # of a room of 3 x 3 cells
@@ -132,11 +133,11 @@ def test_every_column_is_the_files_own(rooms, tmp_path):
     np.testing.assert_array_equal(columns["task"], np.repeat(np.arange(11), 2))
     np.testing.assert_array_equal(columns["actor"], np.tile([0, 1], 11))
     np.testing.assert_array_equal(Tasks.load(tmp_path / "run/data/tasks-train.npz")["ruleset"], 100 + np.arange(11))
-    assert info["episode_length"] == LIMIT
-    assert info["optimal_actions"]
-    assert info["observation_space"]["nvec"] == [[[13, 12]] * 5] * 5
-    assert info["action_space"] == {"type": "Discrete", "n": 6, "start": 0}
-    assert info["sources"] == [
+    assert info.episode_length == LIMIT
+    assert info.optimal_actions
+    assert info.observation_space["nvec"] == [[[13, 12]] * 5] * 5
+    assert info.action_space == {"type": "Discrete", "n": 6, "start": 0}
+    assert info.sources == [
         {"name": "recurrent_ppo", "environment": "XLand-MiniGrid-R1-3x3", "benchmark": "trivial-1m"}
     ]
 
@@ -148,16 +149,16 @@ def test_tasks_histories_and_steps_can_be_chosen(rooms, tmp_path):
     np.testing.assert_array_equal(columns["action"], np.concatenate(chosen))
     np.testing.assert_array_equal(columns["task"], [0, 1])
     np.testing.assert_array_equal(Tasks.load(tmp_path / "run/data/tasks-train.npz")["ruleset"], [110, 102])
-    assert (info["num_histories"], info["num_steps"], info["num_train_tasks"]) == (2, 40, 2)
+    assert (info.num_histories, info.history_steps, info.num_train_tasks) == (2, 40, 2)
 
 
 def test_shards_are_bounded_and_hold_the_same_histories(rooms, tmp_path, monkeypatch):
     file, _ = rooms
     whole, info = imported(file, tmp_path / "whole")
-    assert len(info["shards"]) == 1
+    assert len(info.shards) == 1
     monkeypatch.setattr(xland, "_SHARD_BYTES", 3 * 100 * 58)  # three histories, where a task has two
     parts, info = imported(file, tmp_path / "parts")
-    sizes = [len(read_shard(tmp_path / "parts/data" / shard["file"])["task"]) for shard in info["shards"]]
+    sizes = [len(read_shard(tmp_path / "parts/data" / shard.file)["task"]) for shard in info.shards]
     assert sizes == [3] * 6 + [2] * 2
     np.testing.assert_equal(parts, whole)
 
@@ -374,7 +375,7 @@ def test_what_is_imported_trains_on_the_experts_labels_and_evaluates(tmp_path):
     agents = load_summary(run_folder(config))["agents"]
     assert set(agents) == {"transformer", "random"}
     for split in ("train", "test"):
-        end = {agent: agents[agent][split]["return"]["last_tenth"]["mean"] for agent in agents}
+        end = {agent: agents[agent][split]["return"]["final_steps"]["mean"] for agent in agents}
         assert end["transformer"] > end["random"] + 0.05, split
 
 

@@ -10,14 +10,14 @@ import pytest
 from scipy.stats import trim_mean
 
 from ad_model.train import train
-from configs import UserError
-from configs.checkpoints import last_checkpoint
-from configs.run_folder import run_folder
-from data_gen.generate import generate, split_tasks
+from data_gen.generation.generate import generate, split_tasks
 from data_gen.tasks import Tasks
 from eval.evaluate import evaluate
 from eval.report import write_report
 from eval.results import scores_array
+from icrl.run.checkpoints import last_checkpoint
+from icrl.run.folder import run_folder
+from icrl.support.errors import UserError
 
 
 @pytest.fixture
@@ -60,9 +60,9 @@ def test_figures_agree_with_the_table_by_hand(trained):
         first = rows[rows["episode"] == 1][column]
         last = rows.groupby(["task", "seed"])[column].mean()  # 3 episodes: all of them are among the last ten
         assert found[column]["first_episode"]["iqm"] == pytest.approx(trim_mean(first, 0.25))
-        assert found[column]["last_ten"]["iqm"] == pytest.approx(trim_mean(last, 0.25))
-        low, high = found[column]["last_ten"]["interval"]
-        assert low <= found[column]["last_ten"]["iqm"] <= high
+        assert found[column]["final_episodes"]["iqm"] == pytest.approx(trim_mean(last, 0.25))
+        low, high = found[column]["final_episodes"]["interval"]
+        assert low <= found[column]["final_episodes"]["iqm"] <= high
     distribution, _, test = split_tasks(config)
     tasks = test.take(slice(3))
     random, best = distribution.random_return(tasks), distribution.optimal_return(tasks)
@@ -72,7 +72,7 @@ def test_figures_agree_with_the_table_by_hand(trained):
     np.testing.assert_allclose(optimal, 1)
 
 
-def test_early_termination_gives_each_lane_its_own_steps_and_still_all_episodes(trained):
+def test_early_termination_gives_each_slot_its_own_steps_and_still_all_episodes(trained):
     config = trained(tasks={"reward": "once"}, training={"steps": 2})
     evaluate(config)
     table, _ = read(config)
@@ -128,7 +128,7 @@ def test_a_damaged_model_is_named(trained):
 
 def test_a_scale_that_nobody_knows_is_left_out_and_not_made_up(trained, monkeypatch):
     """No optimum, and a source that is no better than random on one task: that task has no normalised return."""
-    from data_gen.tasks.dark_room import DarkRoom
+    from data_gen.tasks.grids.dark_room import DarkRoom
 
     nobody = lambda self, tasks: np.full(len(tasks), np.nan)  # noqa: E731
     monkeypatch.setattr(DarkRoom, "optimal_return", nobody)

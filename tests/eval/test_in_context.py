@@ -7,12 +7,12 @@ import torch
 from ad_model.build import build_model
 from ad_model.modeling_ad import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE
 from ad_model.windows import stream_order
-from configs import UserError
 from data_gen.interaction import interact
 from data_gen.spaces import to_json
 from data_gen.streams import make_seeds
-from data_gen.tasks.dark_room import DarkRoom
+from data_gen.tasks.grids.dark_room import DarkRoom
 from eval.in_context import TransformerAgent
+from icrl.support.errors import UserError
 
 ROOM = DarkRoom(size=4, episode_length=6, reward="once")
 CONTEXT = 18
@@ -89,7 +89,7 @@ def test_a_new_lifetime_remembers_nothing(model):
     np.testing.assert_array_equal(live(agent).action, live(agent).action)
 
 
-def test_a_lane_acts_the_same_alone_and_among_many(model):
+def test_a_slot_acts_the_same_alone_and_among_many(model):
     tasks, seeds = ROOM.all_tasks(), make_seeds(16, 0)
     together = interact(TransformerAgent(model), ROOM.make_vec(tasks), 50, seeds)
     alone = interact(TransformerAgent(model), ROOM.make_vec(tasks.take([5])), 50, seeds[5:6])

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from configs import component
-from configs.errors import UserError
 from data_gen.agents.base import Agent, Spec, Transition
 from data_gen.streams import Seeds, SlotStreams
+from icrl.config.components import component
+from icrl.support.errors import UserError
 
 _LEAST_SHAPE = 0.1  # of a Beta prior; below, a sample can be 0 / 0
 

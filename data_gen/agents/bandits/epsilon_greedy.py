@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from configs import component
 from data_gen.agents.bandits.arms import BanditAgent
 from data_gen.agents.base import Spec
 from data_gen.agents.sweep import PerLearner
 from data_gen.streams import Seeds
+from icrl.config.components import component
 
 
 @component

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from configs import component
-from configs.errors import UserError
 from data_gen.agents.bandits.arms import BanditAgent, require_beta, require_zero_or_one
 from data_gen.agents.base import Spec, Transition
 from data_gen.streams import Seeds
+from icrl.config.components import component
+from icrl.support.errors import UserError
 
 GRID = 500
 """Gaps between the sure wages that every state is compared with; within a gap the point of indifference is found by
@@ -43,7 +43,7 @@ class Gittins(BanditAgent):
         super().reset(spec, num_envs, seeds)
         self.successes = np.zeros((num_envs, self.arms), dtype=np.int64)
         self.failures = np.zeros((num_envs, self.arms), dtype=np.int64)
-        self._tabulate(max(1, spec.num_steps))
+        self._tabulate(max(1, spec.planned_steps))
 
     def _tabulate(self, pulls: int) -> None:
         if pulls > _MOST_PULLS:

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from configs import component
 from data_gen.agents.bandits.arms import BanditAgent, require_beta, require_zero_or_one
 from data_gen.agents.base import Transition
 from data_gen.agents.posterior_sampling import beta
+from icrl.config.components import component
 
 
 @component

@@ -5,10 +5,10 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from configs import component
 from data_gen.agents.deep.networks import Stack
 from data_gen.agents.deep.on_policy import OnPolicy
 from data_gen.agents.deep.optimisers import Optimiser, RMSprop
+from icrl.config.components import component
 
 
 def a2c_losses(

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from configs.allocator import keep_freed_memory
 from data_gen.agents.base import Agent, Spec, Transition
 from data_gen.agents.deep.encoding import Encoder
 from data_gen.agents.sweep import Count
 from data_gen.spaces import map_leaves
 from data_gen.streams import Seeds, SlotStreams, derive
+from icrl.support.allocator import keep_freed_memory
 
 HiddenSizes = Annotated[tuple[Count, ...], Field(min_length=1)]
 """Widths of a network's hidden layers."""
@@ -36,7 +36,7 @@ class DeepLearner(Agent):
         self.seeds = np.repeat(seeds, 2) if self._twinned else seeds
         self.num_learners = len(self.seeds)
         self.streams = SlotStreams(derive(self.seeds, 0))
-        self.num_steps, self.steps = spec.num_steps, 0
+        self.planned_steps, self.steps = spec.planned_steps, 0
         self.begin(spec)
 
     def act(self, observation: Any) -> NDArray[Any]:
@@ -67,7 +67,7 @@ class DeepLearner(Agent):
     @property
     def progress(self) -> float:
         """Share of the planned lifetime that has passed, at most 1."""
-        return min(1.0, self.steps / self.num_steps)
+        return min(1.0, self.steps / self.planned_steps)
 
     def rows(self, values: NDArray[Any]) -> Tensor:
         """(N x A, ...) values of all environments -> (N, A, ...) on the device."""

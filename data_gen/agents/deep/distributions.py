@@ -11,11 +11,11 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from configs.errors import UserError
 from data_gen.agents.deep.encoding import BoxScale
 from data_gen.agents.deep.networks import normal, uniform
 from data_gen.spaces import one_line
 from data_gen.streams import SlotStreams
+from icrl.support.errors import UserError
 
 
 class ActionDistribution(ABC):

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from configs import component
-from configs.errors import UserError
 from data_gen.agents.base import Spec, TableIndex
 from data_gen.agents.deep.networks import MLP, Stack
 from data_gen.agents.deep.off_policy import Batch, OffPolicy
 from data_gen.agents.deep.optimisers import Adam
 from data_gen.agents.sweep import Count, PerLearner, Positive, Share
 from data_gen.spaces import one_line
+from icrl.config.components import component
+from icrl.support.errors import UserError
 
 
 def dqn_losses(q: Tensor, actions: Tensor, targets: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from configs.errors import UserError
 from data_gen.spaces import leaves, one_line, storage_type
+from icrl.support.errors import UserError
 
 _BYTE = 255.0
 

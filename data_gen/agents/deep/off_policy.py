@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from configs import component
 from data_gen.agents.base import Spec, Transition
 from data_gen.agents.deep.base import DeepLearner, HiddenSizes
 from data_gen.agents.deep.networks import Activation
 from data_gen.agents.deep.normalisation import ObservationScale, RewardScale
 from data_gen.agents.deep.replay import Replay
 from data_gen.agents.sweep import Count, PerLearner, Positive, Share
+from icrl.config.components import component
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class OffPolicy(DeepLearner):
         return max(self.train_every, self.learning_starts // self.actors + 1)
 
     def begin(self, spec: Spec) -> None:
-        lifetime = max(spec.num_steps, spec.lived_steps or 0)
+        lifetime = max(spec.planned_steps, spec.lived_steps or 0)
         capacity = max(1, min(self.buffer_size // self.actors, lifetime))
         self.replay = Replay(self.num_learners, self.actors, capacity, self.device)
         self.rate, self.gamma = self.parameter("learning_rate"), self.parameter("discount", 1)

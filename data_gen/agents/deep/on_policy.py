@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from configs import component
 from data_gen.agents.base import Spec, Transition
 from data_gen.agents.deep.base import DeepLearner, HiddenSizes
 from data_gen.agents.deep.distributions import action_distribution
@@ -21,6 +20,7 @@ from data_gen.agents.deep.normalisation import ObservationScale, RewardScale
 from data_gen.agents.deep.optimisers import Optimiser
 from data_gen.agents.deep.returns import gae
 from data_gen.agents.sweep import Count, NotNegative, PerLearner, Positive, Share
+from icrl.config.components import component
 
 _HIDDEN_GAIN, _POLICY_GAIN = 2**0.5, 0.01
 """Gains of the initial orthogonal matrices; the small last one makes first policies uniform (Andrychowicz et al. 2021,

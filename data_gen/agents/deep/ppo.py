@@ -7,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from configs import component
 from data_gen.agents.deep.networks import Stack
 from data_gen.agents.deep.on_policy import OnPolicy
 from data_gen.agents.deep.optimisers import Adam, Optimiser
 from data_gen.agents.sweep import Count, PerLearner, Positive, Share
+from icrl.config.components import component
 
 _ADAM_EPSILON = 1e-5  # OpenAI Baselines' and Stable-Baselines3's
 _ADVANTAGE_EPSILON = 1e-8

@@ -9,8 +9,6 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from configs import component
-from configs.errors import UserError
 from data_gen.agents.base import Spec
 from data_gen.agents.deep.base import HiddenSizes
 from data_gen.agents.deep.encoding import BoxScale
@@ -20,6 +18,8 @@ from data_gen.agents.deep.optimisers import Adam
 from data_gen.agents.sweep import Count, NotNegative, PerLearner, Positive, Share
 from data_gen.spaces import one_line
 from data_gen.streams import SlotStreams, derive
+from icrl.config.components import component
+from icrl.support.errors import UserError
 
 _LOG_STD = (-20.0, 2.0)
 """Range of the policy's log standard deviations, as in the authors' code."""

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from configs import component
 from data_gen.agents.base import Agent, Spec, TableIndex, Transition
 from data_gen.agents.sweep import PerLearner
 from data_gen.streams import Seeds, SlotStreams, derive
+from icrl.config.components import component
 
 Share = PerLearner[Annotated[float, Field(ge=0, le=1)]]
 

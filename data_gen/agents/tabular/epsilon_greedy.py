@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from configs import component
 from data_gen.agents.base import Spec
 from data_gen.agents.sweep import PerLearner
 from data_gen.agents.tabular.model import ModelBased, normalised, value_iteration
 from data_gen.streams import Seeds, SlotStreams
+from icrl.config.components import component
 
 
 @component

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from configs import component
-from configs.errors import UserError
 from data_gen.agents.base import Agent, Spec, TableIndex, Transition
 from data_gen.agents.sweep import PerLearner
 from data_gen.streams import Seeds, SlotStreams, derive
+from icrl.config.components import component
+from icrl.support.errors import UserError
 
 _LARGEST_MODEL = 2**24  # transition counts of one learner
 _PLANNED_AT_ONCE = 2**18  # transition probabilities in one array operation; what stays in a processor's cache

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from configs import component
 from data_gen.agents.posterior_sampling import dirichlet
 from data_gen.agents.sweep import PerLearner
 from data_gen.agents.tabular.model import ModelBased, value_iteration
 from data_gen.streams import SlotStreams
+from icrl.config.components import component
 
 
 @component

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from configs import component
 from data_gen.agents.base import Agent, Spec, TableIndex, Transition
 from data_gen.streams import Seeds, SlotStreams
+from icrl.config.components import component
 
 _TIE_BREAK = 1e-3
 """Spread of the initial values: too small to matter to learning, enough that learners break ties differently."""
@@ -43,7 +43,7 @@ class QLearning(Agent):
         table = self.initial_value + _TIE_BREAK * noise
         self.q = table.astype(np.float32).reshape(num_envs * self.index.size, self.num_actions)  # (env x state, action)
         self.first_row = np.arange(num_envs) * self.index.size
-        self.steps, self.annealing_steps = 0, self.epsilon_fraction * spec.num_steps
+        self.steps, self.annealing_steps = 0, self.epsilon_fraction * spec.planned_steps
 
     def act(self, observation: Any) -> NDArray[Any]:
         return self.actions.elements(self.choose(self.first_row + self.index(observation), slice(None)))

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import component
 from data_gen.agents.base import Spec, Transition
 from data_gen.agents.tabular.q_learning import QLearning
 from data_gen.streams import Seeds
+from icrl.config.components import component
 
 
 @component

@@ -1,0 +1,159 @@
+"""One experiment: everything that follows from its config, worked out once and when it is first asked for.
+
+Stages take an `Experiment`, so that tasks are drawn and split in one place and once per process.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen.agents.base import Agent
+from data_gen.streams import Seeds, make_seeds
+from data_gen.tasks.base import TaskDistribution, Tasks
+from icrl.config.loader import load_config
+from icrl.config.schema import ExperimentConfig
+from icrl.config.sections import Source
+from icrl.run.folder import RunFolder, run_folder
+from icrl.run.purpose import Purpose
+from icrl.support.errors import UserError
+
+
+class Experiment:
+    """What a config stands for: its run folder, its task family with both splits, lengths, and learners."""
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        self.config = config
+
+    @classmethod
+    def of(cls, given: "Experiment | ExperimentConfig") -> "Experiment":
+        """The experiment itself, or the one of a config: every stage takes either."""
+        return given if isinstance(given, Experiment) else cls(given)
+
+    @cached_property
+    def folder(self) -> RunFolder:
+        """The run folder."""
+        return run_folder(self.config)
+
+    @cached_property
+    def family(self) -> TaskDistribution:
+        """The task distribution."""
+        family: TaskDistribution = self.config.tasks.build()
+        return family
+
+    @cached_property
+    def split(self) -> tuple[Tasks, Tasks]:
+        """Training and held-out tasks, which never meet. Raises ConfigError if the family has not got so many."""
+        split = self.config.split
+        return self.family.split(split.train, split.test, self.config.seed)
+
+    @property
+    def train_tasks(self) -> Tasks:
+        """The tasks that data and training may come from."""
+        return self.split[0]
+
+    @property
+    def test_tasks(self) -> Tasks:
+        """The held-out tasks: no training data ever comes from them."""
+        return self.split[1]
+
+    @property
+    def history_steps(self) -> int:
+        """Length of a learning history, in steps."""
+        return self.config.data.episodes * self.family.episode_length
+
+    @property
+    def lived_steps(self) -> int:
+        """Length of a lifetime in the evaluation, in steps."""
+        return self.config.evaluation.episodes * self.family.episode_length
+
+    @property
+    def planned_steps(self) -> int:
+        """The lifetime that agents plan for: a learning history's, or an evaluation's where histories are given."""
+        return self.lived_steps if self.config.data.given else self.history_steps
+
+    @property
+    def source_device(self) -> str:
+        """Where the sources' tensor programs run.
+
+        Small networks are as fast on a CPU, so an accelerator is used only where the config names it.
+        """
+        return self.config.runtime.device or "cpu"
+
+    @cached_property
+    def learners(self) -> "Learners":
+        """Who lives on which training task."""
+        return learners_of(self.config, len(self.train_tasks))
+
+
+def open_run(path: str | Path) -> Experiment:
+    """The experiment of a run folder, wherever the folder lies now. Raises UserError if `path` is not a run folder."""
+    folder = RunFolder(Path(path))
+    if not folder.config.exists():
+        raise UserError(f"{path}: is not a run folder: it has no {folder.config.name}")
+    place = folder.path.resolve()
+    config = load_config(folder.config, [])
+    experiment = Experiment(config.model_copy(update={"output": str(place.parent), "name": place.name}))
+    experiment.folder = folder  # as the user wrote it, for messages
+    return experiment
+
+
+@dataclass(frozen=True)
+class Learners:
+    """Every learner of an experiment, one row each. A learner leaves one history, or one per actor."""
+
+    task: NDArray[np.int64]
+    """Number of its training task."""
+    source: NDArray[np.int64]
+    """Number of its source in the config."""
+    seed: Seeds
+    actors: NDArray[np.int64]
+    """Environments that it acts in."""
+    histories: NDArray[np.int64]
+    """Histories that it leaves."""
+
+    def __len__(self) -> int:
+        return len(self.task)
+
+    @property
+    def first_history(self) -> NDArray[np.int64]:
+        """Number of its first history; its others follow."""
+        return np.cumsum(self.histories) - self.histories
+
+    def shards(self, count: int) -> list[NDArray[np.int64]]:
+        """The learners' numbers, shard by shard."""
+        return np.array_split(np.arange(len(self)), count)
+
+
+def learners_of(config: ExperimentConfig, num_tasks: int) -> Learners:
+    """The learners of `config` on `num_tasks` training tasks: `data.histories_per_task` on each."""
+    sources = config.data.sources
+    agents: list[Agent] = [source.build() for source in sources]
+    replica, task = np.divmod(np.arange(num_tasks * config.data.histories_per_task), num_tasks)
+    source = _source_of_replica(sources, config.data.histories_per_task)[replica]
+    actors = np.array([agent.actors for agent in agents])
+    histories = np.array([recorded_actors(*pair) for pair in zip(sources, agents, strict=True)])
+    seed = make_seeds(len(task), config.seed, Purpose.HISTORIES)
+    return Learners(task, source, seed, actors[source], histories[source])
+
+
+def recorded_actors(source: Source, agent: Agent) -> int:
+    """How many of a learner's actors leave a history."""
+    return agent.actors if source.record == "all" else 1
+
+
+def _source_of_replica(sources: tuple[Source, ...], replicas: int) -> NDArray[np.int64]:
+    """The source's number for each of a task's learners, (replicas,): by share, the same on every task.
+
+    Each replica goes to the source that is furthest behind its share, so that any number of replicas is divided as
+    evenly as whole learners can be.
+    """
+    asked = np.array([source.share for source in sources])
+    share = asked / asked.sum()
+    counts, chosen = np.zeros(len(share)), []
+    for replica in range(replicas):
+        chosen.append(int(np.argmax(share * (replica + 1) - counts)))
+        counts[chosen[-1]] += 1
+    return np.array(chosen)

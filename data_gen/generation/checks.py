@@ -1,0 +1,59 @@
+"""Checks before anything is made: can these agents live on these tasks, and can it be recorded."""
+
+import dataclasses
+from contextlib import closing
+from typing import Any
+
+from gymnasium.vector import VectorEnv
+
+from data_gen.agents.base import Agent
+from data_gen.experiment import Experiment, learners_of
+from data_gen.interaction import spec_of
+from icrl.config.sections import AgentComponent
+from icrl.support.device import check_device
+from icrl.support.errors import ConfigError, UserError
+
+
+def check_sources(experiment: Experiment) -> None:
+    """Raises ConfigError, naming its key of the config, if a source cannot live on these tasks."""
+    config = experiment.config
+    check_device(config.runtime.device)
+    with closing(experiment.family.make_vec(experiment.train_tasks.take([0]))) as envs:
+        for index, source in enumerate(config.data.sources):
+            check_agent(f"data.sources.{index}", source, envs, experiment.history_steps, experiment.source_device)
+        if config.data.optimal_actions and getattr(envs, "optimal_action", None) is None:
+            name = config.tasks.name
+            raise ConfigError(f"data.optimal_actions: {name!r} does not know its optimal policy; leave it out")
+    used = set(learners_of(config, 1).source.tolist())
+    for index in set(range(len(config.data.sources))) - used:
+        raise ConfigError(
+            f"data.sources.{index}.share: {config.data.sources[index].share} leaves it none of the "
+            f"{config.data.histories_per_task} learners per task; raise it, or data.histories_per_task"
+        )
+
+
+def check_agent(
+    key: str,
+    component: AgentComponent,
+    envs: VectorEnv[Any, Any, Any],
+    planned_steps: int,
+    device: str,
+    lived_steps: int | None = None,
+) -> None:
+    """Raises ConfigError, naming its `key` of the config, if an agent cannot live in `envs`, which has one slot.
+
+    `planned_steps` and `lived_steps` are as in `Spec`.
+    """
+    try:
+        agent: Agent = component.build()
+        if agent.actors < 1:
+            raise UserError(f"actors {agent.actors}: an agent acts in one environment at least")
+        if agent.first_update > planned_steps:
+            raise UserError(
+                f"{component.name} learns first after {agent.first_update} steps, but a lifetime has {planned_steps}: "
+                "raise data.episodes, or learn earlier"
+            )
+        spec = spec_of(envs, planned_steps, component.sees, device)
+        agent.check(dataclasses.replace(spec, lived_steps=lived_steps))
+    except UserError as error:
+        raise ConfigError(f"{key}: {error}") from error

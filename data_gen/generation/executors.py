@@ -1,0 +1,96 @@
+"""Where shards are made: in this process, in local processes, or on a Dask cluster.
+
+Any `concurrent.futures.Executor` can do the work, since a shard is a pure function of (config, shard index).
+"""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+
+from data_gen.experiment import Experiment
+from data_gen.generation.shard import make_shard
+from icrl.config.schema import RuntimeConfig
+from icrl.support.errors import UserError
+
+
+def make_shards(
+    experiment: Experiment, missing: list[int], lengths: list[int], progress: Callable[[int], object]
+) -> Iterator[tuple[int, str]]:
+    """Makes the `missing` shards on the config's executor.
+
+    Args:
+        experiment: whose shards they are.
+        missing: indices of the shards to make.
+        lengths: (shards,) environment steps that each shard takes.
+        progress: called with a number of environment steps as they are made.
+
+    Yields (index, checksum) as shards are finished. Raises UserError if a worker dies or the cluster cannot be reached.
+    """
+    runtime, folder = experiment.config.runtime, experiment.folder
+    workers = min(runtime.workers, len(missing))
+    if workers == 0:  # killed between the last shard and info.json
+        return
+    if runtime.executor == "processes" and workers == 1:
+        for index in missing:
+            yield index, make_shard(experiment, folder.data, index, progress)
+        return
+    with _executor(runtime, workers) as executor:
+        data, config = folder.data.resolve(), experiment.config
+        futures = {executor.submit(make_shard, config, data, index): index for index in missing}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+                progress(lengths[futures[future]])
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+
+@contextmanager
+def _executor(runtime: RuntimeConfig, workers: int) -> Iterator[Executor]:
+    """Local processes, or the Dask cluster that `runtime.scheduler` names. Raises UserError if it cannot be reached."""
+    if runtime.executor == "processes":
+        context = multiprocessing.get_context("spawn")
+        try:
+            with ProcessPoolExecutor(workers, context, _start_worker, (workers,)) as processes:
+                yield processes
+        except BrokenProcessPool as error:
+            raise UserError("a worker was killed; if for memory, take fewer --workers or more data.shards") from error
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise UserError("the dask executor needs Dask: pip install 'in-context-rl[dask]'") from error
+    address = runtime.scheduler
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise UserError(f"runtime.scheduler: no Dask scheduler answers at {address}: {error}") from error
+    with client, client.get_executor() as cluster:
+        yield cluster
+
+
+def _start_worker(workers: int) -> None:
+    """Gives this worker its share of the cores, and ends it when the process that started it is gone.
+
+    Without limits, tensor programs take all cores in every worker, and their threads wait for each other. They have to
+    be set before torch is imported; two workers on two cores are then as fast as can be. Nothing else would end an
+    orphan.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for limit in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(limit, str(max(1, cores // workers)))
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""Meta-learners: agents that are trained on many tasks to adapt to a new one."""

@@ -1,0 +1,131 @@
+"""Actors that collect transitions for off-policy meta-learning: at random, or with a policy that is given a latent."""
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data_gen.agents.base import Agent, Spec, Transition
+from data_gen.agents.deep.encoding import Encoder
+from data_gen.meta.pearl.soft_actions import SoftActions
+from data_gen.streams import Seeds, SlotStreams, derive
+
+
+class Collector(Agent):
+    """Acts, and keeps what came of it as compact tensors.
+
+    Args:
+        encoder: of observations.
+        actions: of the action space.
+    """
+
+    def __init__(self, encoder: Encoder, actions: SoftActions) -> None:
+        self.encoder, self.actions = encoder, actions
+
+    def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
+        self.streams = SlotStreams(derive(seeds, 0))
+        self._steps: list[dict[str, Tensor]] = []
+        self.begin(num_envs)
+
+    def begin(self, num_envs: int) -> None:
+        """A new lifetime in every slot; `streams` are there."""
+
+    @abstractmethod
+    def choose(self, features: Tensor) -> Tensor:
+        """(slots, F) features of observations -> (slots, parts) actions as stored."""
+
+    def act(self, observation: Any) -> NDArray[Any]:
+        self._seen = self.encoder.stored(observation)
+        self._taken = self.choose(self.encoder.encode(self._seen))
+        return self.actions.to_space(self._taken)
+
+    def observe(self, transition: Transition) -> None:
+        self._steps.append(transition_fields(self.encoder, self._seen, self._taken, transition))
+
+    def fields(self) -> dict[str, Tensor]:
+        """Everything that happened, (slots, steps, values) by name."""
+        return {name: torch.stack([step[name] for step in self._steps], dim=1) for name in self._steps[0]}
+
+
+class RandomActor(Collector):
+    """Takes uniformly random actions, each for `hold` steps.
+
+    A random walk gets nowhere: held actions find rewards that are far from the start.
+    """
+
+    def __init__(self, encoder: Encoder, actions: SoftActions, hold: int) -> None:
+        super().__init__(encoder, actions)
+        self._hold = hold
+
+    def choose(self, features: Tensor) -> Tensor:
+        if len(self._steps) % self._hold == 0:
+            self._held = self.actions.random(self.streams)
+        return self._held
+
+
+class LatentActor(Collector):
+    """Follows the policy with a latent variable that it draws from a belief, anew for every episode.
+
+    Args:
+        policy: (1, slots, F + L) -> (1, slots, policy_outputs).
+        mean, variance: (slots, L) of each slot's belief.
+    """
+
+    def __init__(
+        self, encoder: Encoder, actions: SoftActions, policy: nn.Module, mean: Tensor, variance: Tensor
+    ) -> None:
+        super().__init__(encoder, actions)
+        self._policy, self._mean, self._deviation = policy, mean, variance.sqrt()
+
+    def begin(self, num_envs: int) -> None:
+        self.latents = torch.empty_like(self._mean)
+        self._draw(np.arange(num_envs))
+
+    def choose(self, features: Tensor) -> Tensor:
+        with torch.no_grad():
+            outputs = self._policy(torch.cat([features, self.latents], dim=1).unsqueeze(0))
+            return self.actions.sample(outputs, self.streams)
+
+    def observe(self, transition: Transition) -> None:
+        super().observe(transition)
+        self._draw(np.flatnonzero(transition.terminated | transition.truncated))
+
+    def _draw(self, slots: NDArray[np.intp]) -> None:
+        if len(slots):
+            place = torch.from_numpy(slots).to(self._mean.device)
+            drawn = latent_noise(self.streams, slots, self._mean)
+            self.latents[place] = self._mean[place] + self._deviation[place] * drawn
+
+
+def prior_belief(num_slots: int, latent_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and variance of z where nothing is known, each (slots, L): N(0, 1)."""
+    shape = (num_slots, latent_size)
+    return torch.zeros(shape, device=device), torch.ones(shape, device=device)
+
+
+def latent_noise(streams: SlotStreams, slots: NDArray[np.intp], like: Tensor) -> Tensor:
+    """(len(slots), L) standard normal numbers from those slots' streams, where and as wide as `like` is."""
+    drawn = streams.normal_at(slots, like.shape[1]).astype(np.float32)
+    return torch.from_numpy(drawn).to(like.device)
+
+
+def transition_fields(
+    encoder: Encoder, seen: dict[str, Tensor], taken: Tensor, transition: Transition
+) -> dict[str, Tensor]:
+    """One step of all slots as compact tensors (slots, values) by name.
+
+    A time limit is not among them: its value is bootstrapped through it, and only termination ends the future.
+    """
+    arrived = encoder.stored(transition.next_observation)
+    rewards = torch.from_numpy(transition.reward.astype(np.float32))
+    terminated = torch.from_numpy(np.ascontiguousarray(transition.terminated))
+    return {
+        **{f"observation.{path}": leaf for path, leaf in seen.items()},
+        "action": taken,
+        "reward": rewards.to(taken.device).unsqueeze(1),
+        "terminated": terminated.to(taken.device).unsqueeze(1),
+        **{f"next_observation.{path}": leaf for path, leaf in arrived.items()},
+    }

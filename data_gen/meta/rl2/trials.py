@@ -1,0 +1,335 @@
+"""Trials: several episodes on one task, which a recurrent policy lives through with one memory.
+
+Axes: T steps, B environments, F features, P parts of an action, K outputs of the policy network.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data_gen.agents.base import Agent, Spec, TableIndex, Transition
+from data_gen.agents.deep.distributions import ActionDistribution, Categorical
+from data_gen.agents.deep.encoding import Encoder
+from data_gen.agents.deep.returns import gae
+from data_gen.meta.rl2.recurrent import Core
+from data_gen.spaces import one_line
+from data_gen.streams import Seeds, SlotStreams, derive
+from icrl.support.errors import UserError
+
+_FEWEST_ROWS = 8
+"""For fewer the matrix library takes other paths, with other last bits: a life would depend on its neighbours."""
+_NOISE_AT_ONCE = 64  # steps that noise is drawn for: the same numbers as one by one, in fewer operations
+
+
+class TrialFeatures:
+    """What the network is told in every step: the observation, and what the step before did and gave.
+
+    Features in this order: the observation as `Encoder` has it; the previous action, one-hot by part or on the scale of
+    a Box's policy; the previous reward; 1 if the step before ended its episode, and at a trial's start; with `joint`,
+    the pair of the previous observation and action, one-hot, and the same times the reward; with `clock`, the share of
+    the trial's episodes that are over. At a trial's start the previous action, reward and pair are zeros.
+
+    Args:
+        spec: of the environments.
+        distribution: of the actions.
+        joint: whether to add the pairs; raises UserError where there is no finite number of them.
+        clock: whether to add the share of the trial that has passed.
+    """
+
+    def __init__(self, spec: Spec, distribution: ActionDistribution, joint: bool, clock: bool = False) -> None:
+        self.device = torch.device(spec.device)
+        self.observation = Encoder(spec.observation_space, self.device)
+        sizes = distribution.sizes if isinstance(distribution, Categorical) else None
+        self._first = None if sizes is None else torch.tensor(np.cumsum([0, *sizes[:-1]]), device=self.device)
+        self._reward = self.observation.size + distribution.outputs
+        self.size = self._reward + 2
+        """F."""
+        self._pairs: TableIndex | None = None
+        if joint:
+            if not isinstance(spec.action_space, spaces.Discrete):
+                raise UserError(f"rl2: joint_inputs needs Discrete actions, not {one_line(spec.action_space)}")
+            self._pairs = TableIndex(spec.observation_space, "rl2: joint_inputs")
+            self._actions = int(spec.action_space.n)
+            self.size += 2 * self._pairs.size * self._actions
+        self.clock = clock
+        self.size += clock
+
+    def first(self, rows: int) -> Tensor:
+        """(rows, F) features of a trial's first step, the observation yet to come."""
+        features = torch.zeros(rows, self.size, device=self.device)
+        features[:, self._reward + 1] = 1
+        return features
+
+    def observe(self, features: Tensor, observation: Any) -> None:
+        """Writes observations into (B, F) features."""
+        features[:, : self.observation.size] = self.observation(observation)
+
+    def tell_time(self, features: Tensor, passed: Tensor) -> None:
+        """Writes the share of the trial that has passed, (B,), into (B, F) features, if they have it."""
+        if self.clock:
+            features[:, -1] = passed.clamp(max=1)
+
+    def following(self, observation: Any, actions: Tensor, reward: NDArray[Any], ended: NDArray[np.bool_]) -> Tensor:
+        """(B, F) features of the next step, the observation yet to come.
+
+        Args:
+            observation: what the actions were an answer to.
+            actions: (B, P) as the policy drew them.
+            reward: (B,) what they gave.
+            ended: (B,) whether they ended the episode.
+        """
+        features = torch.zeros(len(actions), self.size, device=self.device)
+        rewards = torch.from_numpy(reward.astype(np.float32)).to(self.device)
+        if self._first is None:
+            features[:, self.observation.size : self._reward] = actions
+        else:
+            features.scatter_(1, actions + (self.observation.size + self._first), 1.0)
+        features[:, self._reward] = rewards
+        features[:, self._reward + 1] = torch.from_numpy(ended.astype(np.float32)).to(self.device)
+        if self._pairs is not None:
+            seen = torch.from_numpy(self._pairs(np.asarray(observation))).to(self.device)
+            pair = (self._reward + 2 + seen * self._actions).unsqueeze(1) + actions
+            features.scatter_(1, pair, 1.0)
+            features.scatter_(1, pair + self._pairs.size * self._actions, rewards.unsqueeze(1))
+        return features
+
+
+class RecurrentNetwork(nn.Module):
+    """A core and what is read off it.
+
+    Args:
+        core: the recurrent layer.
+        features: F.
+        outputs: sizes of the groups of outputs that are read off, the first being the policy's or the value.
+        head_units: of a hidden layer between core and outputs, which sees the features as well; 0 for none.
+        elements: observations, if each has a head of its own; the first so many features are theirs, one-hot. Else 1.
+    """
+
+    def __init__(self, core: Core, features: int, outputs: list[int], head_units: int, elements: int) -> None:
+        super().__init__()
+        self.core, self.outputs, self._elements = core, outputs, elements
+        self.hidden = nn.Linear(core.units + features, head_units) if head_units else None
+        self.head = nn.Linear(head_units or core.units, elements * sum(outputs))
+        for layer, gain in ((self.hidden, 2**0.5), (self.head, 0.01)):
+            if layer is not None:
+                nn.init.orthogonal_(layer.weight, gain)
+                nn.init.zeros_(layer.bias)
+
+    def read(self, memory: Tensor, features: Tensor) -> tuple[Tensor, ...]:
+        """(..., H) of the core's output and (..., F) features -> the groups of outputs."""
+        if self.hidden is not None:
+            units = memory.shape[-1]
+            of_memory, of_features = self.hidden.weight[:, :units], self.hidden.weight[:, units:]
+            products = nn.functional.linear(memory, of_memory, self.hidden.bias)
+            memory = (products + nn.functional.linear(features, of_features)).relu()
+        outputs = self.head(memory)
+        if self._elements > 1:
+            seen = features[..., : self._elements].argmax(dim=-1, keepdim=True)
+            places = seen * sum(self.outputs) + torch.arange(sum(self.outputs), device=seen.device)
+            outputs = outputs.gather(-1, places)
+        return outputs.split(self.outputs, dim=-1)
+
+
+class Life:
+    """The trials that a batch of environments is in: the memory, and what the step before did and gave.
+
+    Args:
+        network: whose first outputs are the policy's.
+        features: what it is told.
+        distribution: of the actions.
+        free: the distribution's parameters that do not depend on the observation.
+        seeds: (B,) one an environment.
+        trial_episodes: of a trial, for the clock.
+        greedy: take the most likely action.
+    """
+
+    def __init__(
+        self,
+        network: RecurrentNetwork,
+        features: TrialFeatures,
+        distribution: ActionDistribution,
+        free: list[Tensor],
+        seeds: Seeds,
+        trial_episodes: int,
+        greedy: bool,
+    ) -> None:
+        self._network, self._features, self._distribution, self._free = network, features, distribution, free
+        self._greedy, self._streams = greedy, SlotStreams(derive(seeds, 0))
+        self._noise: Iterator[Tensor] = iter(())
+        self.memory = network.core.start(len(seeds))
+        self._episodes, self._trial_episodes = torch.zeros(len(seeds), device=features.device), trial_episodes
+        self.inputs = features.first(len(seeds))
+        """(B, F) features of this step."""
+        self.actions = torch.empty(0)
+        """(B, P) actions of this step, as the policy drew them."""
+        self.outputs: tuple[Tensor, ...] = ()
+        """Groups of (B, ...) outputs of this step."""
+
+    @torch.no_grad()
+    def act(self, observation: Any) -> NDArray[Any]:
+        """Takes in observations and gives actions, as the environments want them."""
+        self._features.observe(self.inputs, observation)
+        inputs, memory, rows = _padded(self.inputs), _padded(self.memory), len(self.inputs)
+        memory = self._network.core.step(inputs, memory)
+        outputs = self._network.read(memory[:, : self._network.core.units], inputs)
+        self.memory, self.outputs = memory[:rows], tuple(part[:rows] for part in outputs)
+        self.actions = self._chosen(self.outputs[0])
+        return self._distribution.to_space(self.actions)
+
+    def observe(self, transition: Transition) -> None:
+        """Takes in what the actions did and gave."""
+        ended = transition.terminated | transition.truncated
+        self.inputs = self._features.following(transition.observation, self.actions, transition.reward, ended)
+        if self._features.clock:
+            self._episodes += torch.from_numpy(ended).to(self._episodes)
+            self._features.tell_time(self.inputs, self._episodes / self._trial_episodes)
+
+    def restart(self, over: NDArray[np.bool_]) -> None:
+        """Begins new trials in the environments where the old one is over: nothing is left of it."""
+        rows = torch.from_numpy(np.flatnonzero(over)).to(self.inputs.device)
+        self.memory[rows] = 0
+        self._episodes[rows] = 0
+        self.inputs[rows] = self._features.first(len(rows))
+
+    def _chosen(self, outputs: Tensor) -> Tensor:
+        if self._greedy:
+            return most_likely(self._distribution, outputs)
+        drawn = next(self._noise, None)
+        if drawn is None:
+            self._noise = iter(self._distribution.noise(self._streams, _NOISE_AT_ONCE).unbind(1))
+            drawn = next(self._noise)
+        return self._distribution.sample(outputs.unsqueeze(0), self._free, drawn.unsqueeze(0)).squeeze(0)
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """(B, ...) with rows of zeros up to `_FEWEST_ROWS`."""
+    missing = _FEWEST_ROWS - len(rows)
+    return rows if missing <= 0 else torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])
+
+
+def most_likely(distribution: ActionDistribution, outputs: Tensor) -> Tensor:
+    """(..., K) outputs -> (..., P) the most likely actions."""
+    if isinstance(distribution, Categorical):
+        return torch.stack([part.argmax(dim=-1) for part in outputs.split(distribution.sizes, dim=-1)], dim=-1)
+    return outputs
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Trials as they were collected; tensors (T, B, ...)."""
+
+    inputs: Tensor
+    """(T, B, F)."""
+    actions: Tensor
+    """(T, B, P)."""
+    outputs: list[Tensor]
+    """Groups of outputs as the policy's network gave them while it acted."""
+    rewards: Tensor
+    ended: Tensor
+    """Whether a step ended its episode."""
+    over: Tensor
+    """Whether a step ended its trial."""
+
+    def part(self, trials: slice) -> "Batch":
+        """Some of the environments' trials, each tensor in one piece."""
+        return Batch(
+            self.inputs[:, trials].contiguous(),
+            self.actions[:, trials].contiguous(),
+            [group[:, trials] for group in self.outputs],
+            *(flat[:, trials] for flat in (self.rewards, self.ended, self.over)),
+        )
+
+    def keep(self) -> Tensor | None:
+        """(T, B) 0 where a trial begins after another and 1 elsewhere; None if every environment lives one trial."""
+        if not self.over[:-1].any():
+            return None
+        keep = torch.ones_like(self.rewards)
+        keep[1:] = (~self.over[:-1]).float()
+        return keep
+
+    def counted(self) -> Tensor:
+        """(T, B) whether a step is learned from: not the last one of a trial that the collection cut off.
+
+        Nothing tells what came after it; but its value tells what the steps before it led to.
+        """
+        counted = torch.ones_like(self.over)
+        counted[-1] = self.over[-1]
+        return counted
+
+    def advantages(self, values: Tensor, discount: float, gae_lambda: float) -> Tensor:
+        """(T, B) advantages by values (T, B); across the ends of episodes, and zero for a step that does not count.
+
+        Args:
+            values: (T, B) of the features.
+            discount: of rewards, by step, whatever ends in between.
+            gae_lambda: of generalised advantage estimation.
+        """
+        cut = ~self.counted()
+        ended = self.over | cut.roll(-1, dims=0) | cut  # of the step before the cut one, V(cut one) is the future
+        found = gae(
+            self.rewards.unsqueeze(0),
+            values.unsqueeze(0),
+            values.roll(-1, dims=0).unsqueeze(0),
+            self.over.unsqueeze(0),
+            ended.unsqueeze(0),
+            torch.tensor([[discount]], device=values.device),
+            torch.tensor([[gae_lambda]], device=values.device),
+        ).squeeze(0)
+        return found.masked_fill_(cut, 0)
+
+
+class Collector(Agent):
+    """Lives through trials and keeps what learning needs of them.
+
+    Args:
+        life: begins a new life: of (B,) seeds.
+        steps: T.
+        trial_episodes: episodes of a trial; where one ends early, another begins on the same task.
+    """
+
+    def __init__(self, life: Callable[[Seeds], Life], steps: int, trial_episodes: int) -> None:
+        self._begin, self._steps, self._trial_episodes = life, steps, trial_episodes
+
+    def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
+        self.life: Life = self._begin(seeds)
+        self._step, shape = 0, (self._steps, num_envs)
+        self._inputs = torch.empty(*shape, self.life.inputs.shape[1], device=self.life.inputs.device)
+        self._actions: list[Tensor] = []
+        self._outputs: list[tuple[Tensor, ...]] = []
+        self._rewards = np.empty(shape, dtype=np.float32)
+        self._ended, self._over = np.empty(shape, dtype=np.bool_), np.empty(shape, dtype=np.bool_)
+        self._episodes = np.zeros(num_envs, dtype=np.int64)
+
+    def act(self, observation: Any) -> NDArray[Any]:
+        actions = self.life.act(observation)
+        self._inputs[self._step] = self.life.inputs
+        self._actions.append(self.life.actions)
+        self._outputs.append(self.life.outputs)
+        return actions
+
+    def observe(self, transition: Transition) -> None:
+        self.life.observe(transition)
+        ended = transition.terminated | transition.truncated
+        self._episodes += ended
+        over = self._episodes == self._trial_episodes
+        self._rewards[self._step], self._ended[self._step], self._over[self._step] = transition.reward, ended, over
+        self._step += 1
+        if over.any():
+            self._episodes[over] = 0
+            self.life.restart(over)
+
+    def batch(self) -> Batch:
+        """What was lived."""
+        device = self._inputs.device
+        return Batch(
+            self._inputs,
+            torch.stack(self._actions),
+            [torch.stack(group) for group in zip(*self._outputs, strict=True)],
+            *(torch.from_numpy(values).to(device) for values in (self._rewards, self._ended, self._over)),
+        )

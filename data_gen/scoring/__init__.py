@@ -1,0 +1,1 @@
+"""How good learning histories are: scores, selection by them, and the report on a data set."""

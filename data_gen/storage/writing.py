@@ -1,0 +1,135 @@
+"""Learning histories from anywhere else, written as a data folder that training takes like a generated one.
+
+An importer, or anyone's own program, gives arrays; what has to be true of a learning history is checked here once:
+every history has the same number of steps, values are of the spaces, and numbers are finite.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen.spaces import Space, to_json
+from data_gen.storage.columns import checked_columns, checked_numbers, spaces_of_columns
+from data_gen.storage.folder import finish_data_folder
+from data_gen.storage.info import checked_info
+from data_gen.storage.shards import shard_name, write_shard
+from data_gen.tasks.base import Tasks
+from icrl.config.loader import fingerprint
+from icrl.run.folder import SCHEMA_VERSION
+from icrl.support.errors import UserError
+from icrl.support.files import new_folder, remove_leftovers
+
+_COUNTED = ("task", "source", "seed", "actor")
+"""Columns (histories,) that may be left out; they are 0 then."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What histories from elsewhere are of."""
+
+    observation_space: Space
+    action_space: Space
+    episode_length: int
+    """The most steps that an episode may have; contexts are counted in it."""
+    sources: Sequence[Mapping[str, Any]]
+    """Who lived them, by the number in the column `source`: a `name`, and plain values such as hyper-parameters."""
+    tasks: Mapping[str, Any] | None = None
+    """The task family as a config names it, {"name": ..., parameters}; None where it is none of this project."""
+    train_tasks: Tasks | None = None
+    """Its tasks, by the number in the column `task`. Needed for normalised returns and against leaks."""
+
+
+def write_histories(
+    path: Path, parts: Iterable[Mapping[str, NDArray[Any]]], about: Recorded, overwrite: bool = False
+) -> dict[str, Any]:
+    """Writes a data folder, whole or not at all; returns what its `info.json` says. Each part becomes a shard.
+
+    Args:
+        path: the folder.
+        parts: columns, one part in memory at a time: `observation` (histories, steps, ...), of a Dict or Tuple space
+            one for each leaf, `observation.image`; `action` and, if it is known at all, `optimal_action` likewise;
+            `reward`, `terminated` and `truncated` (histories, steps), each step's own; and if wanted `task`, `source`,
+            `seed`, `actor` (histories,).
+        about: what the histories are of.
+        overwrite: replace a folder that is there.
+
+    Raises UserError for columns that do not fit, or a folder that is there.
+    """
+    if path.exists() and not overwrite:
+        raise UserError(f"{path}: is there already; choose another folder, or --overwrite to replace it")
+    if path.exists() and not (path.is_dir() and ((path / "info.json").is_file() or not any(path.iterdir()))):
+        raise UserError(f"{path}: is no data folder, so it is not replaced; choose another one")
+    about_all = {
+        "schema_version": SCHEMA_VERSION,
+        "observation_space": to_json(about.observation_space),
+        "action_space": to_json(about.action_space),
+        "episode_length": about.episode_length,
+        "seed": None,
+        "tasks": dict(about.tasks) if about.tasks is not None else None,
+        "swept": [],
+        "sources": [dict(source) for source in about.sources],
+        "meta_learners": {},
+        "seconds": 0.0,
+        "device": None,
+    }
+    unknown = {"fingerprint": "", "num_histories": 1, "num_steps": 1, "shards": [{"file": "-", "sha256": ""}]}
+    checked_info({**about_all, **unknown}, path)  # now, rather than after everything is written
+    remove_leftovers(path.parent, f".{path.name}.*")
+    with new_folder(path) as folder:
+        checksums: list[str] = []
+        histories, steps, labelled = 0, None, None
+        for number, part in enumerate(parts):
+            columns = _columns(part, about, f"part {number}")
+            if (steps or columns["reward"].shape[1]) != columns["reward"].shape[1]:
+                raise UserError(f"part {number}: histories of {columns['reward'].shape[1]} steps after ones of {steps}")
+            if labelled not in (None, "optimal_action" in columns):
+                raise UserError(f"part {number}: some parts have optimal_action and others do not")
+            steps, labelled = columns["reward"].shape[1], "optimal_action" in columns
+            columns["history"] = np.arange(histories, histories + len(columns["reward"]))
+            histories += len(columns["reward"])
+            attributes = {"fingerprint": "recorded", "schema_version": SCHEMA_VERSION}
+            checksums.append(write_shard(folder / f"{number}.h5", columns, attributes))
+            del part, columns  # before the next part is made
+        if not histories:
+            raise UserError(f"{path}: there are no histories to write")
+        names = [shard_name(number, len(checksums)) for number in range(len(checksums))]
+        for number, name in enumerate(names):
+            (folder / f"{number}.h5").rename(folder / name)
+        said = {
+            **about_all,
+            "num_histories": histories,
+            "num_steps": steps,
+            "optimal_actions": bool(labelled),
+            "shards": [{"file": name, "sha256": checksum} for name, checksum in zip(names, checksums, strict=True)],
+        }
+        return finish_data_folder(
+            folder, path.name, (about.train_tasks, None), {"fingerprint": fingerprint(said), **said}
+        )
+
+
+def _columns(part: Mapping[str, NDArray[Any]], about: Recorded, where: str) -> dict[str, NDArray[Any]]:
+    """The columns of a shard in their stored types. Raises UserError for one that is missing or does not fit."""
+    shape = np.shape(part.get("reward", ()))
+    if len(shape) != 2 or not shape[0] or not shape[1]:
+        raise UserError(f"{where}: reward has to be there, of shape (histories, steps) (got {shape})")
+    spaces_of = spaces_of_columns(about.observation_space, about.action_space)
+    known = {*spaces_of, "reward", "terminated", "truncated", *_COUNTED}
+    absent = [name for name in (*spaces_of, "terminated", "truncated") if name not in part and name != "optimal_action"]
+    if absent:
+        raise UserError(f"{where}: column {absent[0]!r} is missing")
+    strange = sorted(set(part) - known)
+    if strange:
+        raise UserError(f"{where}: column {strange[0]!r} is none of {', '.join(sorted(known))}")
+    columns = checked_columns(part, spaces_of, shape, where)
+    counts = {"source": len(about.sources), "task": None if about.train_tasks is None else len(about.train_tasks)}
+    for name in _COUNTED:
+        given = np.asarray(part.get(name, np.zeros(shape[0], np.int64)))
+        columns[name] = checked_numbers(given, shape[0], counts.get(name), f"{where}: {name}")
+    columns["seed"] = columns["seed"].astype(np.uint64)
+    if about.train_tasks is not None:
+        columns |= {f"task_{name}": about.train_tasks[name][columns["task"]] for name in about.train_tasks}
+    return columns

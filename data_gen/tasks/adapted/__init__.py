@@ -1,0 +1,1 @@
+"""Environments of other libraries: any Gymnasium environment, Meta-World."""

@@ -1,0 +1,1 @@
+"""Classic control with varied physics: CartPole, Pendulum, Acrobot."""

@@ -1,0 +1,143 @@
+"""Dark Key-to-Door: find a key that cannot be seen, then a door that cannot be seen, and remember both."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from data_gen.tasks.base import Tasks
+from data_gen.tasks.grids.grid import Grid, GridVectorEnv, Size, Start
+from icrl.config.components import component
+
+_KEY_COLOR = "#059669"
+
+
+@component
+class DarkKeyToDoor(Grid):
+    """Dark Key-to-Door (Laskin et al. 2022, "In-context Reinforcement Learning with Algorithm Distillation").
+
+    ## Description
+    A square room of `size` x `size` cells with a key in one cell and a door in one. Tasks differ in both, so rewards
+    vary and dynamics do not. Key and door may share a cell, which is what makes the paper's 81 x 81 = 6,561 tasks of
+    9x9 cells; pairs that an episode is too short to solve from any start are left out.
+
+    ## Action Space
+    `Discrete(5)`: stay, up, down, left, right. A move into a wall stays.
+
+    ## Observation Space
+    `MultiDiscrete([size, size])`: the agent's row and column, and nothing of the key, of the door, or of whether the
+    agent holds the key: that is in the rewards of its context. The state, which a source may see (`sees: state`), is
+    `MultiDiscrete([size, size, 2])`, with whether the key is held; a table over cells alone cannot learn the way.
+
+    ## Starting State
+    `start`: `center`, `corner` (0, 0), `random` (uniform, anew each episode), or a cell `[row, column]`. Without the
+    key, even on its cell: a step has to end there.
+
+    ## Rewards
+    1 on the first step of an episode that ends on the key, and 1 on the first later one that ends on the door; so at
+    most 2.
+
+    ## Episode End
+    Termination at the door with the key; truncation after `episode_length` steps.
+
+    ## Arguments
+    `size`, `episode_length`, `start`.
+    """
+
+    size: Size = 9
+    episode_length: Annotated[int, Field(ge=2)] = 50
+    start: Start = "random"
+
+    def all_tasks(self) -> Tasks:
+        """Every pair of a key and a door that an episode is long enough for, from some start."""
+        key, door = np.divmod(np.arange(self.size**4), self.size**2)
+        cells = self.cells()
+        pairs = Tasks({"key": cells[key], "door": cells[door]})
+        return pairs.take(np.flatnonzero((self._steps_to_door(pairs) <= self.episode_length).any(axis=1)))
+
+    def make_vec(self, tasks: Tasks) -> "DarkKeyToDoorVectorEnv":
+        return DarkKeyToDoorVectorEnv(self, tasks)
+
+    def optimal_return(self, tasks: Tasks) -> NDArray[np.float64]:
+        """Exact: the shortest way to the key and on to the door earns what an episode is long enough for."""
+        to_key, to_door = self.steps_from_start(tasks["key"]), self._steps_to_door(tasks)
+        return ((to_key <= self.episode_length) * 1.0 + (to_door <= self.episode_length)).mean(axis=1)
+
+    def _steps_to_door(self, tasks: Tasks) -> NDArray[np.int64]:
+        """Steps by way of the key from each start, (num_tasks, starts)."""
+        on = np.maximum(np.abs(tasks["door"] - tasks["key"]).sum(axis=1), 1)
+        return self.steps_from_start(tasks["key"]) + on[:, None]
+
+    def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
+        """Exact: P(key within T steps) + sum over t of P(key first at step t) P(door within T - t steps of the key).
+
+        Both are first-passage probabilities of the same random walk between cells, so a table of cells x targets does
+        for all tasks: milliseconds for all 6,561, where the occupancy of (cell, key held) for each task takes seconds.
+        """
+        pairs = np.stack([self.number("key", tasks["key"]), self.number("door", tasks["door"])])
+        targets, column = np.unique(pairs, return_inverse=True)
+        key, door = column.reshape(pairs.shape)
+        within = np.array([reached[self.start_cells()].mean(axis=0) for reached in self._reached(targets)])
+        first_at = np.diff(within, axis=0)  # (T, targets): probability that step t is the first to end there
+        expected = within[-1, key]
+        # n, the steps that are left for the door, runs up from 0 as t = T - n, the step of the key, runs down to 1.
+        for arrived, reached in zip(first_at[::-1], self._reached(targets), strict=False):
+            expected += arrived[key] * reached[targets[key], door]
+        return expected
+
+    def _reached(self, targets: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
+        """For n = 0 ... episode_length: how likely n random steps from a cell (row) end on a target (column) once."""
+        walk = self.random_walk()
+        reached = np.zeros((self.size**2, len(targets)))
+        yield reached
+        for _ in range(self.episode_length):
+            already = reached.copy()
+            already[targets, np.arange(len(targets))] = 1
+            reached = walk @ already
+            yield reached
+
+    def draw(self, axes: Any, task: Tasks, observation: Any, reward: NDArray[Any]) -> bool:
+        """The room, the door as a cell, the key as a diamond, and the way that one episode took."""
+        last = task["door" if reward.sum() > 1 else "key"][0]
+        self.draw_room(axes, task["door"][0], observation, last if reward[-1:].sum() > 0 else None)
+        key_row, key_column = task["key"][0]
+        axes.plot(key_column, key_row, "D", color=_KEY_COLOR, markersize=6)
+        return True
+
+
+class DarkKeyToDoorVectorEnv(GridVectorEnv):
+    """Dark Key-to-Door with one key and one door a slot."""
+
+    def __init__(self, room: DarkKeyToDoor, tasks: Tasks) -> None:
+        super().__init__(room, len(tasks))
+        self._key, self._door = room.number("key", tasks["key"]), room.number("door", tasks["door"])
+        self._has_key = np.zeros(self.num_envs, dtype=np.bool_)
+
+    @property
+    def single_state_space(self) -> gymnasium.spaces.MultiDiscrete:
+        return gymnasium.spaces.MultiDiscrete([*self.single_observation_space.nvec, 2])  # type: ignore[attr-defined]
+
+    def state(self) -> NDArray[np.int64]:
+        """Row, column, and whether the key is held, (num_envs, 3)."""
+        return np.column_stack([self._observe(), self._has_key])
+
+    def _restart(self, slots: NDArray[np.intp]) -> None:
+        super()._restart(slots)
+        self._has_key[slots] = False
+
+    def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        self._move(actions)
+        on_target = self._cell == self._target()
+        terminated = on_target & self._has_key
+        self._has_key |= on_target
+        return on_target.astype(np.float32), terminated
+
+    def _target(self) -> NDArray[np.int64]:
+        return np.where(self._has_key, self._door, self._key)
+
+    def optimal_action(self) -> NDArray[np.int64]:
+        """Straight to the key, then straight to the door."""
+        return self._towards(self._target())

@@ -1,0 +1,112 @@
+"""Dark Room: find a goal that cannot be seen, remember where it was, and go there straight ever after."""
+
+from typing import Annotated, Any, Literal
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from data_gen.tasks.base import Tasks
+from data_gen.tasks.grids.grid import Grid, GridVectorEnv, Size, Start
+from icrl.config.components import component
+
+
+@component
+class DarkRoom(Grid):
+    """Dark Room (Laskin et al. 2022, "In-context Reinforcement Learning with Algorithm Distillation", section 4).
+
+    ## Description
+    A square room of `size` x `size` cells with one goal cell. Tasks differ in the goal, so rewards vary and dynamics
+    do not; there are size^2 tasks, less the goals that are too far to be reached in an episode.
+
+    ## Action Space
+    `Discrete(5)`: stay, up, down, left, right. A move into a wall stays. With `diagonal`, `MultiDiscrete([3, 3])`: up,
+    stay or down, and left, stay or right, in one step.
+
+    ## Observation Space
+    `MultiDiscrete([size, size])`: the agent's row and column, and nothing of the goal.
+
+    ## Starting State
+    `start`: `center`, `corner` (0, 0), `random` (uniform, anew each episode), or a cell `[row, column]`.
+
+    ## Rewards
+    `reward: every_step`: 1 on every step that ends on the goal. `reward: once`: 1 on the first, which terminates.
+
+    ## Episode End
+    Truncation after `episode_length` steps; termination at the goal if the reward comes once.
+
+    ## Arguments
+    `size`, `episode_length`, `start`, `reward`, `diagonal`. Dark Room is the default; Dark Room Hard is size 17 and
+    reward once.
+    """
+
+    size: Size = 9
+    episode_length: Annotated[int, Field(ge=1)] = 20
+    start: Start = "center"
+    reward: Literal["every_step", "once"] = "every_step"
+    diagonal: bool = False
+
+    @property
+    def action_space(self) -> gymnasium.Space[Any]:
+        return gymnasium.spaces.MultiDiscrete([3, 3]) if self.diagonal else super().action_space
+
+    def moves(self) -> NDArray[np.int64]:
+        """With `diagonal`, the nine pairs of a row step and a column step, the column's running faster."""
+        return np.stack(np.divmod(np.arange(9), 3), axis=1) - 1 if self.diagonal else super().moves()
+
+    def steps_from_start(self, cells: NDArray[Any]) -> NDArray[np.int64]:
+        """Steps that it takes to be on (n, 2) cells from each start, (n, starts): at least the one that may stay."""
+        if not self.diagonal:
+            return super().steps_from_start(cells)
+        return np.maximum(np.abs(cells[:, None] - self.cells()[self.start_cells()]).max(axis=2), 1)
+
+    def all_tasks(self) -> Tasks:
+        """Every goal that an episode is long enough to reach."""
+        cells = Tasks({"goal": self.cells()})
+        return cells.take(np.flatnonzero(self.optimal_return(cells) > 0))
+
+    def make_vec(self, tasks: Tasks) -> "DarkRoomVectorEnv":
+        return DarkRoomVectorEnv(self, tasks)
+
+    def optimal_return(self, tasks: Tasks) -> NDArray[np.float64]:
+        """Exact: the step that reaches the goal on the shortest way is rewarded, as are those after it."""
+        steps_on_goal = self.episode_length + 1 - self.steps_from_start(tasks["goal"])  # (task, start)
+        if self.reward == "once":
+            return (steps_on_goal > 0).mean(axis=1)
+        return np.maximum(steps_on_goal, 0).mean(axis=1)
+
+    def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
+        """Exact: the distribution over cells under uniformly random actions, step by step."""
+        transition, starts = self.random_walk(), self.start_cells()
+        goal, rows = self.number("goal", tasks["goal"]), np.arange(len(tasks))
+        occupancy = np.zeros((len(tasks), self.size**2))
+        occupancy[:, starts] = 1 / len(starts)
+        expected = np.zeros(len(tasks))
+        for _ in range(self.episode_length):
+            occupancy = occupancy @ transition
+            expected += occupancy[rows, goal]
+            if self.reward == "once":
+                occupancy[rows, goal] = 0
+        return expected
+
+
+class DarkRoomVectorEnv(GridVectorEnv):
+    """Dark Room with one goal a slot."""
+
+    def __init__(self, room: DarkRoom, tasks: Tasks) -> None:
+        super().__init__(room, len(tasks))
+        self._goal = room.number("goal", tasks["goal"])
+        self._terminates, self._diagonal = room.reward == "once", room.diagonal
+
+    def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        self._move(3 * actions[:, 0] + actions[:, 1] if self._diagonal else actions)
+        on_goal = self._cell == self._goal
+        terminated = on_goal if self._terminates else np.zeros(self.num_envs, dtype=np.bool_)
+        return on_goal.astype(np.float32), terminated
+
+    def optimal_action(self) -> NDArray[np.int64]:
+        """Straight to the goal, and then stay."""
+        if self._diagonal:
+            return 1 + np.sign(self._cells[self._goal] - self._cells[self._cell])
+        return self._towards(self._goal)

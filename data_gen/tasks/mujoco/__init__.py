@@ -1,0 +1,1 @@
+"""MuJoCo robots with varied goals and dynamics."""

@@ -1,0 +1,58 @@
+"""Hopper: hop on a leg whose masses, inertias, damping and friction differ from task to task."""
+
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from data_gen.tasks.mujoco.locomotion import ALL_FIELDS, Locomotion, ModelField, RewardWeights
+from data_gen.tasks.mujoco.locomotion_env import Robot
+from icrl.config.components import component
+
+_LOWEST_HEALTHY, _HEALTHY_ANGLE, _HEALTHY_STATE = 0.7, 0.2, 100.0  # metres, radians, anything
+
+
+@component
+class Hopper(Locomotion):
+    """Hopper with random parameters (`dennisl88/rand_param_envs`; Rothfuss et al. 2019, "ProMP").
+
+    ## Description
+    Gymnasium's `Hopper-v5`: a one-legged robot in a vertical plane. Tasks differ in the model fields that `vary` names:
+    dynamics vary and the reward does not. `half_cheetah` says how fields vary.
+
+    ## Action Space
+    `Box(-1, 1, (3,), float32)`: torques at thigh, leg and foot.
+
+    ## Observation Space
+    `Box(-inf, inf, (11,), float64)`: positions without the root's x, then velocities, clipped to [-10, 10]; nothing of
+    the task.
+
+    ## Starting State
+    The nominal pose, positions and velocities + U[-0.005, 0.005].
+
+    ## Rewards
+    v + 1 (healthy) - 0.001 |a|^2 with the action a and v the step's mean velocity along x in m/s, as in `Hopper-v5`.
+    (The original code pays the 1 on the step of the fall, too.)
+
+    ## Episode End
+    Termination when the robot is not healthy: height up to 0.7, an angle of 0.2 or more to either side, or another
+    position or a velocity of 100 or more. Truncation after `episode_length` steps.
+
+    ## Arguments
+    `vary`, some of `body_mass`, `body_inertia`, `dof_damping`, `geom_friction`; `log_scale_limit`; `episode_length`.
+    """
+
+    vary: tuple[ModelField, ...] = ALL_FIELDS
+    log_scale_limit: Annotated[float, Field(gt=0, le=10)] = 3.0
+    episode_length: Annotated[int, Field(ge=1)] = 200
+
+    robot = Robot("hopper.xml", frame_skip=4, reset_noise=5e-3, velocity_limit=10.0)
+    terminates = True
+
+    def reward_weights(self) -> RewardWeights:
+        return RewardWeights(ctrl_cost_weight=1e-3, healthy_reward=1.0)
+
+    def healthy(self, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> NDArray[np.bool_]:
+        bounded = (np.abs(qpos[:, 2:]) < _HEALTHY_STATE).all(axis=1) & (np.abs(qvel) < _HEALTHY_STATE).all(axis=1)
+        return bounded & (qpos[:, 1] > _LOWEST_HEALTHY) & (np.abs(qpos[:, 2]) < _HEALTHY_ANGLE)

@@ -1,0 +1,71 @@
+"""In-context reinforcement learning: learning histories in, in-context learning out. This is the public face.
+
+Everything that scripts, notebooks and model cards need is a name of this package. A name is imported when it is first
+used, so that `import icrl` takes no time and loads no torch: reading a config or a data set needs none.
+"""
+
+import importlib
+from importlib import metadata
+from typing import Any
+
+_FACE = {
+    # configs
+    "load_config": "icrl.config.loader",
+    "component": "icrl.config.components",
+    "UserError": "icrl.support.errors",
+    "ConfigError": "icrl.support.errors",
+    # stages
+    "meta_train": "data_gen.meta.training",
+    "generate": "data_gen.generation.generate",
+    "train": "ad_model.train",
+    "evaluate": "eval.evaluate",
+    "write_report": "eval.report",
+    "run_experiment": "icrl.cli",
+    # runs
+    "Experiment": "data_gen.experiment",
+    "open_run": "data_gen.experiment",
+    # tasks and agents
+    "make_tasks": "icrl.config.loader",
+    "make_agent": "icrl.config.loader",
+    "TaskDistribution": "data_gen.tasks.base",
+    "Tasks": "data_gen.tasks.base",
+    "TaskVectorEnv": "data_gen.tasks.vector",
+    "Agent": "data_gen.agents.base",
+    "Spec": "data_gen.agents.base",
+    "Transition": "data_gen.agents.base",
+    "SlotStreams": "data_gen.streams",
+    "make_seeds": "data_gen.streams",
+    "interact": "data_gen.interaction",
+    "episode_returns": "data_gen.returns",
+    # models
+    "Objective": "ad_model.objectives.base",
+    "load_model": "ad_model.load",
+    "TransformerAgent": "eval.in_context",
+    # data of others
+    "RecordHistory": "data_gen.exchange.record_history",
+    "RecordVectorHistory": "data_gen.exchange.record_history",
+    "save_histories": "data_gen.exchange.recording",
+    "write_histories": "data_gen.storage.writing",
+    "Recorded": "data_gen.storage.writing",
+    "import_minari": "data_gen.exchange.minari_data",
+    "export_minari": "data_gen.exchange.minari_export",
+    "import_xland": "data_gen.exchange.xland",
+}
+"""The module that each name lives in. `__init__.pyi` says the same to type checkers and editors."""
+
+__all__ = [*_FACE, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a name of the public face when it is first used."""
+    if name == "__version__":
+        return metadata.version("in-context-rl")
+    if name not in _FACE:
+        raise AttributeError(f"module 'icrl' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_FACE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,107 @@
+"""Components: task distributions and agents, named in a config and built from its parameters.
+
+A component is a dataclass whose fields are its parameters, so the class that uses a parameter is the one place that
+declares its type, range and default:
+
+    @component
+    class QLearning(Agent):
+        step_size: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+A config names it: `{name: q_learning, step_size: 0.3}`. The tables below map names to where the class lives, as
+strings, so that reading a config imports only what it uses. Your own class needs no entry: `name: my_module:MyClass`.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from typing import Any, TypeVar, cast, dataclass_transform
+
+import pydantic
+import pydantic.dataclasses
+
+from icrl.support.errors import ConfigError, did_you_mean
+
+TASKS = {
+    "acrobot": "data_gen.tasks.control.acrobot:Acrobot",
+    "ant": "data_gen.tasks.mujoco.ant:Ant",
+    "bandit": "data_gen.tasks.tabular.bandit:Bandit",
+    "cart_pole": "data_gen.tasks.control.cart_pole:CartPole",
+    "dark_key_to_door": "data_gen.tasks.grids.dark_key_to_door:DarkKeyToDoor",
+    "dark_room": "data_gen.tasks.grids.dark_room:DarkRoom",
+    "grid_navi": "data_gen.tasks.grids.grid_navi:GridNavi",
+    "gymnasium": "data_gen.tasks.adapted.gym_adapter:GymnasiumTasks",
+    "half_cheetah": "data_gen.tasks.mujoco.half_cheetah:HalfCheetah",
+    "hopper": "data_gen.tasks.mujoco.hopper:Hopper",
+    "meta_world": "data_gen.tasks.adapted.meta_world:MetaWorld",
+    "pendulum": "data_gen.tasks.control.pendulum:Pendulum",
+    "pixels": "data_gen.tasks.grids.pixels:Pixels",
+    "point_navigation": "data_gen.tasks.points.point_navigation:PointNavigation",
+    "sparse_point_robot": "data_gen.tasks.points.sparse_point_robot:SparsePointRobot",
+    "tabular_mdp": "data_gen.tasks.tabular.tabular_mdp:TabularMDP",
+    "walker2d": "data_gen.tasks.mujoco.walker2d:Walker2d",
+    "water_maze": "data_gen.tasks.points.water_maze:WaterMaze",
+    "windy_room": "data_gen.tasks.grids.windy_room:WindyRoom",
+}
+
+AGENTS = {
+    "a2c": "data_gen.agents.deep.a2c:A2C",
+    "actor_critic": "data_gen.agents.tabular.actor_critic:ActorCritic",
+    "bandit_epsilon_greedy": "data_gen.agents.bandits.epsilon_greedy:EpsilonGreedy",
+    "beb": "data_gen.agents.tabular.beb:BEB",
+    "dqn": "data_gen.agents.deep.dqn:DQN",
+    "epsilon_annealed": "data_gen.agents.epsilon_annealed:EpsilonAnnealed",
+    "gittins": "data_gen.agents.bandits.gittins:Gittins",
+    "maml": "data_gen.meta.maml.maml:MAML",
+    "mdp_epsilon_greedy": "data_gen.agents.tabular.epsilon_greedy:EpsilonGreedy",
+    "opsrl": "data_gen.agents.tabular.psrl:OPSRL",
+    "optimal": "data_gen.agents.optimal:Optimal",
+    "optimistic_thompson": "data_gen.agents.bandits.thompson:OptimisticThompson",
+    "pearl": "data_gen.meta.pearl.pearl:PEARL",
+    "ppo": "data_gen.agents.deep.ppo:PPO",
+    "psrl": "data_gen.agents.tabular.psrl:PSRL",
+    "q_learning": "data_gen.agents.tabular.q_learning:QLearning",
+    "random": "data_gen.agents.random:Random",
+    "rl2": "data_gen.meta.rl2.rl2:RL2",
+    "sac": "data_gen.agents.deep.sac:SAC",
+    "sarsa": "data_gen.agents.tabular.sarsa:Sarsa",
+    "thompson": "data_gen.agents.bandits.thompson:Thompson",
+    "ucb1": "data_gen.agents.bandits.ucb1:UCB1",
+    "ucrl2": "data_gen.agents.tabular.ucrl2:UCRL2",
+}
+
+Class = TypeVar("Class", bound=type)
+
+
+@dataclass_transform(field_specifiers=(pydantic.Field,))
+def component(cls: Class) -> Class:
+    """Makes `cls` a dataclass whose arguments are validated: wrong types, ranges and names raise at construction."""
+    decorate: Callable[[Any], Any] = pydantic.dataclasses.dataclass(
+        config=pydantic.ConfigDict(
+            extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, use_attribute_docstrings=True
+        )
+    )
+    made: Class = decorate(cls)
+    return made
+
+
+def find_component(name: str, table: dict[str, str]) -> type:
+    """The class that `name` stands for: an entry of `table`, or any importable `module:Class`.
+
+    Raises ConfigError if there is none, with the nearest valid name.
+    """
+    target = table.get(name, name)
+    module_name, _, class_name = target.partition(":")
+    if not class_name:
+        raise ConfigError(f"unknown name {name!r}{did_you_mean(name, table)} (or give your own as module:Class)")
+    try:
+        found: Any = getattr(importlib.import_module(module_name), class_name)
+    except Exception as error:  # the user's own module may raise anything
+        raise ConfigError(f"cannot import {target!r}: {type(error).__name__}: {error}") from error
+    if not (isinstance(found, type) and pydantic.dataclasses.is_pydantic_dataclass(found)):
+        raise ConfigError(f"{target!r} is not a component: decorate the class with @configs.component")
+    return cast(type, found)
+
+
+def parameters(built: Any) -> dict[str, Any]:
+    """The parameters of a component instance, defaults included, as plain values."""
+    return {field.name: getattr(built, field.name) for field in dataclasses.fields(built) if field.init}

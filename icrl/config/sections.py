@@ -1,0 +1,104 @@
+"""What the schema is made of: sections that are closed to unknown keys, and components with their parameters."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import pydantic
+from pydantic import Field, PositiveFloat, field_validator, model_serializer, model_validator
+from pydantic_core import PydanticCustomError
+
+from icrl.config.components import AGENTS, TASKS, find_component, parameters
+from icrl.support.errors import ConfigError
+
+
+class Section(pydantic.BaseModel):
+    """A part of the config: immutable, and closed to unknown keys."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_not_one(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("is true or false where another kind of value is expected")
+        return value
+
+
+class Component(Section):
+    """A named task distribution or agent with its parameters, written as one flat mapping: `{name: ..., key: ...}`."""
+
+    name: str
+    params: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat_mapping(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and "params" not in value:
+            own = {key: value[key] for key in value if key in cls.model_fields}
+            return {**own, "params": {key: value[key] for key in value if key not in own}}
+        return value
+
+    @model_serializer
+    def _as_flat_mapping(self) -> dict[str, Any]:
+        own = {key: getattr(self, key) for key in type(self).model_fields if key != "params"}
+        said = {key: value for key, value in own.items() if value is not None}
+        return {**said, **parameters(self.build())}
+
+    table: ClassVar[dict[str, str]] = AGENTS
+    """The names known to this kind of component."""
+
+    methods: ClassVar[tuple[str, ...]] = ("reset", "act", "observe", "actors", "swept")
+    """What its classes can do."""
+
+    base: ClassVar[str] = "derive it from data_gen.agents.Agent"
+    """Where they have it from."""
+
+    def build(self) -> Any:
+        """A new instance. Raises ConfigError for an unknown name, pydantic.ValidationError for bad parameters."""
+        cls = find_component(self.name, self.table)
+        lacking = [method for method in self.methods if not hasattr(cls, method)]
+        if lacking:
+            raise ConfigError(f"{self.name!r} cannot be used here: it has no {lacking[0]!r}; {self.base}")
+        try:
+            return cls(**self.params)
+        except (ConfigError, pydantic.ValidationError):
+            raise
+        except Exception as error:  # the user's own class may raise anything
+            raise ConfigError(f"{self.name!r} cannot be built: {type(error).__name__}: {error}") from error
+
+
+class TasksComponent(Component):
+    """A task distribution."""
+
+    table: ClassVar[dict[str, str]] = TASKS
+    methods: ClassVar[tuple[str, ...]] = ("split", "make_vec", "optimal_return", "random_return")
+    base: ClassVar[str] = "derive it from data_gen.tasks.TaskDistribution"
+
+
+class AgentComponent(Component):
+    """An agent, and what it is shown."""
+
+    sees: Literal["observation", "state"] = "observation"
+    """What the agent is shown. `state` is the environments' whole state, where they hide more than the task; histories
+    hold the observation in either case, so a source may learn with more than the transformer will have."""
+
+    label: Annotated[str, Field(min_length=1)] | None = None
+    """What it is called in results, if not by its name."""
+
+
+class Source(AgentComponent):
+    """An agent whose learning histories are recorded."""
+
+    weight: PositiveFloat = 1.0
+    """Its share of the learners, relative to the other sources' weights."""
+
+    record: Literal["first", "all"] = "first"
+    """Which of a learner's actors leave a history: its first, or all of them."""
+
+
+def problem(path: str, value: object, message: str) -> PydanticCustomError:
+    """A validation error about a relation between fields, reported at `path`."""
+    return PydanticCustomError("relation", "{message}", {"path": path, "value": value, "message": message})

@@ -1,0 +1,39 @@
+"""The configs that come with this project: `demo`, `dark_room/ppo` ..., wherever it is installed."""
+
+from pathlib import Path
+
+import icrl
+from icrl.support.errors import ConfigError, did_you_mean
+
+_NOT_EXPERIMENTS = ("accelerate",)
+"""Folders of configs of another kind."""
+
+
+def shipped_folder() -> Path:
+    """The folder of the shipped configs: inside the package where it is installed, `configs/` in a checkout."""
+    package = Path(icrl.__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def shipped_names() -> list[str]:
+    """The names of all shipped experiments, such as `dark_room/ppo`."""
+    folder = shipped_folder()
+    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*.yaml"))]
+    return [path.with_suffix("").as_posix() for path in paths if path.parts[0] not in _NOT_EXPERIMENTS]
+
+
+def find_config(name: str | Path) -> Path:
+    """The file of a config: a path as it is, or the name of a shipped one.
+
+    A file of the user's own comes first. Raises ConfigError, with the nearest name, where there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    names = shipped_names()
+    plain = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
+    if plain in names and path.suffix != ".yml":
+        return shipped_folder() / f"{plain}.yaml"
+    beside = sorted(path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+    raise ConfigError(f"{name}: is neither a config file nor a shipped config{did_you_mean(plain, [*beside, *names])}")

@@ -1,0 +1,67 @@
+"""What the commands share: `--config FILE`, dotted overrides, `--overwrite`, and errors for people."""
+
+import argparse
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from icrl.config.loader import load_config
+from icrl.config.schema import ExperimentConfig
+from icrl.support.terminal import reported
+
+SHORTHANDS = {
+    "workers": "runtime.workers",
+    "executor": "runtime.executor",
+    "scheduler": "runtime.scheduler",
+    "device": "runtime.device",
+    "checkpoint": "evaluation.checkpoint",
+}
+"""Overrides that are long to type."""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """A command as it was called."""
+
+    config: ExperimentConfig
+    config_file: str
+    overwrite: bool = False
+    overrides: list[str] = field(default_factory=list)
+    alone: bool = True
+    """Whether the person has to type the next verb."""
+
+    def next_command(self, verb: str) -> str:
+        """What to type for another verb with the same config."""
+        return shlex.join(["icrl", verb, "--config", self.config_file, *self.overrides])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every verb that takes a config."""
+    parser.add_argument("--config", required=True, metavar="FILE", help="the experiment, a YAML file")
+    parser.add_argument("--overwrite", action="store_true", help="delete this stage's outputs first")
+    shorthands = ", ".join(f"--{short} for --{full}" for short, full in SHORTHANDS.items())
+    parser.epilog = f"Any key of the config can be set: --tasks.size 7, --seed 1, --name NAME. Short: {shorthands}."
+
+
+def invocation(arguments: argparse.Namespace, rest: Sequence[str]) -> Invocation:
+    """Loads the config that the arguments name, with the `rest` as overrides. Raises ConfigError."""
+    words = [_expanded(word) for word in rest]
+    config = load_config(arguments.config, words)
+    return Invocation(config, arguments.config, arguments.overwrite, words)
+
+
+def run_module(program: str, description: str, run: Callable[[Invocation], object]) -> int:
+    """The main function of `python -m ...`: parses, runs, reports; returns the exit code."""
+    parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
+    add_arguments(parser)
+    arguments, rest = parser.parse_known_args()
+    return reported(lambda: run(invocation(arguments, rest)))
+
+
+def _expanded(word: str) -> str:
+    if word == "--trust-remote-code":
+        return "--evaluation.trust_remote_code=true"
+    key, equals, value = word.removeprefix("--").partition("=")
+    if key not in SHORTHANDS or not (equals or word.startswith("--")):
+        return word
+    return f"--{SHORTHANDS[key]}{equals}{value}"

@@ -1,0 +1,151 @@
+"""The run folder: what lies where in `runs/NAME/`, and which of it is finished for a given config.
+
+A stage (data, training, evaluation) is finished when its last file is there; that file carries the fingerprint of
+every config section the stage depends on. A stage with another fingerprint is never overwritten without being asked.
+"""
+
+import contextlib
+import fcntl
+import platform
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+from icrl.config.loader import dump
+from icrl.config.schema import ExperimentConfig
+from icrl.support.errors import UserError
+from icrl.support.files import write_file
+
+SCHEMA_VERSION = 2
+"""Version of what lies on disk; part of every fingerprint."""
+
+_PACKAGES = ("in-context-rl", "torch", "transformers", "datasets", "accelerate", "gymnasium", "h5py", "numpy")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside one run folder."""
+
+    path: Path
+
+    own_data: Path | None = None
+    """The data folder, if it is elsewhere."""
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def data(self) -> Path:
+        return self.own_data or self.path / "data"
+
+    @property
+    def data_info(self) -> Path:
+        return self.data / "info.json"
+
+    @property
+    def meta(self) -> Path:
+        """A folder for each meta-learner."""
+        return self.path / "meta"
+
+    @property
+    def cache(self) -> Path:
+        """Token arrays made from the data; may be deleted at any time."""
+        return self.path / "cache"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def training_log(self) -> Path:
+        return self.path / "training_log.jsonl"
+
+    @property
+    def eval(self) -> Path:
+        return self.path / "eval"
+
+    @property
+    def summary(self) -> Path:
+        return self.eval / "summary.json"
+
+    @property
+    def returns(self) -> Path:
+        return self.eval / "returns.parquet"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def report_pictures(self) -> Path:
+        return self.path / "report"
+
+
+def run_folder(config: ExperimentConfig) -> RunFolder:
+    """The run folder that `config` names."""
+    return RunFolder(Path(config.output) / config.name)
+
+
+def folder_of_data(path: Path) -> RunFolder:
+    """The run folder `path`; or, where that is a data folder itself, one whose data it is."""
+    return RunFolder(path.resolve().parent, path) if (path / "info.json").is_file() else RunFolder(path)
+
+
+def stale(path: Path, flag: str = "--overwrite") -> UserError:
+    """The error for finished work of another config at `path`."""
+    return UserError(f"{path} belongs to another config: choose another --name, or {flag} to delete it and start anew")
+
+
+def write_config(config: ExperimentConfig, folder: RunFolder) -> None:
+    """Writes the resolved config, headed by versions and the git commit. For stages that do something."""
+    header = "".join(f"# {line}\n" for line in yaml.safe_dump(origin(), sort_keys=False).splitlines())
+    write_file(folder.config, header + dump(config))
+
+
+def origin() -> dict[str, str]:
+    """What a stage was made with: versions and the git commit."""
+    return {"python": platform.python_version(), **_versions(), "git": git_commit()}
+
+
+def git_commit() -> str:
+    """The commit of this code, with `-dirty` if it has changes; `unknown` outside a repository."""
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+        answer = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    return answer.stdout.strip() or "unknown"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+@contextlib.contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Holds the run folder for one writing process. Raises UserError if another process has it.
+
+    The lock is the operating system's, so it goes with a process that is killed.
+    """
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        file = open(folder.path / ".lock", "w")
+    except OSError as error:
+        raise UserError(f"cannot write to {folder.path}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder.path} is in use by another process: wait for it, or choose another --name"
+            ) from None
+        yield

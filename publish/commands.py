@@ -1,0 +1,108 @@
+"""The verbs `icrl push` and `icrl pull`."""
+
+import argparse
+from pathlib import Path
+
+from icrl.config.loader import load_config
+from icrl.config.schema import ExperimentConfig
+from icrl.run.folder import RunFolder, folder_of_data
+from icrl.support.errors import UserError
+from icrl.support.hub import Kind, Repository, fetch, repository, snapshot
+from icrl.support.terminal import say
+
+# Imports of a verb's own modules wait until it runs: torch alone takes seconds.
+
+_LAYOUT = {
+    "dataset": ("info.json", "*.npz", "*.h5", "data/*.parquet", "README.md", "config.yaml", "*.png"),
+    "model": (
+        *("config.json", "*.safetensors", "model.safetensors.index.json"),
+        *("README.md", "summary.json", "experiment.yaml", "*.png", "*.html"),
+    ),
+}
+"""Patterns of what is pulled: data, weights and pages, no code."""
+
+
+def open_run(path: Path) -> tuple[RunFolder, ExperimentConfig]:
+    """A run folder with its config. Raises UserError if it is none."""
+    folder = RunFolder(path)
+    if not folder.config.exists():
+        raise UserError(f"{path}: is not a run folder: it has no {folder.config.name}")
+    config = load_config(folder.config, [])
+    return folder, config.model_copy(update={"output": str(path.resolve().parent), "name": path.resolve().name})
+
+
+def push_data(arguments: argparse.Namespace) -> None:
+    """A run's learning histories, or a data folder, become a data set on the hub."""
+    from publish.data import data_parcel, describe_parquet, push_parquet
+    from publish.push import push
+
+    path, to = Path(arguments.run), _target(arguments, "dataset")
+    folder = folder_of_data(path)
+    name = path.resolve().name
+    if arguments.format == "parquet":
+        say(describe_parquet(folder, to))
+        if not arguments.dry_run:
+            say(f"push: done: {push_parquet(folder, name, to, arguments.public, arguments.license)}")
+        return
+    push(data_parcel(folder, name, to, arguments.license), to, arguments.public, arguments.dry_run)
+
+
+def push_model(arguments: argparse.Namespace) -> None:
+    """A run's trained model becomes a model on the hub, with its evaluation."""
+    from publish.model import model_parcel
+    from publish.push import push
+
+    folder, config = open_run(Path(arguments.run))
+    to = _target(arguments, "model")
+    push(model_parcel(config, folder, to, arguments.license), to, arguments.public, arguments.dry_run)
+
+
+def pull(arguments: argparse.Namespace) -> None:
+    """A data set or a model of the hub, without any code, in a folder; what is there already does not travel again."""
+    kind: Kind = "dataset" if arguments.kind == "data" else "model"
+    wanted = repository(arguments.repo, kind, "REPO")
+    found, (main, *_) = snapshot(wanted), _LAYOUT[kind]
+    names = found.matching(_LAYOUT[kind])
+    if main not in names:
+        raise UserError(f"{kind} {wanted}: has no {main}: it is none of this project's")
+    to = Path(arguments.to) if arguments.to else None
+    if to is not None and to.exists() and not (to / main).is_file() and (to.is_file() or any(to.iterdir())):
+        raise UserError(f"--to {to}: holds something else; choose an empty folder, or one that was pulled before")
+    total = sum(found.sizes[name] for name in names)
+    say(f"pull: {len(names)} files, {total:,} bytes, of {kind} {wanted} at {found.commit}")
+    path = fetch(found, names, to)
+    if to is not None:  # shards of an earlier commit, which would be read together with these
+        for old in {*to.glob("**/train-*.h5"), *to.glob("**/train-*.parquet")} - {to / name for name in names}:
+            old.unlink()
+    say(f"pull: done: {path}")
+    key = f"data: {{folder: {path}}}" if kind == "dataset" else f"--checkpoint {path}"
+    say(f"next: {'a config with ' if kind == 'dataset' else 'icrl evaluate --config FILE '}{key}")
+
+
+def _target(arguments: argparse.Namespace, kind: Kind) -> Repository:
+    to = repository(arguments.repo, kind, "--repo")
+    if to.revision is not None:
+        raise UserError(f"--repo: {arguments.repo}: give the branch as --revision {to.revision}")
+    return Repository(to.id, kind, arguments.revision)
+
+
+def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The parsers of these verbs; each leaves its function in `act`."""
+    pushed = verbs.add_parser("push", help="Data or a model goes to the hub.", allow_abbrev=False)
+    kinds = pushed.add_subparsers(dest="kind", required=True, metavar="KIND")
+    for name, act in (("data", push_data), ("model", push_model)):
+        parser = kinds.add_parser(name, help=act.__doc__, description=act.__doc__, allow_abbrev=False)
+        parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/demo")
+        parser.add_argument("--repo", required=True, metavar="USER/NAME", help="made if it is not there")
+        parser.add_argument("--public", action="store_true", help="if it is made: for all to see, not private")
+        parser.add_argument("--revision", metavar="BRANCH", help="to push to, made if it is not there (default main)")
+        parser.add_argument("--license", metavar="ID", help="the hub's name of a licence, such as cc-by-4.0")
+        parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
+        parser.set_defaults(act=act)
+        if name == "data":
+            parser.add_argument("--format", choices=("hdf5", "parquet"), default="hdf5", help="default %(default)s")
+    pulled = verbs.add_parser("pull", help=pull.__doc__, description=pull.__doc__, allow_abbrev=False)
+    pulled.add_argument("kind", choices=("data", "model"))
+    pulled.add_argument("repo", metavar="REPO", help="USER/NAME or USER/NAME@REVISION")
+    pulled.add_argument("--to", metavar="FOLDER", help="default: the cache of the hub's client")
+    pulled.set_defaults(act=pull)

@@ -1,0 +1,153 @@
+"""A data folder as a repository of the hub: what is pushed of it, as HDF5 shards or as Parquet, and what is pulled."""
+
+import io
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ad_model.statistics import DataStatistics
+from data_gen.scoring.report import DataReport, data_report
+from data_gen.storage.card import PICTURE, config_name, dataset_card
+from data_gen.storage.folder import TASK_FILES, checked_shards, is_streamed, load_info, read_histories
+from data_gen.storage.info import DataInfo
+from eval.report import learning_curve
+from icrl.run.folder import RunFolder
+from icrl.support.errors import UserError
+from icrl.support.files import TEMPORARY_SUFFIX, remove_leftovers
+from icrl.support.hub import Repository, Snapshot, fetch, hub_errors, snapshot
+from publish.push import Parcel, send
+
+SHARDS = ("train-*.h5", "train-*.parquet", "data/*.parquet")
+"""Patterns of what a push replaces: a data set has one format at a time."""
+
+
+def data_parcel(folder: RunFolder, name: str, repo: Repository, licence: str | None = None) -> Parcel:
+    """Everything that is sent of complete data, its shards as they are; reads one of them at a time.
+
+    Raises UserError if the data is incomplete or damaged, or is streamed from elsewhere.
+    """
+    info = described(folder)
+    report = data_report(folder, info)
+    files: dict[str, Path | bytes] = {shard.file: folder.data / shard.file for shard in info.shards}
+    return Parcel(
+        {**files, **_beside(folder, name, info, repo, licence, report)}, SHARDS, f"Learning histories: {name}"
+    )
+
+
+def described(folder: RunFolder) -> dict[str, Any]:
+    """The data's info.json with its statistics, which streaming needs, after every shard was found right."""
+    info = load_info(folder)
+    if is_streamed(info):
+        raise UserError(f"{folder.data}: its shards are on the hub already: {info['given']['repo']}")
+    statistics = DataStatistics(info.observation_space)
+    for path in checked_shards(folder, info):
+        statistics.add(read_histories(path, info))
+    return {**{key: value for key, value in info.items() if key != "given"}, "statistics": statistics.plain()}
+
+
+def config_of_data(folder: RunFolder, info: DataInfo) -> bytes | None:
+    """The config that the data was made with, if it is here; without the folder that its run lay in."""
+    made_here = folder.own_data is None and "given" not in info
+    path = folder.config if made_here else folder.data / folder.config.name
+    return without_output(path) if path.exists() else None
+
+
+def without_output(config: Path) -> bytes:
+    """A config file that does not say where on its machine the run lay."""
+    return re.sub(r"(?m)^output:.*$", "output: runs", config.read_text()).encode()
+
+
+def _beside(
+    folder: RunFolder,
+    name: str,
+    info: DataInfo,
+    repo: Repository,
+    licence: str | None,
+    report: DataReport,
+    header: dict[str, Any] | None = None,
+) -> dict[str, Path | bytes]:
+    """What is sent beside the shards: the card with its picture, the tasks, and how it was made.
+
+    `header` is what the card's metadata says of the files, where it is not our own.
+    """
+    files: dict[str, Path | bytes] = {file: folder.data / file for file in TASK_FILES if (folder.data / file).exists()}
+    config = config_of_data(folder, load_info(folder))
+    if config is not None:
+        files["config.yaml"] = config
+    card = dataset_card(name, info, repo.id, licence, picture=True, config=config is not None)
+    picture = io.BytesIO()
+    learning_curve(report).savefig(picture, format="png", dpi=150)
+    files[PICTURE] = picture.getvalue()
+    files["README.md"] = (card if header is None else _with_header(card, header)).encode()
+    files["info.json"] = (json.dumps(info, indent=2, allow_nan=False) + "\n").encode()
+    return files
+
+
+def describe_parquet(folder: RunFolder, to: Repository) -> str:
+    """What a push as Parquet would send."""
+    shards = len(load_info(folder)["shards"])
+    return f"push: {shards} Parquet files, as large as they come out, and the tasks, card and info.json, to {to}"
+
+
+def push_parquet(folder: RunFolder, name: str, to: Repository, public: bool, licence: str | None) -> str:
+    """Sends complete data as Parquet files, by `Dataset.push_to_hub`, and then everything else; returns the address.
+
+    The shards go through an Arrow table on disk; one of them at a time is in memory. Killed between the two commits, it
+    leaves a repository that the same call completes.
+    """
+    from datasets import load_dataset
+    from datasets.utils.logging import disable_progress_bar
+
+    info, report = described(folder), data_report(folder, load_info(folder))
+    disable_progress_bar()
+    remove_leftovers(folder.data)
+    scratch = tempfile.TemporaryDirectory(dir=folder.data, prefix=".push-", suffix=TEMPORARY_SUFFIX)
+    with scratch as place, hub_errors(to, "write"):
+        paths = [str(folder.data / shard.file) for shard in info.shards]
+        kind = "parquet" if paths[0].endswith(".parquet") else "hdf5"
+        table = load_dataset(kind, data_files={"train": paths}, split="train", cache_dir=place)
+        table.push_to_hub(
+            to.id,
+            config_name=config_name(name, info),
+            data_dir="data",
+            private=not public,
+            revision=to.revision,
+            num_shards=len(paths),
+            commit_message=f"Parquet: {name}",
+        )
+    found = snapshot(to)
+    with hub_errors(to, "read"):
+        header = _yaml_header(fetch(found, ["README.md"]) / "README.md")
+    info.shards = _parquet_shards(to, found)
+    files = _beside(folder, name, info, to, licence, report, header)
+    return send(Parcel(files, ("train-*.h5",), f"Learning histories: {name}"), to, public)
+
+
+def _parquet_shards(to: Repository, found: Snapshot) -> list[dict[str, str]]:
+    from huggingface_hub import HfApi
+
+    names = sorted(name for name in found.sizes if name.startswith("data/train-") and name.endswith(".parquet"))
+    with hub_errors(to, "read"):
+        said: Any = HfApi().get_paths_info(to.id, names, repo_type=to.kind, revision=found.commit)
+    checksums = {file.path: file.lfs.sha256 for file in said if file.lfs is not None}
+    absent = [name for name in names if name not in checksums]
+    if absent or not names:
+        raise UserError(f"{to}: the hub does not say the checksum of {(absent or ['its Parquet files'])[0]}")
+    return [{"file": name, "sha256": checksums[name]} for name in names]
+
+
+def _yaml_header(card: Path) -> dict[str, Any]:
+    parts = card.read_text().split("---\n", 2)
+    found: dict[str, Any] = yaml.safe_load(parts[1]) if len(parts) == 3 else {}
+    return found
+
+
+def _with_header(card: str, header: dict[str, Any]) -> str:
+    """Our card, with what `datasets` says of the columns of its Parquet files."""
+    _, own, body = card.split("---\n", 2)
+    kept = {key: header[key] for key in ("dataset_info",) if key in header}
+    return f"---\n{yaml.safe_dump({**yaml.safe_load(own), **kept}, sort_keys=False)}---\n{body}"
