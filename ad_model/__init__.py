@@ -1,11 +1,24 @@
-"""Learning histories -> a trained transformer. Importing this package registers the model with transformers."""
+"""Learning histories -> a trained transformer.
 
-from transformers import AutoConfig, AutoModel
+`ADConfig` and `ADModel` are imported when they are first used, and then registered with transformers: reading a config
+that names an objective loads this package, and must not load torch.
+"""
 
-from ad_model.configuration_ad import ADConfig
-from ad_model.modeling_ad import ADModel
-
-AutoConfig.register(ADConfig.model_type, ADConfig)
-AutoModel.register(ADConfig, ADModel)
+from typing import Any
 
 __all__ = ["ADConfig", "ADModel"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the model's classes when one of them is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module 'ad_model' has no attribute {name!r}")
+    from transformers import AutoConfig, AutoModel
+
+    from ad_model.configuration_ad import ADConfig
+    from ad_model.modeling_ad import ADModel
+
+    AutoConfig.register(ADConfig.model_type, ADConfig, exist_ok=True)
+    AutoModel.register(ADConfig, ADModel, exist_ok=True)
+    globals().update(ADConfig=ADConfig, ADModel=ADModel)
+    return globals()[name]

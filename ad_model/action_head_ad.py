@@ -1,12 +1,14 @@
 """The distribution over the next action: independent categorical factors, whatever the action space.
 
-A Discrete action is one factor, a MultiDiscrete one a factor for each part, and a Box one a factor for each number,
-whose range is cut into equal bins: a piecewise constant density, which holds a uniformly random action and a precise
-one alike. Part of the self-contained model: torch alone. Axes: B batch, T steps, F factors, K values of a factor.
+A Discrete action is one factor, a MultiDiscrete action has one factor per part, and a Box action has one per number.
+The range of each number of a Box is cut into equal bins: a piecewise constant density, which can be uniformly random
+and precise alike. Part of the self-contained model: torch alone.
+
+Axes: B batch, T steps, F factors, K values of a factor.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +17,14 @@ from .embeddings_ad import bounds, flat
 
 
 class ActionHead(nn.Module):
-    """Logits of every factor, their loss, and actions drawn from them.
+    """The policy head: logits of every factor, their loss, and actions drawn from them.
 
     Args:
         space: the action space as plain values.
         width: of the transformer.
-        bins: values of a factor of a Box.
+        bins: values of each factor of a Box.
 
-    Raises ValueError for a space without a head: none of the three, or a Box without bounds.
+    Raises ValueError for any other space, and for a Box without bounds.
     """
 
     first: Tensor
@@ -53,30 +55,39 @@ class ActionHead(nn.Module):
         self.linear = nn.Linear(width, len(sizes) * self.bins)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(B, T, width) -> (B, T, F, K) logits, float32; a factor with fewer than K values has -inf behind them."""
+        """(B, T, width) -> (B, T, F, K) logits, float32; -inf for values that a factor does not have."""
         logits = self.linear(hidden).float().unflatten(-1, self.unreachable.shape)
         return logits.masked_fill(self.unreachable, -torch.inf)
 
     def factors(self, action: Tensor) -> Tensor:
-        """(B, T, ...) actions -> (B, T, F) the value of each factor, from 0."""
+        """(B, T, ...) actions -> (B, T, F) the value of each factor, counted from 0."""
         values = action.flatten(2) if action.ndim > 2 else action[..., None]
         if not self.continuous:
             return values.long() - self.first
-        share = ((values - self.low) / (self.high - self.low)).nan_to_num()  # where there is but one value
-        return (share * self.bins).long().clamp(0, self.bins - 1)
+        position = ((values - self.low) / (self.high - self.low)).nan_to_num()  # NaN where low and high are equal
+        return (position * self.bins).long().clamp(0, self.bins - 1)
 
-    def loss(self, logits: Tensor, action: Tensor) -> Tensor:
-        """Mean over B and T of the negative log-likelihood of the actions; of a Box's, of their bins."""
+    def loss(self, logits: Tensor, action: Tensor, reduction: Literal["mean", "none"] = "mean") -> Tensor:
+        """Negative log-likelihood of the actions (for a Box, of their bins): the sum over factors.
+
+        Args:
+            logits: (B, T, F, K).
+            action: (B, T, ...).
+            reduction: `mean` over B and T, or `none` for one value per step, (B, T).
+        """
         target = self.factors(action)
+        if reduction == "none":
+            loss = nn.functional.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
+            return loss.view(target.shape).sum(dim=-1)
         loss = nn.functional.cross_entropy(logits.flatten(0, 2), target.flatten())
         return loss * target.shape[-1]
 
     def sample(self, logits: Tensor, uniform: Tensor, temperature: float = 1.0) -> Tensor:
-        """Actions by inverting the factors' distribution functions.
+        """Actions, by inverting the factors' distribution functions.
 
         Args:
             logits: (B, F, K).
-            uniform: (B, F) numbers in [0, 1); what is left of one inside its bin places a Box's action in the bin.
+            uniform: (B, F) numbers in [0, 1); the rest of a number within its bin places a Box's action in the bin.
             temperature: of the distribution; 0 takes the most likely value, and the middle of a Box's bin.
 
         Returns:

@@ -11,44 +11,49 @@ from ad_model.configuration_ad import ADConfig
 from ad_model.embeddings_ad import leaf_embedding, leaf_spaces
 from ad_model.modeling_ad import ADModel
 from data_gen.spaces import to_json
-from data_gen.storage.info import DataInfo
+from data_gen.storage.info import DataInfo, Statistics
 from data_gen.tasks.base import TaskDistribution
 from icrl.config.schema import ExperimentConfig, ModelConfig
 from icrl.support.errors import ConfigError, did_you_mean
 
 _OURS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-"""What the other keys of `model` and the data decide."""
+"""Keys of the backbone that other keys of `model`, or the data, decide."""
 
 
 def context_length(config: ExperimentConfig, info: DataInfo) -> int:
-    """The context in steps, from the data's info.json."""
-    return int(config.model.context_episodes * info.episode_length)
+    """The context in steps."""
+    return config.model.context_episodes * info.episode_length
 
 
-def build_model(config: ExperimentConfig, info: DataInfo, statistics: dict[str, Any] | None = None) -> ADModel:
+def build_model(
+    config: ExperimentConfig, info: DataInfo, statistics: Statistics | None = None, heads: dict[str, int] | None = None
+) -> ADModel:
     """A transformer with fresh weights that follow from `config.seed`.
 
     Args:
-        info: the data's info.json, for its spaces and episode length.
-        statistics: of the training data, as the token cache has them: `reward_scale`, `observation_statistics`;
-            without them Box observations have to have bounds, which are scaled to -1 and 1.
+        config: the experiment's.
+        info: the data's record, for its spaces and episode length.
+        statistics: of the training data, as the token cache has them; without them, Box observations need bounds,
+            which are scaled to -1 and 1.
+        heads: the objective's own heads, by name the number of outputs per token.
 
     Raises ConfigError for an unknown backbone or an option that it does not have.
     """
     check_model(config.model)
     set_seed(config.seed)
-    spaces = {name: info[name] for name in ("observation_space", "action_space")}
+    values: dict[str, Any] = {"observation_space": info.observation_space, "action_space": info.action_space}
+    values |= statistics.model_dump() if statistics else {}
     try:
-        return _model(config.model, context_length(config, info), **spaces, **(statistics or {}))
+        return _model(config.model, context_length(config, info), **values, heads=heads or {})
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
 
 
 def check_model(model: ModelConfig) -> None:
-    """Tries the backbone out with one layer, on the CPU.
+    """Builds the backbone with one layer and runs it on the CPU.
 
-    Raises ConfigError if transformers has no such backbone, the backbone no such option, or its values do not go
-    together; or if it looks ahead, which would let training read the answers off the following tokens.
+    Raises ConfigError if transformers has no such backbone, the backbone has no such option, or its values do not fit
+    together. Raises it also for a backbone that is not causal: training would read the answers off later tokens.
     """
     tiny = model.model_copy(update={"num_layers": 1})
     space = {"type": "Discrete", "n": 2, "start": 0}
@@ -90,7 +95,7 @@ def _model(model: ModelConfig, context_length: int, **values: Any) -> ADModel:
 def backbone_values(model: ModelConfig, context_length: int) -> dict[str, Any]:
     """The transformers config of the backbone as plain values, from this project's names and `backbone_options`.
 
-    transformers accepts unknown keys in silence, so they are refused here.
+    transformers accepts unknown keys silently, so they are refused here.
     """
     if model.backbone not in CONFIG_MAPPING:
         near = did_you_mean(model.backbone, CONFIG_MAPPING)
@@ -98,6 +103,7 @@ def backbone_values(model: ModelConfig, context_length: int) -> dict[str, Any]:
     config_class = CONFIG_MAPPING[model.backbone]
     known = set(inspect.signature(config_class.__init__).parameters) | set(config_class().to_dict())
     names = config_class.attribute_map
+    # Backbones name the same thing differently; only the names that this one knows are kept.
     wanted = {
         "vocab_size": 1,  # tokens come embedded
         "bos_token_id": None,
@@ -120,7 +126,7 @@ def backbone_values(model: ModelConfig, context_length: int) -> dict[str, Any]:
     if model.dropout and not values.keys() & {"hidden_dropout", "resid_pdrop"}:
         raise ConfigError(f"model.dropout: {model.backbone} has no residual dropout; set it to 0 (or take gpt2)")
     if model.attention_dropout and not values.keys() & {"attention_dropout", "attn_pdrop"}:
-        raise ConfigError(f"model.attention_dropout: {model.backbone} has none; set it to 0")
+        raise ConfigError(f"model.attention_dropout: {model.backbone} has no attention dropout; set it to 0")
     options = {names.get(key, key): value for key, value in model.backbone_options.items()}
     for key in options:
         if key not in known:
@@ -128,7 +134,7 @@ def backbone_values(model: ModelConfig, context_length: int) -> dict[str, Any]:
             raise ConfigError(f"model.backbone_options.{key}: {model.backbone} has no such option{near}")
         if key in {names.get(name, name) for name in _OURS}:
             raise ConfigError(
-                f"model.backbone_options.{key}: is set by another key of model, or by the data; leave it out"
+                f"model.backbone_options.{key}: another key of model, or the data, decides it; leave it out"
             )
     return {"model_type": model.backbone, **config_class(**{**values, **options}).to_diff_dict()}
 

@@ -1,7 +1,7 @@
-"""Checkpoints that are complete or absent: written under a temporary name, synced, renamed.
+"""Checkpoints of training that are complete or absent: written under a temporary name, synced, renamed.
 
 `step-000600/` holds accelerate's full training state, `model/` for `from_pretrained`, and `training.json`, which says
-which config it belongs to. (Accelerate's automatic naming deletes old checkpoints before the new one is written and
+which config it belongs to. (Accelerate's automatic naming deletes old checkpoints before the new one is written, and
 never checks that one is complete.)
 """
 
@@ -14,50 +14,54 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from icrl.run.checkpoints import (
-    RECORD,
+    TrainingRecord,
     checkpoint_path,
     checkpoint_record,
     checkpoint_steps,
     delete_checkpoint,
     keep_last_checkpoints,
 )
-from icrl.run.folder import SCHEMA_VERSION, stale
+from icrl.run.folder import MODEL, RECORD, stale
+from icrl.run.records import write_record
 from icrl.support.errors import UserError
-from icrl.support.files import TEMPORARY_SUFFIX, sync, write_json
+from icrl.support.files import TEMPORARY_SUFFIX, sync
 
 _COMPILED = "_orig_mod."  # what torch.compile puts before the names of a module's weights
 
 
 def resume_step(folder: Path, fingerprint: str, data: str) -> int:
-    """The step to go on from, 0 without a checkpoint. Raises UserError if one is of another config or data."""
+    """The step to resume from, 0 without a checkpoint.
+
+    Raises UserError if the last one is of another config or data.
+    """
     steps = checkpoint_steps(folder)
     if not steps:
         return 0
-    record = checkpoint_record(checkpoint_path(folder, steps[-1]))
-    if (record["fingerprint"], record.get("data")) != (fingerprint, data):
+    record = checkpoint_record(checkpoint_path(folder, steps[-1]), TrainingRecord)
+    if (record.fingerprint, record.data) != (fingerprint, data):
         raise stale(checkpoint_path(folder, steps[-1]))
     return steps[-1]
 
 
-def save_checkpoint(
-    accelerator: Accelerator, model: Any, folder: Path, step: int, keep: int, record: dict[str, Any]
-) -> Path:
-    """Saves the full training state; called by every process. Older checkpoints but the last `keep` are then deleted.
+def save_checkpoint(accelerator: Accelerator, model: Any, folder: Path, record: TrainingRecord, keep: int) -> Path:
+    """Saves the full training state; called by every process. Then deletes all checkpoints but the last `keep`.
 
     Raises UserError if the disk refuses; the earlier checkpoints are still there then.
     """
-    path = checkpoint_path(folder, step)
+    path = checkpoint_path(folder, record.step)
     temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
     try:
+        # Every process writes its part under the temporary name.
         if accelerator.is_main_process:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         accelerator.wait_for_everyone()
         accelerator.save_state(str(temporary))
         weights = {name.replace(_COMPILED, ""): tensor for name, tensor in accelerator.get_state_dict(model).items()}
+        # The record comes last, then the name: only now is the checkpoint complete.
         if accelerator.is_main_process:
-            accelerator.unwrap_model(model).save_pretrained(temporary / "model", state_dict=weights)
-            write_json(temporary / RECORD, {"schema_version": SCHEMA_VERSION, "step": step, **record})
+            accelerator.unwrap_model(model).save_pretrained(temporary / MODEL, state_dict=weights)
+            write_record(temporary / RECORD, record)
             for file in temporary.rglob("*"):
                 sync(file)
             delete_checkpoint(path)
@@ -81,4 +85,4 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
         accelerator.load_state(str(path))
     except (OSError, RuntimeError, ValueError, KeyError, EOFError, SafetensorError) as error:
         why = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: the checkpoint is damaged ({why}); delete it to go on from an older one") from error
+        raise UserError(f"{path}: the checkpoint is damaged ({why}); delete it to resume from an older one") from error

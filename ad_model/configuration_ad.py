@@ -1,4 +1,4 @@
-"""Config of the Algorithm Distillation transformer. Needs transformers alone, so that a hub checkpoint carries it."""
+"""Config of the Algorithm Distillation transformer. It needs transformers alone, so that a checkpoint can carry it."""
 
 from typing import Any
 
@@ -6,16 +6,17 @@ from transformers import AutoConfig, PreTrainedConfig
 
 
 class ADConfig(PreTrainedConfig):
-    """What the transformer reads and predicts, and the transformers backbone in between.
+    """Spaces that the transformer reads and predicts, and the transformers backbone in between.
 
     Args:
         observation_space: a Gymnasium space as plain values: {"type": "MultiDiscrete", "nvec": [9, 9], ...}.
         action_space: likewise.
-        context_length: the most tokens, one an environment step, that the model was trained to see.
-        action_bins: values that each number of a Box action is cut into.
-        reward_scale: what rewards are divided by before they are compressed: their root mean square in training.
-        observation_statistics: by leaf of the observation space, `mean` and `std` of a Box in training.
+        context_length: the most tokens, one per environment step, that the model was trained on.
+        action_bins: bins that the range of each number of a Box action is cut into.
+        reward_scale: divisor of rewards before they are compressed: their root mean square in training.
+        observation_statistics: `mean` and `std` in training of every Box leaf of the observation space.
         backbone: the config of a transformers decoder as plain values, `model_type` among them.
+        heads: linear heads beside the policy head, by name the number of outputs per token.
     """
 
     model_type = "algorithm_distillation"
@@ -29,14 +30,16 @@ class ADConfig(PreTrainedConfig):
         reward_scale: float = 1.0,
         observation_statistics: dict[str, dict[str, list[float]]] | None = None,
         backbone: dict[str, Any] | None = None,
+        heads: dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
-        # transformers makes a config without arguments, to know what differs from the defaults
+        # transformers makes a config without arguments, to find out which values differ from the defaults
         self.observation_space = observation_space or {}
         self.action_space = action_space or {}
         self.context_length, self.action_bins, self.reward_scale = context_length, action_bins, reward_scale
         self.observation_statistics = observation_statistics or {}
         self.backbone = backbone or {"model_type": "llama"}
+        self.heads = heads or {}
         super().__init__(**kwargs)
 
     def backbone_config(self) -> PreTrainedConfig:

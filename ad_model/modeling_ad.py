@@ -1,17 +1,17 @@
-"""The Algorithm Distillation transformer: learning histories in, next actions out, one token an environment step.
+"""The Algorithm Distillation transformer: learning histories in, next actions out, one token per environment step.
 
 Self-contained, as transformers' custom models are: torch and transformers alone, so that
 `AutoModel.from_pretrained(folder, trust_remote_code=True)` works where this project is not installed.
 
-The token of step t carries observation t and what step t-1 brought: its action, its reward, and whether an episode
-ended. The head at that token predicts action t. One token a step, where the paper (Laskin et al. 2022) has three,
-holds three times the history in the same context at a third of the cost. Encoders and head follow from the spaces.
+The token of step t carries the observation of step t and the result of step t-1: its action, its reward, and a
+boundary. The policy head at that token predicts the action of step t. Encoders and heads follow from the spaces.
 
 Axes: B batch, T steps, F factors of an action, K values of a factor.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,25 +22,26 @@ from .action_head_ad import ActionHead
 from .configuration_ad import ADConfig
 from .embeddings_ad import ObservationEmbedding, leaf_embedding
 
-WITHIN_EPISODE, EPISODE_ENDED, LIFETIME_STARTS = 0, 1, 2
-"""Values of `boundary`: what stands between step t-1 and step t. At a lifetime's start there is no step t-1: action
-and reward are 0. After an episode's end they are the real last ones of that episode."""
-
 
 @dataclass
 class ADOutput(ModelOutput):
-    """`loss` (): mean over B and T of the action's negative log-likelihood, if actions were given.
-    `logits` (B, T, F, K): of the next action, float32; F is 1 for a Discrete space. `ADModel.sample` draws from them.
-    `past_key_values`: the cache, if one is used.
+    """The model's output.
+
+    Attributes:
+        loss: negative log-likelihood of the given actions: its mean over B and T, or (B, T) with `reduction="none"`.
+        logits: (B, T, F, K) of the next action, float32; F is 1 for a Discrete space. `ADModel.sample` draws from them.
+        heads: by name, (B, T, outputs) of the heads beside the policy head, float32; None without such heads.
+        past_key_values: the cache, if one is used.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+    heads: dict[str, Tensor] | None = None
     past_key_values: Cache | None = None
 
 
 class ADPreTrainedModel(PreTrainedModel):
-    """What transformers asks of every model of this kind."""
+    """Capabilities that transformers asks every model for."""
 
     config_class = ADConfig
     base_model_prefix = "ad"
@@ -51,7 +52,7 @@ class ADPreTrainedModel(PreTrainedModel):
 
 
 class ADModel(ADPreTrainedModel):
-    """Embeddings of a step, a causal transformer, and a linear head over the actions."""
+    """Embeddings of a step, a causal transformer, and linear heads: the policy head over the actions, and others."""
 
     def __init__(self, config: ADConfig) -> None:
         super().__init__(config)
@@ -64,6 +65,7 @@ class ADModel(ADPreTrainedModel):
         self.embed_boundary = nn.Embedding(3, width)
         self.backbone = AutoModel.from_config(backbone_config, attn_implementation=config._attn_implementation)
         self.backbone.set_input_embeddings(None)  # tokens come embedded; unused weights would stop DDP
+        self.heads = nn.ModuleDict({name: nn.Linear(width, outputs) for name, outputs in config.heads.items()})
         self.post_init()
 
     def forward(
@@ -75,18 +77,20 @@ class ADModel(ADPreTrainedModel):
         action: Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool = False,
+        reduction: Literal["mean", "none"] = "mean",
     ) -> ADOutput:
         """Predicts the action of every step.
 
         Args:
-            observation: (B, T, ...) observation of step t; for a Dict or Tuple space, such a tensor by each leaf's
-                dotted path.
+            observation: (B, T, ...) observation of step t; for a Dict or Tuple space, one such tensor per leaf, by
+                its dotted path.
             previous_action: (B, T, ...) action of step t-1.
             previous_reward: (B, T) reward of step t-1.
-            boundary: (B, T) one of WITHIN_EPISODE, EPISODE_ENDED, LIFETIME_STARTS.
-            action: (B, T, ...) what was done at step t; with it the output has a loss, over all positions.
+            boundary: (B, T) 0 within an episode, 1 after its end, 2 at the start of a lifetime.
+            action: (B, T, ...) the action to predict at step t; with it, the output has a loss.
             past_key_values: cache of the steps before these.
-            use_cache: whether to fill a cache.
+            use_cache: fill a cache.
+            reduction: of the loss over B and T.
         """
         tokens = (
             self.embed_observation(observation)
@@ -95,14 +99,16 @@ class ADModel(ADPreTrainedModel):
             + self.embed_boundary(boundary.long())
         )
         output = self.backbone(inputs_embeds=tokens, past_key_values=past_key_values, use_cache=use_cache)
-        logits = self.head(output.last_hidden_state)
-        loss = None if action is None else self.head.loss(logits, action)
-        return ADOutput(loss=loss, logits=logits, past_key_values=output.past_key_values)
+        hidden = output.last_hidden_state
+        logits = self.head(hidden)
+        loss = None if action is None else self.head.loss(logits, action, reduction)
+        heads = {name: head(hidden).float() for name, head in self.heads.items()} or None
+        return ADOutput(loss=loss, logits=logits, heads=heads, past_key_values=output.past_key_values)
 
     def compressed(self, reward: Tensor) -> Tensor:
         """Rewards of any scale as numbers of about 1: sign(x) log(1 + |x|) of x = reward / `reward_scale`.
 
-        Divided by their root mean square, usual rewards are about 1; the logarithm keeps rare large ones in reach.
+        Divided by their root mean square, typical rewards are about 1; the logarithm bounds rare large ones.
         """
         scaled = reward.to(self.embed_reward.weight.dtype) / self.config.reward_scale
         return scaled.sign() * scaled.abs().log1p()
@@ -111,7 +117,8 @@ class ADModel(ADPreTrainedModel):
         """Draws one action for each row of `logits` (B, F, K): (B, ...) elements of the action space.
 
         Args:
-            uniform: (B, F) the random numbers in [0, 1) to use; torch's own generator's without it.
+            logits: (B, F, K) of one step.
+            uniform: (B, F) random numbers in [0, 1); drawn from torch's global generator if they are not given.
             temperature: of the distribution; 0 takes the most likely action.
         """
         drawn = torch.rand(logits.shape[:2], device=logits.device) if uniform is None else uniform

@@ -1,4 +1,4 @@
-"""What the model has to know of the training data's scale: the moments of Box observations, and the rewards' size."""
+"""The scale of the training data, which the model has to know: moments of Box observations, and the rewards' size."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,22 +8,23 @@ from numpy.typing import NDArray
 
 from ad_model.embeddings_ad import channel_axis, leaf_spaces
 from data_gen.spaces import column_name
+from data_gen.storage.info import Statistics
 from icrl.support.errors import UserError
 
 _ROWS_AT_ONCE = 2**14  # bounds the memory that their copies in double precision take
-_LEAST_STD = 1e-6  # as a share of the mean's size; below it a number is taken for constant
+_LEAST_STD = 1e-6  # as a share of the mean's size; below it a number counts as constant
 
 
 @dataclass
 class Moments:
-    """Mean and standard deviation of many rows, gathered part by part in an order that does not matter to memory."""
+    """Mean and standard deviation of many rows, gathered part by part."""
 
     count: int = 0
     mean: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
     squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
 
     def add(self, rows: NDArray[Any]) -> None:
-        """Takes in rows (n, numbers), by Chan et al.'s pairwise update, which does not cancel."""
+        """Adds rows (n, numbers), by Chan et al.'s pairwise update, which does not suffer from cancellation."""
         for first in range(0, len(rows), _ROWS_AT_ONCE):
             part = rows[first : first + _ROWS_AT_ONCE].astype(np.float64)
             mean, total = part.mean(axis=0), self.count + len(part)
@@ -33,13 +34,13 @@ class Moments:
             self.count = total
 
     def plain(self) -> dict[str, list[float]]:
-        """`mean` and `std` as plain values; the std of what never varies is 1."""
+        """`mean` and `std` as plain values; the std of a constant number is 1."""
         std = np.sqrt(self.squares / max(1, self.count))
         return {"mean": self.mean.tolist(), "std": np.where(std > _LEAST_STD * np.abs(self.mean), std, 1.0).tolist()}
 
 
 class DataStatistics:
-    """Gathers, shard by shard, what `ADConfig` records of the data."""
+    """Gathers the statistics of a data set, shard by shard."""
 
     def __init__(self, observation_space: dict[str, Any]) -> None:
         self._spaces = {path: leaf for path, leaf in leaf_spaces(observation_space).items() if leaf["type"] == "Box"}
@@ -47,7 +48,7 @@ class DataStatistics:
         self._reward_squares, self._rewards = 0.0, 0
 
     def add(self, columns: dict[str, NDArray[Any]]) -> None:
-        """Takes in a shard's columns, (histories, steps, ...). Raises UserError if one holds NaN or infinity."""
+        """Adds a shard's columns, (histories, steps, ...). Raises UserError if one holds NaN or infinity."""
         for path, space in self._spaces.items():
             values, axis = columns[column_name("observation", path)], channel_axis(space)
             if not np.isfinite(values).all():
@@ -61,10 +62,8 @@ class DataStatistics:
         self._reward_squares += float(np.square(columns["reward"], dtype=np.float64).sum())
         self._rewards += columns["reward"].size
 
-    def plain(self) -> dict[str, Any]:
-        """The keyword arguments of `ADConfig`."""
+    def record(self) -> Statistics:
+        """The statistics, which `ADConfig` takes as keyword arguments."""
         size = float(np.sqrt(self._reward_squares / max(1, self._rewards)))
-        return {
-            "reward_scale": size or 1.0,
-            "observation_statistics": {path: moments.plain() for path, moments in self._moments.items()},
-        }
+        moments = {path: moments.plain() for path, moments in self._moments.items()}
+        return Statistics.model_validate({"reward_scale": size or 1.0, "observation_statistics": moments})

@@ -1,4 +1,4 @@
-"""Training speed against the machine: tokens a second, and the share of its matrix-multiply peak that they need."""
+"""Training speed against the machine: tokens per second, and the part of its matrix-multiply peak that they need."""
 
 import time
 
@@ -8,7 +8,7 @@ _PEAK_SECONDS = 0.2
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Measured floating-point operations a second of a large matrix product on `device`."""
+    """Measured floating-point operations per second of a large matrix product on `device`."""
     size = 1024 if device.type == "cpu" else 8192
     left = torch.randn(size, size, device=device, dtype=dtype)
     right = torch.randn(size, size, device=device, dtype=dtype)
@@ -25,11 +25,14 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def flops_per_token(num_parameters: int, num_layers: int, hidden_size: int, context_length: int) -> float:
-    """Operations of a forward and backward pass a token: 6 a parameter, and causal attention over half the context."""
+    """Operations per token of a forward and a backward pass:
+
+    6 per parameter, and causal attention over half the context.
+    """
     return 6 * num_parameters + 6 * num_layers * hidden_size * context_length
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits for the device's queue, so that a clock read next is right."""
+    """Waits for the device's queue, so that a clock that is read next is right."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

@@ -1,71 +1,80 @@
 """Trains the transformer on a run's learning histories.
 
-    python -m ad_model.train --config configs/demo.yaml                                       # one process
-    accelerate launch -m ad_model.train --config configs/demo.yaml                            # what accelerate is told
-    accelerate launch --config_file configs/accelerate/multi_gpu.yaml -m ad_model.train --config configs/demo.yaml
+    python -m ad_model.train demo                                                             # one process
+    accelerate launch -m ad_model.train --config demo                                         # as accelerate is set up
+    accelerate launch --config_file configs/accelerate/multi_gpu.yaml -m ad_model.train --config demo
 
-The same script runs from one CPU to FSDP2. Windows are a pure function of (seed, step), the learning rate one of the
-step, and dropout is seeded by the step, so a run that was killed goes on from its last checkpoint to the very weights
-of an uninterrupted one, and one process and several with the same global batch give the same losses.
+The same script runs from one CPU to FSDP2. Windows are a pure function of (seed, update), the learning rate is one of
+the update, and dropout is seeded by the update. So a run that was killed resumes from its last checkpoint to the very
+weights of an uninterrupted one, and one process and several with the same global batch give the same losses.
 """
 
 import contextlib
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
+from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers.utils import logging
 
 from ad_model.build import build_model, context_length, parameter_groups
 from ad_model.checkpoint import load_checkpoint, resume_step, save_checkpoint
+from ad_model.objectives.base import Objective
 from ad_model.streaming import StreamedWindows
+from ad_model.token_cache import token_cache
 from ad_model.training_log import TrainingLog
-from ad_model.windows import WindowDataset, token_cache
+from ad_model.windows import Batch, WindowDataset
+from data_gen.experiment import Experiment
 from data_gen.storage.folder import load_info
 from data_gen.storage.info import DataInfo
 from data_gen.streams import make_seeds
 from icrl.config.schema import ExperimentConfig, TrainingConfig
-from icrl.run.checkpoints import checkpoint_record, last_checkpoint
+from icrl.run.checkpoints import TrainingRecord, checkpoint_record, last_checkpoint
 from icrl.run.command import Invocation, run_module
-from icrl.run.fingerprints import data_fingerprint, data_identity, training_fingerprint
-from icrl.run.folder import RunFolder, locked, origin, run_folder, stale, write_config
+from icrl.run.fingerprints import data_fingerprint, training_fingerprint
+from icrl.run.folder import RunFolder, locked, origin, stale, write_config
 from icrl.run.purpose import Purpose
-from icrl.run.trackers import check_trackers, training_logs
+from icrl.run.trackers import check_trackers
 from icrl.support.allocator import keep_freed_memory
 from icrl.support.errors import UserError
 from icrl.support.files import remove_leftovers
 from icrl.support.terminal import leave, say
 
 
-def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
-    """Trains, or goes on training, until `training.steps`; every process of a launch calls it.
+def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool:
+    """Trains, or resumes training, until `training.steps`; every process of a launch calls it.
 
-    Returns whether there was anything to do.
+    Returns:
+        True if there was anything to do.
 
     Raises UserError for missing or damaged data, checkpoints of another config (unless `overwrite`), a full disk.
     """
     keep_freed_memory()
     logging.disable_progress_bar()  # of saving, a few milliseconds long
-    folder, settings = run_folder(config), config.training
+    experiment = Experiment.of(given)
+    config, folder, settings = experiment.config, experiment.folder, experiment.config.training
     check_trackers(config.runtime.trackers)
     accelerator = _accelerator(config)
     with locked(folder) if accelerator.is_main_process else contextlib.nullcontext():
+        # What is there: the data, and how far an earlier call came.
         info = load_info(folder)
         if info.fingerprint != data_fingerprint(config):
             raise stale(folder.data, "icrl generate --overwrite")
-        identity = {"fingerprint": training_fingerprint(config), "data": data_identity(info)}
-        start = 0 if overwrite else resume_step(folder.checkpoints, **identity)
+        fingerprint = training_fingerprint(config)
+        start = 0 if overwrite else resume_step(folder.checkpoints, fingerprint, info.identity)
         if start == settings.steps:
             return False
+        # What is trained: windows, model, optimiser.
+        objective: Objective = settings.objective.build()
         length = context_length(config, info)
-        windows = _windows(config, folder, info, length, accelerator)
-        model = build_model(config, info, windows.cache.statistics)
+        windows = _windows(config, folder, info, objective, length, accelerator)
+        model = build_model(config, info, windows.cache.statistics, objective.heads())
         optimizer = torch.optim.AdamW(
             parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas, fused=True
         )
@@ -73,7 +82,7 @@ def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
         model, optimizer = accelerator.prepare(model, optimizer)
         if start:
             load_checkpoint(accelerator, folder.checkpoints, start)
-        record = {**identity, "made_with": origin()}
+        made_with = origin()
         with (
             contextlib.closing(windows),
             contextlib.closing(TrainingLog(config, folder, accelerator, model, start)) as log,
@@ -81,41 +90,65 @@ def train(config: ExperimentConfig, overwrite: bool = False) -> bool:
             for step, batches in _updates(windows, settings, accelerator, start):
                 dropout_seed = make_seeds(1, config.seed, Purpose.DROPOUT, step, accelerator.process_index)
                 torch.manual_seed(int(dropout_seed[0]))
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(settings, step)
-                for batch in batches:
-                    with accelerator.accumulate(model):
-                        loss = model(**batch).loss
-                        accelerator.backward(loss)
-                        if accelerator.sync_gradients:
-                            gradient_norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-                        optimizer.step()
-                        optimizer.zero_grad()
-                    log.add(loss)
+                rate = learning_rate(settings, step)
+                losses, gradient_norm = train_step(accelerator, model, optimizer, objective, batches, rate, settings)
+                log.add(losses)
                 done = step + 1
                 if done % config.runtime.log_every == 0 or done == settings.steps:
-                    log.write(done, learning_rate(settings, step), gradient_norm)
+                    log.write(done, rate, gradient_norm)
                 if done % config.runtime.checkpoint_every == 0 or done == settings.steps:
-                    save_checkpoint(
-                        accelerator,
-                        model,
-                        folder.checkpoints,
-                        done,
-                        config.runtime.keep_checkpoints,
-                        {**record, **log.totals()},
-                    )
+                    record = log.record(done, fingerprint, info.identity, made_with)
+                    keep = config.runtime.keep_checkpoints
+                    save_checkpoint(accelerator, model, folder.checkpoints, record, keep)
     return True
 
 
+def train_step(
+    accelerator: Accelerator,
+    model: Any,
+    optimizer: Any,
+    objective: Objective,
+    batches: Iterable[Batch],
+    rate: float,
+    settings: TrainingConfig,
+) -> tuple[list[Tensor], Any]:
+    """One update: gradients of all micro-batches, clipped together, and a step of the optimiser.
+
+    Args:
+        accelerator: knows the micro-batch after which processes exchange gradients.
+        model, optimizer: prepared by it.
+        objective: gives the loss of a batch.
+        batches: the micro-batches of this update.
+        rate: the learning rate.
+        settings: `training`, for the norm that gradients are clipped to.
+
+    Returns:
+        the losses of the micro-batches, on the device, and the norm of the gradients before clipping.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    losses, gradient_norm = [], None
+    for batch in batches:
+        with accelerator.accumulate(model):
+            loss = objective.loss(model, batch["tokens"], batch["columns"])
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                gradient_norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(loss.detach())
+    return losses, gradient_norm
+
+
 def main(call: Invocation) -> None:
-    """Trains, and says what came of it."""
-    made = train(call.config, call.overwrite)
-    folder = run_folder(call.config)
-    checkpoint = last_checkpoint(folder.checkpoints)
-    record = checkpoint_record(checkpoint)
+    """Trains, and prints the result."""
+    experiment = Experiment.of(call.config)
+    made = train(experiment, call.overwrite)
+    checkpoint = last_checkpoint(experiment.folder.checkpoints)
+    record = checkpoint_record(checkpoint, TrainingRecord)
     if made:
-        cost = f"{record['parameters']:,} parameters, {record['seconds']:.0f} s"
-        say(f"train: loss {record['loss']:.3f}, {cost}: {checkpoint}")
+        cost = f"{record.parameters:,} parameters, {record.seconds:.0f} s"
+        say(f"train: loss {record.loss:.3f}, {cost}: {checkpoint}")
     else:
         say(f"train: complete for this config, skipped: {checkpoint}")
     if call.alone:
@@ -123,7 +156,7 @@ def main(call: Invocation) -> None:
 
 
 def learning_rate(settings: TrainingConfig, step: int) -> float:
-    """Learning rate of update `step` (from 0): linear warm-up, then a cosine down to a share of the peak."""
+    """Learning rate of update `step` (from 0): linear warm-up, then a cosine down to `final_learning_rate`."""
     warmup = min(settings.warmup_steps, settings.steps)
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
@@ -133,6 +166,7 @@ def learning_rate(settings: TrainingConfig, step: int) -> float:
 
 
 def _accelerator(config: ExperimentConfig) -> Accelerator:
+    """The accelerator. Raises UserError if it refuses the settings, or runs fewer processes than were launched."""
     try:
         accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),
@@ -152,22 +186,29 @@ def _accelerator(config: ExperimentConfig) -> Accelerator:
 
 
 def _windows(
-    config: ExperimentConfig, folder: RunFolder, info: DataInfo, length: int, accelerator: Accelerator
+    config: ExperimentConfig,
+    folder: RunFolder,
+    info: DataInfo,
+    objective: Objective,
+    length: int,
+    accelerator: Accelerator,
 ) -> WindowDataset:
-    """The windows of the run's data, `length` steps each, on disk or streamed; this process's share of them."""
+    """The windows of the run's data, `length` steps each, on disk or streamed; this process's part of them."""
     process, settings = (accelerator.process_index, accelerator.num_processes), config.training
+    wanted = objective.columns
     if config.data.streaming:
-        return StreamedWindows(config, info, length, *process)
+        return StreamedWindows(config, info, wanted, length, *process)
     with accelerator.main_process_first():
-        cache = token_cache(folder, settings.subsample, length, settings.selection, settings.target)
-    return WindowDataset(cache, length, settings.batch_size, config.seed, settings.accumulation_steps, *process)
+        cache = token_cache(folder, settings.subsample, length, settings.selection, wanted)
+    return WindowDataset(cache, wanted, length, settings.batch_size, config.seed, settings.accumulation_steps, *process)
 
 
 def _prepare_folder(config: ExperimentConfig, folder: RunFolder, accelerator: Accelerator, overwrite: bool) -> None:
+    """Clears away what this training replaces, and writes the config; the other processes wait."""
     if accelerator.is_main_process:
         if overwrite:
-            for place in (folder.checkpoints, training_logs(folder)):
-                shutil.rmtree(place, ignore_errors=True)
+            for path in (folder.checkpoints, folder.logs):
+                shutil.rmtree(path, ignore_errors=True)
         folder.checkpoints.mkdir(exist_ok=True)
         remove_leftovers(folder.checkpoints)
         write_config(config, folder)
@@ -176,8 +217,8 @@ def _prepare_folder(config: ExperimentConfig, folder: RunFolder, accelerator: Ac
 
 def _updates(
     windows: WindowDataset, settings: TrainingConfig, accelerator: Accelerator, start: int
-) -> Iterator[tuple[int, Iterator[dict[str, Any]]]]:
-    """Gives (step, micro-batches on the device) for every update from `start` on."""
+) -> Iterator[tuple[int, Iterator[Batch]]]:
+    """Yields (step, micro-batches on the device) for every update from `start` on."""
     parts, cuda = settings.accumulation_steps, accelerator.device.type == "cuda"
     loader = DataLoader(windows, batch_size=None, sampler=range(start * parts, settings.steps * parts), pin_memory=cuda)
     batches = iter(loader)

@@ -1,4 +1,4 @@
-"""What training says while it runs: a progress bar, trackers, and `training_log.jsonl`, one line every few updates."""
+"""The output of training while it runs: a progress bar, trackers, and a log with one line every few updates."""
 
 import json
 import math
@@ -12,8 +12,9 @@ from tqdm.auto import tqdm
 
 from ad_model.throughput import flops_per_token, matmul_peak, synchronize
 from icrl.config.schema import ExperimentConfig
+from icrl.run.checkpoints import TrainingRecord
 from icrl.run.folder import RunFolder
-from icrl.run.trackers import Trackers, open_trackers, training_logs
+from icrl.run.trackers import Trackers, open_trackers
 from icrl.support.errors import UserError
 from icrl.support.files import read_json_lines, write_file
 
@@ -39,7 +40,7 @@ class TrainingLog:
         self.trackers = Trackers({})
         if accelerator.is_main_process:
             write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
-            self.trackers = open_trackers(config, config.name, "train", training_logs(folder), step)
+            self.trackers = open_trackers(config, config.name, "train", folder.logs, step)
         self.bar = tqdm(
             total=config.training.steps,
             initial=step,
@@ -50,12 +51,15 @@ class TrainingLog:
         )
         self.started = time.perf_counter()
 
-    def add(self, loss: torch.Tensor) -> None:
-        """Takes note of one micro-batch's loss, without waiting for it."""
-        self.losses.append(loss.detach())
+    def add(self, losses: list[torch.Tensor]) -> None:
+        """Keeps the losses of an update's micro-batches, without waiting for them."""
+        self.losses += losses
 
     def write(self, step: int, rate: float, gradient_norm: Any) -> None:
-        """Writes one line for the updates since the last one; called by every process."""
+        """Writes one line for the updates since the last line; called by every process.
+
+        Raises UserError if the loss is not finite.
+        """
         loss: Any = self.accelerator.reduce(torch.stack(self.losses).mean(), reduction="mean")
         synchronize(self.accelerator.device)
         if not math.isfinite(loss):
@@ -87,16 +91,21 @@ class TrainingLog:
         self.trackers.log({name: value for name, value in line.items() if name != "step"}, step)
         self.losses, self.step, self.started = [], step, time.perf_counter()
 
-    def totals(self) -> dict[str, Any]:
-        """What the whole training came to so far."""
-        return {
-            "parameters": self.num_parameters,
-            "processes": self.accelerator.num_processes,
-            "seconds": self.lines[-1]["seconds"] if self.lines else 0.0,
-            "loss": self.lines[-1]["loss"] if self.lines else None,
-        }
+    def record(self, step: int, fingerprint: str, data: str, made_with: dict[str, str]) -> TrainingRecord:
+        """The record of a checkpoint after `step` updates, with the figures of the whole training so far."""
+        return TrainingRecord(
+            step=step,
+            fingerprint=fingerprint,
+            data=data,
+            made_with=made_with,
+            parameters=self.num_parameters,
+            processes=self.accelerator.num_processes,
+            seconds=self.lines[-1]["seconds"] if self.lines else 0.0,
+            loss=self.lines[-1]["loss"] if self.lines else None,
+        )
 
     def close(self) -> None:
+        """Ends the bar and the trackers."""
         self.bar.close()
         self.trackers.close()
 

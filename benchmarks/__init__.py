@@ -1,1 +1,1 @@
-"""What is measured and how: one command a figure."""
+"""Benchmarks of this project: one command per figure."""

@@ -1,10 +1,10 @@
-"""Whether what is pushed loads where this project is not installed: in virtual environments with only what is named.
+"""Check that pushed data and models load where this project is not installed.
 
 python -m benchmarks.bare_environments [--run runs/demo]
 
-Three environments are made: with `datasets`, for Parquet; with h5py as well, which `datasets` needs for HDF5; and with
-torch, transformers and einops. A run is pushed to a hub of our own on the loopback interface, in all three forms, and
-loaded from there.
+The check makes three virtual environments: one with `datasets`, for Parquet; one with h5py as well, which `datasets`
+needs for HDF5; and one with torch, transformers and einops. A run is pushed to a local hub on the loopback
+interface, as Parquet, HDF5 and a model, and loaded from there.
 """
 
 import argparse
@@ -39,7 +39,7 @@ print(type(model).__name__, sum(parameter.numel() for parameter in model.paramet
 
 
 def main() -> None:
-    """Runs the checks; exits with 1 where one fails."""
+    """Runs the checks; exits with 1 if one fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", default="runs/demo")
     run = parser.parse_args().run
@@ -47,17 +47,19 @@ def main() -> None:
     from hub_server import HubServer
 
     with tempfile.TemporaryDirectory() as name, HubServer(Path(name) / "hub") as hub:
+        # push
         surroundings = {**os.environ, **hub.environment(Path(name) / "home")}
         pushes = (["data", run, "--repo", "tester/hdf5"], ["model", run, "--repo", "tester/model"])
         for words in (*pushes, ["data", run, "--repo", "tester/parquet", "--format", "parquet"]):
             subprocess.run([sys.executable, "-m", "icrl", "push", *words], check=True, env=surroundings, cwd=ROOT)
+        # load, each form in its own environment
         failed = False
         for label, (packages, code) in CHECKS.items():
-            place = Path(name) / label.replace(" ", "-")
-            venv.create(place, with_pip=True)
-            python, constraints = str(place / "bin" / "python"), str(ROOT / "constraints.txt")
+            folder = Path(name) / label.replace(" ", "-")
+            venv.create(folder, with_pip=True)
+            python, constraints = str(folder / "bin" / "python"), str(ROOT / "constraints.txt")
             subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints, *packages], check=True)
-            environment = {**hub.environment(place / "home"), "PATH": os.environ["PATH"], "HOME": name}
+            environment = {**hub.environment(folder / "home"), "PATH": os.environ["PATH"], "HOME": name}
             done = subprocess.run([python, "-c", code], cwd=name, env=environment, capture_output=True, text=True)
             failed |= done.returncode != 0
             said = done.stdout.split("\n")[:-1] or done.stderr.strip().split("\n")[-1:]

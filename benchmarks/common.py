@@ -1,4 +1,4 @@
-"""What the benchmarks share: a temporary experiment, and figures as one line of JSON."""
+"""Shared parts of the benchmarks: a temporary experiment, and figures as one line of JSON."""
 
 import json
 import os
@@ -16,12 +16,12 @@ DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
 
 @contextmanager
 def experiment(*overrides: str) -> Iterator[ExperimentConfig]:
-    """The demo's config with overrides, in a folder that is deleted afterwards."""
+    """The demo's config with overrides, with its runs in a folder that is deleted afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         yield load_config(DEMO, [*overrides, "--output", folder, "--runtime.trackers", "[]"])
 
 
 def report(name: str, **figures: object) -> None:
-    """Prints one benchmark's figures as a line of JSON."""
+    """Prints the figures of one benchmark as one line of JSON."""
     machine = {"machine": platform.machine(), "cores": os.cpu_count()}
     print(json.dumps({"benchmark": name, **figures, **machine}), flush=True)

@@ -1,14 +1,15 @@
-"""Deep learners beside Stable-Baselines3's: the same hyper-parameters, tasks and environment steps, learning curves.
+"""Learning curves of deep learners beside Stable-Baselines3, with equal hyper-parameters, tasks and environment steps.
 
     python -m benchmarks.deep_rl cart_pole_ppo                            # both sides, one after the other
     python -m benchmarks.deep_rl cart_pole_ppo --side ours --learners 64
-    python -m benchmarks.deep_rl --record                                 # every problem, into benchmarks/results
-    python -m benchmarks.deep_rl --plot                                   # draws what is recorded
+    python -m benchmarks.deep_rl --record                                 # every problem; writes benchmarks/results
+    python -m benchmarks.deep_rl --plot                                   # draws the recorded curves
 
-A line of JSON a problem and side. A learner's score is the mean return of its last episodes (`num_final_episodes`, counted
-over all its actors) under the policy that it learns with, exploration included: that is what a learning history holds.
-A problem's score is the median over learners. Our learners of a problem are one batch; Stable-Baselines3's are trained
-one after the other, each in a `DummyVecEnv` of as many environments as ours has actors, on the same task.
+Prints one line of JSON per problem and side. A learner's score is the mean return of its last episodes
+(`num_final_episodes`, counted over all its actors) under the policy that it learns with, exploration included. This is
+the return that a learning history holds. The score of a problem is the median over learners. Our learners of a problem
+are one batch. Stable-Baselines3's learners are trained one after the other, on the same tasks, each in a `DummyVecEnv`
+with as many environments as our learner has actors.
 """
 
 import argparse
@@ -33,39 +34,42 @@ RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "deep_rl.png"
 SIDES = ("ours", "stable_baselines")
 POINTS = 20
-"""Of a learning curve, each the mean return of the episodes that ended in its twentieth of the lifetime."""
+"""Points of a learning curve. Each is the mean return of the episodes that ended in its twentieth of the lifetime."""
 SEED = 7
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is learned, by which algorithm, and for how long."""
+    """One comparison: the tasks, the algorithm, and the length of training."""
 
     tasks: dict[str, Any]
-    """The task distribution, as a config has it."""
+    """The task distribution, as in a config."""
     agent: dict[str, Any]
-    """The agent, as a config has it."""
+    """The agent, as in a config."""
     steps: int
-    """Environment steps of a learner, those of all its actors together."""
+    """Environment steps per learner, over all its actors."""
     num_final_episodes: int
-    """The episodes at the end of a lifetime, over all actors, whose mean return is a learner's score."""
+    """Number of episodes at the end of a lifetime, over all actors, that the score is a mean over."""
     target: float | None = None
-    """What the median score should reach."""
+    """Score that the median learner should reach."""
     normalised: bool = False
-    """Whether returns are given on the scale where the random policy is 0 and the optimal one 1."""
+    """True if returns are on the scale where the random policy is 0 and the optimal policy 1."""
     grouped_by: str = ""
-    """The tasks' array by whose values results are given apart."""
+    """Name of a task array; results are reported separately for each of its values. Empty for one group."""
 
     def distribution(self) -> TaskDistribution:
-        """The task distribution, built."""
+        """Builds the task distribution."""
         return _built(self.tasks, TASKS)  # type: ignore[no-any-return]
 
     def learner(self) -> Agent:
-        """The agent, built."""
+        """Builds the agent."""
         return _built(self.agent, AGENTS)  # type: ignore[no-any-return]
 
     def drawn(self, learners: int) -> Tasks:
-        """One task a learner: default physics; every task of a finite family in turn, in a fixed shuffled order."""
+        """One task per learner.
+
+        Varied physics has its default values. The tasks of a finite family come in turn, in a fixed shuffled order.
+        """
         distribution = self.distribution()
         if isinstance(distribution, VariedPhysics):
             return Tasks({name: np.full(learners, value) for name, value in distribution.DEFAULTS.items()})
@@ -192,7 +196,7 @@ PROBLEMS = {
 
 
 def live_ours(problem: Problem, learners: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Rewards and ends of our learners' histories, each of shape (learners, actors, steps)."""
+    """Rewards and episode ends of our learners' histories, each of shape (learners, actors, steps)."""
     agent, tasks = problem.learner(), problem.drawn(learners)
     envs = problem.distribution().make_vec(tasks.take(np.repeat(np.arange(learners), agent.actors)))
     steps = problem.steps // agent.actors
@@ -203,7 +207,7 @@ def live_ours(problem: Problem, learners: int) -> tuple[NDArray[Any], NDArray[An
 
 
 def live_stable_baselines(problem: Problem, learners: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The same of Stable-Baselines3's, one after the other."""
+    """Rewards and episode ends of Stable-Baselines3's learners, as `live_ours`; trained one after the other."""
     from benchmarks.stable_baselines import train  # a development extra
 
     tasks = problem.drawn(learners)
@@ -212,14 +216,14 @@ def live_stable_baselines(problem: Problem, learners: int) -> tuple[NDArray[Any]
 
 
 def episodes(rewards: NDArray[Any], ended: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """The step at which each episode of one learner ended, and its return, in the order of their ends.
+    """Last step and return of every episode of one learner, in the order in which the episodes ended.
 
     Args:
         rewards: (actors, steps).
-        ended: (actors, steps) whether step t was the last of its episode.
+        ended: (actors, steps) True where a step was the last of its episode.
     """
     earned = np.cumsum(rewards, axis=1, dtype=np.float64)
-    actor, step = np.nonzero(ended)  # actor by actor
+    actor, step = np.nonzero(ended)  # sorted by actor, then by step
     until = earned[actor, step]
     before = np.where(np.diff(actor, prepend=-1) > 0, 0, np.roll(until, 1))
     order = np.argsort(step, kind="stable")
@@ -227,7 +231,7 @@ def episodes(rewards: NDArray[Any], ended: NDArray[np.bool_]) -> tuple[NDArray[n
 
 
 def curve(step: NDArray[np.intp], returns: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
-    """Mean return of the episodes that end in each of `POINTS` parts of the life; NaN where none does."""
+    """Mean return of the episodes that end in each of the `POINTS` parts of a lifetime; NaN for a part without one."""
     part = step * POINTS // steps
     count = np.bincount(part, minlength=POINTS)
     total = np.bincount(part, weights=returns, minlength=POINTS)
@@ -235,7 +239,7 @@ def curve(step: NDArray[np.intp], returns: NDArray[np.float64], steps: int) -> N
 
 
 def measure(problem: Problem, side: str, learners: int) -> dict[str, Any]:
-    """Lets `learners` learners of one side live, and gives their figures."""
+    """Runs `learners` learners of one side and returns their figures."""
     started = time.perf_counter()
     rewards, ended = (live_ours if side == "ours" else live_stable_baselines)(problem, learners)
     seconds = time.perf_counter() - started
@@ -248,6 +252,7 @@ def measure(problem: Problem, side: str, learners: int) -> dict[str, Any]:
     tasks, distribution = problem.drawn(learners), problem.distribution()
     if problem.normalised:
         scores, curves = distribution.normalise(scores, tasks), distribution.normalise(curves, tasks)
+    # environment steps at which each part of the curve ends
     grid = (np.arange(1, POINTS + 1) * problem.steps / POINTS).astype(int).tolist()
     return {
         "side": side,
@@ -265,15 +270,15 @@ def measure(problem: Problem, side: str, learners: int) -> dict[str, Any]:
 
 
 def groups(problem: Problem, tasks: Tasks) -> dict[str, NDArray[np.intp]]:
-    """The learners whose figures are given together, by a name."""
+    """Indices of the learners that are reported together, by the group's name."""
     if not problem.grouped_by:
         return {"all": np.arange(len(tasks))}
-    of = tasks[problem.grouped_by]
-    return {f"{problem.grouped_by} {value:g}": np.flatnonzero(of == value) for value in np.unique(of)}
+    values = tasks[problem.grouped_by]
+    return {f"{problem.grouped_by} {value:g}": np.flatnonzero(values == value) for value in np.unique(values)}
 
 
 def summary(scores: NDArray[np.float64], curves: NDArray[np.float64]) -> dict[str, Any]:
-    """Median and quartiles over learners, of the scores and of each point of the curve; null where nobody has any."""
+    """Median and quartiles over learners of the scores and of each point of the curve; None where there is no score."""
     low, middle, high = _quartiles(curves)
     return {
         "median": _rounded(np.median(scores)),
@@ -303,13 +308,13 @@ def _rounded(values: Any) -> Any:
 
 
 def recorded(side: str) -> dict[str, dict[str, Any]]:
-    """What `--record` wrote of one side, by problem."""
+    """Recorded figures of one side (see `--record`), by problem."""
     found = {name: RESULTS / f"{name}.{side}.json" for name in PROBLEMS}
     return {name: json.loads(path.read_text()) for name, path in found.items() if path.exists()}
 
 
 def plot(path: Path = PICTURE) -> None:
-    """Draws the recorded curves of both sides, one panel a problem and group: median and quartiles over learners."""
+    """Draws the recorded curves of both sides, one panel per problem and group: median and quartiles over learners."""
     from matplotlib.figure import Figure
 
     sides = {side: recorded(side) for side in SIDES}
@@ -335,7 +340,7 @@ def plot(path: Path = PICTURE) -> None:
         if PROBLEMS[name].target is not None:
             axis.axhline(PROBLEMS[name].target, color="#111827", linewidth=0.7, linestyle=":")
         axis.set_title(name if group == "all" else f"{name}, {group}", fontsize=9)
-        axis.set_xlabel("environment steps a learner", fontsize=7)
+        axis.set_xlabel("environment steps per learner", fontsize=7)
         axis.set_ylabel("normalised return" if PROBLEMS[name].normalised else "return", fontsize=7)
         axis.tick_params(labelsize=7)
         axis.legend(fontsize=6, frameon=False)
@@ -350,11 +355,11 @@ if __name__ == "__main__":
     parser.add_argument("--side", choices=[*SIDES, "both"], default="both")
     parser.add_argument("--learners", type=int, default=16)
     parser.add_argument("--record", action="store_true", help="also write benchmarks/results/PROBLEM.SIDE.json")
-    parser.add_argument("--plot", action="store_true", help="draw docs/images/deep_rl.png from what is recorded")
+    parser.add_argument("--plot", action="store_true", help="draw docs/images/deep_rl.png from the recorded figures")
     arguments = parser.parse_args()
     unknown = set(arguments.problems) - set(PROBLEMS)
     if unknown:
-        parser.error(f"no problem {sorted(unknown)[0]!r}: there are {', '.join(PROBLEMS)}")
+        parser.error(f"{sorted(unknown)[0]!r} is not a problem: choose from {', '.join(PROBLEMS)}")
     for chosen in arguments.problems or ([] if arguments.plot else PROBLEMS):
         for side in SIDES if arguments.side == "both" else (arguments.side,):
             figures = measure(PROBLEMS[chosen], side, arguments.learners)

@@ -1,13 +1,13 @@
-"""Recorded environment steps/s of many deep learners in one batch, beside one of Stable-Baselines3's.
+"""Recorded environment steps/s of many deep learners in one batch, beside one learner of Stable-Baselines3.
 
     python -m benchmarks.deep_rl_speed                       # all
     python -m benchmarks.deep_rl_speed dark_room_ppo --rounds 5
 
 The problems and hyper-parameters are those of `benchmarks.deep_rl`. Rates are summed over learners and count everything
-from the first step to the last: acting, environments, learning, for ours also making the networks and recording the
-histories. Both sides run in turn in one process, each with one thread of PyTorch and with as many as there are cores,
-of which the faster counts in every round. Stable-Baselines3 has a DummyVecEnv, logs nothing and evaluates nothing. The
-ratio is the median over rounds of a round's ratio: machines differ and are noisy, and within a round less so.
+from the first step to the last: acting, environments and learning, and on our side also making the networks and
+recording the histories. The two sides run in turn in one process. In every round, each side runs with one thread of
+PyTorch and with one thread per core, and its faster run counts. Stable-Baselines3 uses a DummyVecEnv, without logging
+or evaluation. The ratio is the median over rounds: machines differ and are noisy, but less so within a round.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from data_gen.interaction import interact
 from data_gen.streams import make_seeds
 
 SPEED_PROBLEMS = PROBLEMS | {
-    "dark_room_ppo_defaults": replace(  # Stable-Baselines3's own hyper-parameters, one environment a learner
+    "dark_room_ppo_defaults": replace(  # Stable-Baselines3's own hyper-parameters, one environment per learner
         PROBLEMS["dark_room_ppo"], agent={"name": "ppo", "actors": 1, "rollout_steps": 2048}, steps=4096
     )
 }
@@ -52,11 +52,11 @@ STEPS = {
     "dark_room_dqn": 2000,
     "pendulum_sac": 1000,
 }
-"""Environment steps of a learner in a measurement, so many that the random steps before learning hardly count."""
+"""Environment steps per learner in a measurement; so many that the random steps before learning hardly count."""
 
 
 def our_rate(problem: Problem, learners: int, steps: int) -> float:
-    """Environment steps a second of `learners` learners together."""
+    """Environment steps per second, summed over `learners` learners."""
     agent, tasks = problem.learner(), problem.drawn(learners)
     envs = problem.distribution().make_vec(tasks.take(np.repeat(np.arange(learners), agent.actors)))
     started = time.perf_counter()
@@ -67,7 +67,7 @@ def our_rate(problem: Problem, learners: int, steps: int) -> float:
 
 
 def their_rate(problem: Problem, steps: int) -> float:
-    """Environment steps a second of one learner of Stable-Baselines3."""
+    """Environment steps per second of one learner of Stable-Baselines3."""
     algorithm = make_algorithm(problem, problem.drawn(1), SEED, DummyVecEnv)
     started = time.perf_counter()
     algorithm.learn(steps, log_interval=None)
@@ -75,7 +75,7 @@ def their_rate(problem: Problem, steps: int) -> float:
 
 
 def fastest(rate: Callable[[], float], cores: int) -> tuple[float, int]:
-    """The higher of the rates with one thread and with one a core, and its number of threads."""
+    """The higher of the rates with one thread and with one thread per core, and its number of threads."""
     rates = []
     for threads in sorted({1, cores}):
         torch.set_num_threads(threads)
@@ -84,7 +84,7 @@ def fastest(rate: Callable[[], float], cores: int) -> tuple[float, int]:
 
 
 def compare(name: str, learners: int, rounds: int) -> None:
-    """Reports one problem."""
+    """Measures both sides of one problem in turn, and reports the figures."""
     problem, steps, cores = SPEED_PROBLEMS[name], STEPS[name], len(os.sched_getaffinity(0))
     our_rate(problem, learners, steps // 8)  # warm-up
     their_rate(problem, steps // 8)
@@ -111,10 +111,10 @@ def compare(name: str, learners: int, rounds: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("problems", nargs="*", default=list(LEARNERS), metavar="PROBLEM", help=", ".join(LEARNERS))
-    parser.add_argument("--learners", type=int, help="instead of the number that the target is for")
+    parser.add_argument("--learners", type=int, help="instead of the number that the target refers to")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     for chosen in arguments.problems:
         if chosen not in LEARNERS:
-            parser.error(f"no speed is measured on {chosen!r}: there are {', '.join(LEARNERS)}")
+            parser.error(f"{chosen!r} is not a problem of this benchmark: choose from {', '.join(LEARNERS)}")
         compare(chosen, arguments.learners or LEARNERS[chosen], arguments.rounds)

@@ -1,4 +1,4 @@
-"""Environment steps a second of the transformer in Dark Room on one core at context 100, its cache against none.
+"""Environment steps per second of the transformer in Dark Room, on one core at context 100, with and without its cache.
 
 python -m benchmarks.evaluation
 """
@@ -30,7 +30,7 @@ if __name__ == "__main__":
     tasks = room.all_tasks().take(np.arange(SLOTS) % 81)
 
     def speed(cached: bool, steps: int) -> float:
-        """Environment steps a second over one lifetime."""
+        """Environment steps per second over one lifetime."""
         agent = TransformerAgent(model, cached=cached)
         started = time.perf_counter()
         interact(agent, room.make_vec(tasks), steps, make_seeds(SLOTS, 0))

@@ -1,4 +1,6 @@
-"""Recorded environment steps a second with Q-learning on Dark Room, shards written and synced, workers' start included.
+"""Recorded environment steps per second with Q-learning on Dark Room.
+
+The time includes starting the workers, and writing and syncing the shards.
 
 python -m benchmarks.generation
 """

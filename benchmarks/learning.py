@@ -1,4 +1,4 @@
-"""Whole runs, one a seed: the transformer's in-context return on held-out tasks, its source's, and the wall time.
+"""Whole runs, one per seed: in-context return of the transformer and of its source on held-out tasks, and wall time.
 
 python -m benchmarks.learning configs/demo.yaml 0 1 2
 """

@@ -1,4 +1,4 @@
-"""Context windows of 100 steps a second from the memory-mapped token cache, as training gets them, on one core.
+"""Context windows per second from the memory-mapped token cache, as training reads them: 100 steps each, on one core.
 
 python -m benchmarks.loader
 """

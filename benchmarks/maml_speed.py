@@ -1,12 +1,12 @@
-"""Environment steps/s of MAML's meta-training, and where the time goes.
+"""Environment steps/s of MAML's meta-training, and how its time is split.
 
     python -m benchmarks.maml_speed                                      # 2-D navigation and HalfCheetah
     python -m benchmarks.maml_speed point_navigation --iterations 20 --threads 2
 
 Everything counts, from the choice of tasks to the new parameters: collection, baselines and advantages, adaptation,
-meta-gradient, conjugate gradients and line search of TRPO. `environments` is the part of collection that is spent in
-the vector environment's `step`, on HalfCheetah the simulator and the little around it; its share of all time is
-`simulator_share`. The settings are those of configs/maml_*.yaml; the first iteration does not count.
+meta-gradient, and TRPO's conjugate gradients and line search. `simulator_share` is the share of all time that is spent
+in the vector environment's `step`; on HalfCheetah, this is the simulator and little else. The settings are those of the
+`*_maml.yaml` configs, with the paper's 40 tasks per iteration. The first iteration does not count.
 """
 
 import argparse
@@ -37,7 +37,7 @@ PROBLEMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"meta_batch": 40, "trajectories": 20, "inner_rate": 0.1, "kl_limit": 0.1, "fisher_share": 0.05},
     ),
 }
-"""The tasks and the learner."""
+"""Parameters of the tasks and of the learner, by problem."""
 
 PARTS = {
     "collect": "rollouts",
@@ -47,21 +47,21 @@ PARTS = {
     "natural_direction": "conjugate_gradients",
     "search": "line_search",
 }
-"""Methods of MAML, and what their time is reported as."""
+"""Methods of MAML, and the names that their times are reported under."""
 
 _ITERATIONS = {"point_navigation": 10, "half_cheetah_direction": 2, "half_cheetah_velocity": 2}
 _TASKS, _SEED = 1000, 0
 
 
 class Stopwatch:
-    """Seconds by name; of calls within calls, the outer one counts, but for `environments`, which is a part of one."""
+    """Seconds by name. Only the outermost of nested calls counts, except for `environments`, which is a part of one."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._running = False
 
     def timed(self, name: str, function: Callable[..., Any], inside: bool = False) -> Callable[..., Any]:
-        """`function`, timed under `name`; with `inside`, whatever else is being timed."""
+        """Wraps `function` so that its time is added under `name`; with `inside`, also within another timed call."""
 
         def call(*arguments: Any, **named: Any) -> Any:
             if self._running and not inside:
@@ -78,7 +78,7 @@ class Stopwatch:
 
 
 def measure(name: str, iterations: int, changes: dict[str, Any]) -> None:
-    """Reports one problem."""
+    """Times `iterations` iterations on one problem, after one to warm up, and reports the figures."""
     tasks, settings = PROBLEMS[name]
     family = find_component(tasks["name"], TASKS)(**{key: value for key, value in tasks.items() if key != "name"})
     training = family.sample(_TASKS, _SEED)
@@ -95,7 +95,7 @@ def measure(name: str, iterations: int, changes: dict[str, Any]) -> None:
     for method, part in PARTS.items():
         setattr(agent, method, stopwatch.timed(part, getattr(agent, method)))
     agent.start(TrainingTasks(family, training, spec, _SEED))
-    agent.improve(0)
+    agent.improve(0)  # warm-up
     stopwatch.seconds.clear()
     started, steps = time.perf_counter(), 0.0
     for iteration in range(1, 1 + iterations):
@@ -118,13 +118,13 @@ def measure(name: str, iterations: int, changes: dict[str, Any]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("problems", nargs="*", default=list(PROBLEMS), metavar="PROBLEM", help=", ".join(PROBLEMS))
-    parser.add_argument("--iterations", type=int, help="that are timed; by default 10, or 2 on HalfCheetah")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of PyTorch")
-    parser.add_argument("--meta-batch", type=int, help="instead of the paper's 40")
+    parser.add_argument("--iterations", type=int, help="timed iterations; by default 10, or 2 on HalfCheetah")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of PyTorch")
+    parser.add_argument("--meta-batch", type=int, help="tasks per iteration, instead of the paper's 40")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     for chosen in arguments.problems:
         if chosen not in PROBLEMS:
-            parser.error(f"no speed is measured on {chosen!r}: there are {', '.join(PROBLEMS)}")
+            parser.error(f"{chosen!r} is not a problem of this benchmark: choose from {', '.join(PROBLEMS)}")
         changed = {} if arguments.meta_batch is None else {"meta_batch": arguments.meta_batch}
         measure(chosen, arguments.iterations or _ITERATIONS[chosen], changed)

@@ -1,4 +1,4 @@
-"""Peak memory of meta-training with few and with many training tasks, a process each.
+"""Peak memory of meta-training with few and with many training tasks, one process per measurement.
 
 python -m benchmarks.meta_memory [--tasks 100 10000]
 """
@@ -18,12 +18,12 @@ SMALL = {
     "maml_navigation": "meta_batch=20",
     "pearl_sparse_point_robot": "resident_tasks=64 updates=20",
 }
-"""Configs, and sizes at which the tasks, if they were kept, would show."""
+"""Configs, with sizes so small that tasks would show in the memory if they were kept."""
 ITERATIONS = 3
 
 
 def one(name: str, tasks: int) -> None:
-    """Meta-trains, and prints the peak of this process's memory."""
+    """Meta-trains one config, and reports the peak memory of this process."""
     sizes = [f"data.sources.0.{word}" for word in f"{SMALL[name]} iterations={ITERATIONS}".split()]
     with tempfile.TemporaryDirectory() as folder:
         alone = ["--output", folder, "--runtime.trackers", "[]", "--evaluation.baselines", "[]"]
@@ -35,7 +35,7 @@ def one(name: str, tasks: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, nargs="+", default=[100, 10_000])
-    parser.add_argument("--only", choices=SMALL, help="in this process")
+    parser.add_argument("--only", choices=SMALL, help="measure this config only, in this process")
     args = parser.parse_args()
     if args.only:
         one(args.only, args.tasks[0])

@@ -1,13 +1,14 @@
-"""Updates/s of PEARL, and what share of an iteration it is, at the paper's sizes and at small ones.
+"""Updates/s of PEARL and its rate of collection, at the paper's sizes and at small ones.
 
-    python -m benchmarks.pearl_speed                         # on the CPU, with as many threads as there are cores
+    python -m benchmarks.pearl_speed                         # on the CPU, with one thread per core
     python -m benchmarks.pearl_speed paper --device cuda
     python -m benchmarks.pearl_speed small --threads 1 --rounds 5
 
 An update is one step of the encoder and the critics, of the policy, and of the targets, sampling included. `paper` is
-HalfCheetah at a velocity with networks of 3 x 300 and 16 x 256 transitions; `small` is the sparse point robot with
-2 x 64 and 16 x 32, as in `configs/points/sparse_robot_pearl.yaml`; `dark_room` is the same with discrete actions. The
-products of an update, forward and backward, over its time are the `gflops`. Rates are medians over rounds.
+HalfCheetah at a velocity with networks of 3 x 300 and 16 x 256 transitions. `small` is the sparse point robot with
+2 x 64 and 16 x 32, as in `configs/points/sparse_robot_pearl.yaml`. `dark_room` has these sizes with discrete actions.
+`gflops` is the floating-point operations of an update's matrix products, forward and backward, over the update's time.
+Rates are medians over rounds.
 """
 
 import argparse
@@ -35,19 +36,22 @@ UPDATES = {
     "cpu": {"paper": 20, "small": 400, "dark_room": 400},
     "cuda": {"paper": 1000, "small": 1000, "dark_room": 1000},
 }
-"""In a round."""
+"""Updates per round, by device and problem."""
 _TASKS = 40
 
 
 def gigaflop(agent: PEARL) -> float:
-    """Of an update's products: two for each weight and row, once forward, and twice backward where all is learned."""
+    """Floating-point operations of an update's matrix products, in 1e9.
+
+    A weight and a row make two operations: once forward, and twice backward where everything is learned.
+    """
 
     def weights(sizes: tuple[int, ...]) -> float:
         return sum(inputs * outputs for inputs, outputs in itertools.pairwise(sizes))
 
     networks, tasks = agent.nets, min(agent.meta_batch, agent.replay.residents)
     rows = tasks * agent.batch_size
-    # Two critics: targets forward; forward and backward to learn; forward and half backward to judge the policy.
+    # Two critics: forward for the targets; forward and backward to learn; forward and half of backward for the policy.
     critics = 2 * weights(networks.critics.layers.sizes) * (1 + 3 + 2) * rows
     policy = weights(networks.policy.layers.sizes) * (1 + 3) * rows
     encoder = weights(networks.encoder.layers.sizes) * 3 * tasks * agent.context_size
@@ -55,7 +59,7 @@ def gigaflop(agent: PEARL) -> float:
 
 
 def measure(problem: str, device: str, rounds: int) -> None:
-    """Reports one problem."""
+    """Times the updates and the collection of one problem over `rounds` rounds, and reports the medians."""
     named, parameters = PROBLEMS[problem]
     arguments = dict(named)
     family = find_component(arguments.pop("name"), TASKS)(**arguments)
@@ -65,13 +69,13 @@ def measure(problem: str, device: str, rounds: int) -> None:
     envs.close()
     agent = PEARL(updates=UPDATES[device][problem], **parameters)
     agent.start(TrainingTasks(family, tasks, spec, seed=0))
-    agent.improve(0)  # fills the memories, and warms up
+    agent.improve(0)  # fills the replay memories, and warms up
     rates, shares = [], []
     for iteration in range(1, rounds + 1):
         started = time.perf_counter()
         figures = agent.collect(iteration)
         collected = time.perf_counter()
-        agent.learn(iteration)  # reads its figures from the device, so it ends when they are there
+        agent.learn(iteration)  # reads its figures from the device, so the device has finished
         learned = time.perf_counter()
         rates.append(agent.updates / (learned - collected))
         shares.append((collected - started) / figures["environment_steps"])
@@ -97,5 +101,5 @@ if __name__ == "__main__":
     torch.set_num_threads(chosen.threads)
     for name in chosen.problems:
         if name not in PROBLEMS:
-            parser.error(f"no speed is measured on {name!r}: there are {', '.join(PROBLEMS)}")
+            parser.error(f"{name!r} is not a problem of this benchmark: choose from {', '.join(PROBLEMS)}")
         measure(name, chosen.device, chosen.rounds)

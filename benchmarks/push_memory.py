@@ -1,8 +1,9 @@
-"""Peak memory of `icrl push data` and of a pull, with few and with many shards of the same size, a process each.
+"""Peak memory of `icrl push data` and of a pull, with few and with many shards of equal size, one process each.
 
 python -m benchmarks.push_memory [--shards 4 40] [--megabytes 256] [--format hdf5 parquet]
 
-The hub is one of our own on the loopback interface, on this disk: 10 GB need three times that.
+The hub is a server of this project's tests on the loopback interface. It stores on the same disk: 10 GB of data need
+three times as much space.
 """
 
 import argparse
@@ -23,11 +24,11 @@ from benchmarks.common import report
 from data_gen.storage.writing import Recorded, write_histories
 
 _EPISODE, _STEPS, _PIXELS = 50, 1000, 32
-_HISTORY = _STEPS * _PIXELS**2  # bytes, of noise that does not compress
+_HISTORY = _STEPS * _PIXELS**2  # bytes; noise does not compress
 
 
 def parts(shards: int, megabytes: int) -> Iterator[dict[str, NDArray[np.generic]]]:
-    """Histories of noise pictures, about `megabytes` a shard."""
+    """Yields histories of noise images, about `megabytes` per shard."""
     histories = max(1, megabytes * 10**6 // _HISTORY)
     ended = np.zeros((histories, _STEPS), bool)
     ended[:, _EPISODE - 1 :: _EPISODE] = True
@@ -43,7 +44,7 @@ def parts(shards: int, megabytes: int) -> Iterator[dict[str, NDArray[np.generic]
 
 
 def pushed(shards: int, megabytes: int, form: str) -> None:
-    """Writes a data folder, pushes it and pulls it, and prints what that took."""
+    """Writes a data folder, pushes and pulls it, and reports the time and the peak memory of both."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     from hub_server import HubServer
 
@@ -63,7 +64,7 @@ def pushed(shards: int, megabytes: int, form: str) -> None:
                 [sys.executable, "-m", "icrl", *command], check=True, env=environment, stdout=subprocess.DEVNULL
             )
             figures[f"{verb}_seconds"] = round(time.perf_counter() - started)
-            # The largest of all children so far; pushing comes first.
+            # The peak of all child processes so far; the push comes first.
             figures[f"{verb}_mebibytes"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
     report("push_memory", format=form, shards=shards, megabytes=size // 10**6, **figures)
 
@@ -71,9 +72,9 @@ def pushed(shards: int, megabytes: int, form: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, nargs="+", default=[4, 40])
-    parser.add_argument("--megabytes", type=int, default=256, help="a shard")
+    parser.add_argument("--megabytes", type=int, default=256, help="megabytes per shard")
     parser.add_argument("--format", nargs="+", choices=("hdf5", "parquet"), default=["hdf5", "parquet"])
-    parser.add_argument("--only", action="store_true", help="in this process")
+    parser.add_argument("--only", action="store_true", help="measure in this process")
     args = parser.parse_args()
     for form in args.format:
         for shards in args.shards:

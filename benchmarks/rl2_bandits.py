@@ -4,14 +4,14 @@
     python -m benchmarks.rl2_bandits --pulls 500
     python -m benchmarks.rl2_bandits --pulls 10 --arms 5 --tasks 1000
 
-A line of JSON a cell, and a table in Markdown at the end. Every algorithm lives through `interact` on tasks of the
-`bandit` family. Hyper-parameters are chosen for each cell by the mean on `--tasks` tuning tasks, on the grids of the
-paper, and the figures are of as many other tasks. The paper's figures are means of 1,000 tasks and printed with one
-decimal: `z` is the difference over the root of the summed squares of our standard error, of that of 1,000 tasks with
-our standard deviation, and of the rounding's (0.1 / sqrt(12)).
+Prints one line of JSON per cell, and a Markdown table at the end. `interact` runs every algorithm on tasks of the
+`bandit` family. The hyper-parameter of each cell has the highest mean on `--tasks` tuning tasks, on the paper's
+grid; the figures are for as many other tasks. The paper's figures are means over 1,000 tasks, printed with one decimal.
+`z` is the difference divided by its standard error, which is the root of the summed squares of three errors: ours, that
+of 1,000 tasks with our standard deviation, and that of rounding (0.1 / sqrt(12)).
 
-Ties go to the first arm, as `argmax` breaks them. The paper does not say how they were broken, but its greedy column
-does: broken at random, greedy earns 1.3 to 2.1 more than printed at n = 100.
+Ties go to the first arm, as with `argmax`. The paper does not say how it breaks ties, but its greedy column shows it:
+with ties broken at random, greedy earns 1.3 to 2.1 more than the printed figures at n = 100.
 """
 
 import argparse
@@ -33,14 +33,14 @@ from icrl.config.components import AGENTS, find_component
 
 TENTHS = [round(0.1 * tenth, 1) for tenth in range(11)]
 PAPER_TASKS = 1000
-ROUNDING = 0.1 / math.sqrt(12)  # standard deviation of what rounding to one decimal takes away
+ROUNDING = 0.1 / math.sqrt(12)  # standard deviation of the error of rounding to one decimal
 SLOTS = 1000
-"""Tasks that live at once: few enough that 20 joint samples of 50 arms each stay small."""
+"""Tasks that run at once: few enough that 20 joint samples of 50 arms each stay small."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of Table 1: an agent, and the hyper-parameter that is tuned."""
+    """A column of Table 1: an agent, its fixed parameters, and the one that is tuned on a grid."""
 
     title: str
     agent: str
@@ -60,7 +60,7 @@ COLUMNS = (
     Column("Greedy", "bandit_epsilon_greedy", FIRST | {"epsilon": 0.0}),
 )
 
-PAPER = {  # (n, k): the columns in their order, and RL^2
+PAPER = {  # (n, k): the columns in the order of `COLUMNS`, then RL^2
     (10, 5): (5.0, 6.6, 5.7, 6.5, 6.7, 6.6, 6.6, 6.7),
     (10, 10): (5.0, 6.6, 5.5, 6.2, 6.7, 6.6, 6.6, 6.7),
     (10, 50): (5.1, 6.5, 5.2, 5.5, 6.6, 6.5, 6.5, 6.8),
@@ -74,7 +74,7 @@ PAPER = {  # (n, k): the columns in their order, and RL^2
 
 
 def rewards(column: Column, value: Any, bandit: Bandit, tasks: Tasks, pulls: int, seed: int) -> NDArray[np.float64]:
-    """(num_tasks,) total reward of a lifetime on each task."""
+    """Total reward of a lifetime on each task, shape (num_tasks,)."""
     parameters = column.fixed if column.tuned is None else column.fixed | {column.tuned: value}
     agent, seeds, totals = find_component(column.agent, AGENTS)(**parameters), make_seeds(len(tasks), seed), []
     for start in range(0, len(tasks), SLOTS):
@@ -85,7 +85,7 @@ def rewards(column: Column, value: Any, bandit: Bandit, tasks: Tasks, pulls: int
 
 
 def cell(column: Column, pulls: int, arms: int, num_tasks: int) -> dict[str, Any]:
-    """One figure beside the paper's."""
+    """One cell of the table beside the paper's: tunes the hyper-parameter, then measures on other tasks."""
     started, bandit = time.perf_counter(), Bandit(arms=arms)
     tuning, reported = bandit.split(num_tasks, num_tasks, seed=arms)
     scores = {value: rewards(column, value, bandit, tuning, pulls, 1).mean() for value in column.grid}
@@ -101,7 +101,7 @@ def cell(column: Column, pulls: int, arms: int, num_tasks: int) -> dict[str, Any
 
 
 def markdown(cells: list[dict[str, Any]]) -> Iterator[str]:
-    """The table, a row for each n and k: ours, and the paper's in brackets."""
+    """Yields the lines of the table, one row per n and k: our figures, with the paper's in brackets."""
     yield "| n, k | " + " | ".join(column.title for column in COLUMNS) + " |"
     yield "|---" * (len(COLUMNS) + 1) + "|"
     for n, k in dict.fromkeys((figures["n"], figures["k"]) for figures in cells):

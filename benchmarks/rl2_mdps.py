@@ -1,10 +1,11 @@
-"""The baselines of RL2's Table 2: total reward over n episodes of a random tabular MDP, beside the paper's.
+"""The baselines of RL2's Table 2: total reward over n episodes of a random tabular MDP, beside the paper's figures.
 
 python -m benchmarks.rl2_mdps [--episodes 10 25] [--tasks 2000] [--tuning-tasks 1000]
 
 Duan et al. 2016, "RL^2: Fast Reinforcement Learning via Slow Reinforcement Learning", section 3.2. The paper's agents
-have a prior mean reward of 0 where the tasks' is 1; both are given. Parameters are tuned on other tasks than those
-reported, for each n and prior; the paper's were tuned on its test tasks. A line of JSON a cell, then a Markdown table.
+have a prior mean reward of 0, while the tasks' is 1; both are measured. Parameters are tuned for each n and prior, on
+tasks other than the reported ones; the paper's were tuned on its test tasks. Prints one line of JSON per cell, then a
+Markdown table.
 """
 
 import argparse
@@ -40,7 +41,7 @@ NEARLY_NONE = {"prior_mean": 0.0, "prior_std": 100.0}  # Osband's code: a prior 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: an agent, its priors by name, and the grid that its one free parameter is tuned on."""
+    """A column of Table 2: an agent, its priors by name, and the grid on which its one free parameter is tuned."""
 
     agent: str
     priors: dict[str, dict[str, float]] = field(default_factory=lambda: {"none": {}})
@@ -60,7 +61,7 @@ COLUMNS = {
     "OPSRL": Column("opsrl", _priors({"prior_mean": 0.0} | BAYES), {}, "samples", (2, 3, 5, 8, 12)),
     "UCRL2": Column("ucrl2", _priors(NEARLY_NONE | {"concentration": 1e-5}), {}, "scaling", _LOG_GRID),
     "BEB": Column("beb", _priors({"prior_mean": 0.0} | BAYES), {}, "beta", (0, 5, 10, 15, 20, 25, 30, 35, 40, 50)),
-    "epsilon-greedy": Column(  # the paper's grid begins at .1: 0 has a column of its own
+    "epsilon-greedy": Column(  # the paper's grid begins at .1; 0 is the greedy column
         "mdp_epsilon_greedy", _priors(NEARLY_NONE | {"concentration": 1e-4}), {}, "epsilon", (0.1, 0.2, 0.3, 0.4, 0.5)
     ),
     "greedy": Column("mdp_epsilon_greedy", _priors(NEARLY_NONE | {"concentration": 1e-4}), {"epsilon": 0.0}),
@@ -72,13 +73,13 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean total reward over n episodes, its standard error, and what stands in the paper."""
+    """Mean total reward over n episodes, its standard error, and the paper's figure."""
 
     mean: float
     error: float
     paper: float | None
     sigmas: float | None
-    """Difference to the paper in standard errors, of its 1,000 tasks and of those here combined."""
+    """Difference from the paper in standard errors, which combine the paper's 1,000 tasks and the tasks here."""
     parameter: str
 
     @staticmethod
@@ -94,7 +95,7 @@ class Cell:
 
 
 def totals(name: str, parameters: dict[str, Any], tasks: Tasks, seed: int, episodes: int) -> NDArray[np.float64]:
-    """Total reward after 1, 2, ... `episodes` episodes, (num_tasks, episodes); no agent plans by n."""
+    """Total reward after 1, 2, ... `episodes` episodes, shape (num_tasks, episodes). No agent depends on n."""
     mdp = TabularMDP()
     agent = find_component(name, AGENTS)(**parameters)
     h = interact(agent, mdp.make_vec(tasks), mdp.episode_length * episodes, make_seeds(len(tasks), seed))
@@ -102,17 +103,19 @@ def totals(name: str, parameters: dict[str, Any], tasks: Tasks, seed: int, episo
 
 
 def column_cells(name: str, column: Column, args: argparse.Namespace) -> dict[tuple[str, int], Cell]:
-    """The column's cells by (prior, n)."""
+    """Tunes and measures one column; returns its cells by (prior, n)."""
     tasks, tuning = TabularMDP().sample(args.tasks, args.seed), TabularMDP().sample(args.tuning_tasks, args.seed + 1)
     cells = {}
     for prior, given in column.priors.items():
         base = column.fixed | given
+        # tune: one run per value serves every n, since no agent depends on n
         tried = {
             value: totals(
                 column.agent, base | {column.parameter: value}, tuning, args.seed + 1, max(args.episodes)
             ).mean(0)
             for value in column.grid
         }
+        # measure: values of n with the same best parameter share a run
         runs: dict[Any, NDArray[np.float64]] = {}
         for n in args.episodes:
             best = max(tried, key=lambda value, n=n: tried[value][n - 1]) if tried else None  # type: ignore[misc]
@@ -131,7 +134,7 @@ def column_cells(name: str, column: Column, args: argparse.Namespace) -> dict[tu
 
 
 def table(cells: dict[str, dict[tuple[str, int], Cell]], episodes: list[int]) -> str:
-    """Markdown: a block of rows for each n, with the paper's, ours, the difference, and the parameters."""
+    """The Markdown table, with one block of rows per n: the paper, ours, the difference, and the parameters."""
     lines = ["| n | | " + " | ".join(cells) + " |", "|---|---|" + "---|" * len(cells)]
     for n in episodes:
         published = [column.get(("published", n)) or column[("none", n)] for column in cells.values()]
@@ -146,16 +149,16 @@ def table(cells: dict[str, dict[tuple[str, int], Cell]], episodes: list[int]) ->
             "ours, true prior": ["" if cell is None else f"{cell.mean:.1f} ± {cell.error:.1f}" for cell in true],
             "parameter, true prior": ["" if cell is None else cell.parameter for cell in true],
         }
-        for place, (label, texts) in enumerate(rows.items()):
-            lines.append(f"| {n if place == 0 else ''} | {label} | " + " | ".join(texts) + " |")
+        for index, (label, texts) in enumerate(rows.items()):
+            lines.append(f"| {n if index == 0 else ''} | {label} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, nargs="+", default=[10, 25], help="the n of the table's rows")
-    parser.add_argument("--tasks", type=int, default=2000, help="tasks reported on")
-    parser.add_argument("--tuning-tasks", type=int, default=1000, help="other tasks, that parameters are tuned on")
+    parser.add_argument("--episodes", type=int, nargs="+", default=[10, 25], help="values of n, one block of rows each")
+    parser.add_argument("--tasks", type=int, default=2000, help="tasks that the figures are for")
+    parser.add_argument("--tuning-tasks", type=int, default=1000, help="other tasks, on which parameters are tuned")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     print(table({name: column_cells(name, column, arguments) for name, column in COLUMNS.items()}, arguments.episodes))

@@ -1,13 +1,13 @@
-"""Speed of RL2's meta-training: steps/s of a small network, and how near a large one comes to the matrix peak.
+"""Speed of RL2's meta-training: steps/s of a small network, and the share of the matrix peak of a large one.
 
-    python -m benchmarks.rl2_speed                  # both, as many threads as cores
+    python -m benchmarks.rl2_speed                  # both, one thread per core
     python -m benchmarks.rl2_speed small --threads 1
     python -m benchmarks.rl2_speed --device cuda
 
-Bernoulli bandits of 5 arms and 100 pulls. `small` is a GRU of 32, whose figure is environment steps/s of whole
-iterations: collecting with their environments, targets and both epochs of updates. `large` is a GRU of 256, whose
-figure is the share of the matrix peak in the updates: floating-point operations of all their matrix products, over what
-`torch.mm` of square matrices does in the same time, with the same threads. Medians over iterations.
+The tasks are Bernoulli bandits with 5 arms and 100 pulls. The figure of `small`, a GRU of 32, is environment steps/s of
+whole iterations: collection with the environments, targets, and both epochs of updates. The figure of `large`, a GRU of
+256, is the share of the matrix peak in the updates: the floating-point operations of all their matrix products, over
+those of `torch.mm` with square matrices in the same time on the same threads. Figures are medians over iterations.
 """
 
 import argparse
@@ -31,17 +31,17 @@ CASES: dict[str, dict[str, Any]] = {
     "large": {"units": 256, "trials": 2000, "minibatches": 4},
 }
 TARGETS = {"small": 200_000, "large": 0.4}
-_SIZE = 2048  # of the square matrices that the peak is measured with
+_SIZE = 2048  # of the square matrices that measure the peak
 
 
 def matrix_peak(device: str, rounds: int = 5) -> float:
-    """Floating-point operations a second of `torch.mm`, the best of several rounds."""
+    """Floating-point operations per second of `torch.mm`, the best of several rounds."""
     left, right = (torch.randn(_SIZE, _SIZE, device=device) for _ in range(2))
     return 2 * _SIZE**3 / min(seconds(lambda: left @ right, device) for _ in range(rounds))
 
 
 def seconds(work: Callable[[], Any], device: str) -> float:
-    """How long `work` takes, to its end on the device."""
+    """Seconds that `work` takes, until the device has finished."""
     started = time.perf_counter()
     work()
     if device != "cpu":
@@ -50,16 +50,19 @@ def seconds(work: Callable[[], Any], device: str) -> float:
 
 
 def product_operations(agent: RL2) -> int:
-    """Of the matrix products of an iteration's updates: a product forwards, and one for each gradient backwards."""
+    """Floating-point operations of the matrix products in an iteration's updates.
+
+    A layer makes one product forward, and one per gradient backward.
+    """
     units, network = agent.units, agent.networks.policy
     gates, outputs = network.core.weights[0].shape[0], network.head.weight.shape[0]
-    of_inputs = 2 * gates * agent.features.size * 2  # the inputs need no gradient
+    of_inputs = 2 * gates * agent.features.size * 2  # one gradient: the inputs need none
     of_memory = (2 * gates * units + 2 * outputs * units) * 3
     return (of_inputs + of_memory) * agent.epochs * agent.trials * agent.trial_steps
 
 
 def measure(name: str, device: str, iterations: int) -> None:
-    """Reports one case."""
+    """Times the iterations of one case, after one to warm up, and reports the medians."""
     bandit = Bandit(arms=ARMS)
     tasks = bandit.sample(10_000, seed=0)
     agent = RL2(trial_episodes=PULLS, **CASES[name])
@@ -78,7 +81,7 @@ def measure(name: str, device: str, iterations: int) -> None:
             agent.update(found["batch"], found["targets"], iteration)  # noqa: B023
 
         rounds.append([seconds(work, device) for work in (collect, target, update)])
-    collecting, targets, updates = np.median(rounds[1:], axis=0)
+    collecting, targets, updates = np.median(rounds[1:], axis=0)  # the first iteration warms up
     steps, operations = agent.trials * agent.trial_steps, product_operations(agent)
     figures = {
         "steps_per_second": round(steps / (collecting + targets + updates)),
@@ -99,5 +102,5 @@ if __name__ == "__main__":
     torch.set_num_threads(arguments.threads)
     for chosen in arguments.cases:
         if chosen not in CASES:
-            parser.error(f"there is no case {chosen!r}: there are {', '.join(CASES)}")
+            parser.error(f"{chosen!r} is not a case: choose from {', '.join(CASES)}")
         measure(chosen, arguments.device, arguments.iterations)

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's side of the comparison: its learners with our hyper-parameters, on our tasks."""
+"""The Stable-Baselines3 side of the comparison: its learners with our hyper-parameters, on our tasks."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
     },
     "sac": _OFF_POLICY | {"entropy_coefficient": "ent_coef"},
 }
-"""Our parameters' names to theirs, where they mean the same."""
+"""Names of our parameters and of Stable-Baselines3's, where they mean the same, by agent."""
 
 MAPPED_APART = {
     "activation",
@@ -75,11 +75,11 @@ MAPPED_APART = {
     "rms_decay",
     "target_entropy",
 }
-"""Our parameters for which theirs have another form, or another place."""
+"""Our parameters that Stable-Baselines3 takes in another form or at another place."""
 
 
 class Recorder(DummyVecEnv):
-    """Keeps the rewards as the environments gave them, and where episodes ended."""
+    """A DummyVecEnv that records the rewards as the environments gave them, and the ends of episodes."""
 
     def __init__(self, makers: list[Any]) -> None:
         super().__init__(makers)
@@ -88,13 +88,13 @@ class Recorder(DummyVecEnv):
 
     def step_wait(self) -> Any:
         step = super().step_wait()
-        self.rewards.append(step[1].copy())  # to which an on-policy algorithm adds the values at time limits
+        self.rewards.append(step[1].copy())  # a copy: on-policy algorithms add values to it at time limits
         self.ended.append(step[2])
         return step
 
 
 class ScalarDarkRoom(gymnasium.Env[Any, Any]):
-    """Dark Room in plain Python, which for one environment is many times faster than arrays of one row."""
+    """Dark Room in plain Python; for one environment, this is many times faster than arrays of one row."""
 
     def __init__(self, room: DarkRoom, goal: NDArray[Any]) -> None:
         self.observation_space, self.action_space = room.observation_space, room.action_space
@@ -113,7 +113,7 @@ class ScalarDarkRoom(gymnasium.Env[Any, Any]):
 
 
 def scalar_env(distribution: TaskDistribution, task: Tasks) -> gymnasium.Env[Any, Any]:
-    """One environment of the task: Gymnasium's own where it has it, for its users would have that one."""
+    """One environment of the task: Gymnasium's own if it has one, because users of Stable-Baselines3 would use that."""
     limit: dict[str, Any] = {"max_episode_steps": distribution.episode_length, "disable_env_checker": True}
     if isinstance(distribution, DarkRoom):
         return ScalarDarkRoom(distribution, task["goal"][0])
@@ -125,9 +125,9 @@ def scalar_env(distribution: TaskDistribution, task: Tasks) -> gymnasium.Env[Any
 
 
 def make_algorithm(problem: "Problem", task: Tasks, seed: int, recorder: type[DummyVecEnv] = Recorder) -> BaseAlgorithm:
-    """Stable-Baselines3's learner with the parameters of the problem's agent, in environments of `task`.
+    """A Stable-Baselines3 learner with the parameters of the problem's agent, in environments of `task`.
 
-    Raises UserError for a parameter that it has not got.
+    Raises UserError for Double DQN, which Stable-Baselines3 does not have.
     """
     name, given = problem.agent["name"], parameters(problem.learner())
     if given.get("double"):
@@ -162,7 +162,7 @@ def make_algorithm(problem: "Problem", task: Tasks, seed: int, recorder: type[Du
 
 
 def train(problem: "Problem", task: Tasks, seed: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """One learner's life: its rewards and ends, each of shape (actors, steps)."""
+    """Trains one learner; returns its rewards and episode ends, each of shape (actors, steps)."""
     algorithm = make_algorithm(problem, task, seed)
     algorithm.learn(problem.steps, log_interval=None)
     assert algorithm.env is not None

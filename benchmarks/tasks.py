@@ -1,13 +1,14 @@
-"""Every task family: environment steps a second, and seconds to sample and split 100,000 tasks.
+"""Environment steps per second of every task family, and seconds to sample and split 100,000 tasks.
 
     python -m benchmarks.tasks                 # all families
     python -m benchmarks.tasks bandit ant      # some
     python -m benchmarks.tasks --slots 1024
 
-A line of JSON a family. Natively vectorised ones step `--slots` slots in each of two processes, one a core, with random
-actions that were drawn before; SlotStreams, autoreset and final observations are in the figure. MuJoCo's step fewer
-slots in one process with MuJoCo's own threads, beside one environment of `gymnasium.make` in turn. The adapter steps
-its slots in processes, beside Gymnasium's AsyncVectorEnv in turn. Ratios are medians of paired rounds.
+Prints one line of JSON per family. Natively vectorised families step `--slots` slots in each of two processes, one
+process per core, with random actions that were drawn before. SlotStreams, autoreset and final observations are part of
+the figure. MuJoCo families step fewer slots in one process with MuJoCo's own threads, in turn with one environment of
+`gymnasium.make`. The adapter steps its slots in processes, in turn with Gymnasium's AsyncVectorEnv. Ratios are medians
+of paired rounds.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from data_gen.tasks.base import TaskDistribution, sample_actions
 from icrl.config.components import TASKS, find_component
 
 SECONDS = 1.0
-"""Of one measurement."""
+"""Length of one measurement."""
 
 ROUNDS = 3
 WAYS = 16
@@ -49,13 +50,13 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 
 
 def made(name: str) -> TaskDistribution:
-    """The family with its defaults, or with what it cannot do without."""
+    """Builds the family with its defaults and the parameters that it requires."""
     family: TaskDistribution = find_component(name, TASKS)(**PARAMETERS.get(name, {}))
     return family
 
 
 def rate(envs: VectorEnv[Any, Any, Any], seconds: float = SECONDS) -> float:
-    """Environment steps a second under random actions."""
+    """Environment steps per second with random actions."""
     count = envs.num_envs
     streams = SlotStreams(make_seeds(count, 1))
     actions = [sample_actions(envs.single_action_space, streams) for _ in range(WAYS)]
@@ -71,13 +72,13 @@ def rate(envs: VectorEnv[Any, Any, Any], seconds: float = SECONDS) -> float:
 
 
 def family_rate(name: str, slots: int) -> float:
-    """The rate of one process."""
+    """Environment steps per second of a family in one process."""
     family = made(name)
     return rate(family.make_vec(family.sample(slots, seed=0)))
 
 
 def scalar_rate(env_id: str, seconds: float = SECONDS) -> float:
-    """Steps a second of one environment of `gymnasium.make`."""
+    """Steps per second of one environment of `gymnasium.make`."""
     env = gymnasium.make(env_id)
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(WAYS)]
@@ -93,7 +94,7 @@ def scalar_rate(env_id: str, seconds: float = SECONDS) -> float:
 
 
 def native(name: str, slots: int, processes: ProcessPoolExecutor) -> None:
-    """Reports a natively vectorised family."""
+    """Measures a natively vectorised family in two processes, and reports its fastest round."""
     rounds = []
     for _ in range(ROUNDS):
         running = [processes.submit(family_rate, name, slots) for _ in range(2)]
@@ -102,7 +103,7 @@ def native(name: str, slots: int, processes: ProcessPoolExecutor) -> None:
 
 
 def physics(name: str) -> None:
-    """Reports a MuJoCo family beside Gymnasium's own environment."""
+    """Measures a MuJoCo family beside Gymnasium's own environment."""
     family = made(name)
     envs = family.make_vec(family.sample(PHYSICS_SLOTS, seed=0))
     pairs = [(rate(envs), scalar_rate(PHYSICS[name])) for _ in range(3 * ROUNDS)]
@@ -119,7 +120,7 @@ def physics(name: str) -> None:
 
 
 def adapter(env_id: str) -> None:
-    """Reports the adapter beside Gymnasium's AsyncVectorEnv, which has a process a slot."""
+    """Measures the adapter beside Gymnasium's AsyncVectorEnv, which has one process per slot."""
     wrappers = [{"name": "minigrid.wrappers:ImgObsWrapper"}] if env_id.startswith("minigrid") else []
     family: TaskDistribution = find_component("gymnasium", TASKS)(
         env_id=env_id, vary=ADAPTED[env_id], wrappers=wrappers, varies="rewards", episode_length=200
@@ -161,7 +162,7 @@ def _closed(envs: Any) -> Iterator[Any]:
 
 
 def split_seconds(name: str) -> dict[str, float]:
-    """How long 100,000 tasks of a family without end take to be drawn and split."""
+    """Seconds to draw and split 100,000 tasks, by name of the figure; empty for a finite family."""
     family = made(name)
     if family.all_tasks() is not None:
         return {}

@@ -1,4 +1,4 @@
-"""Trained tokens a second at width 64, end to end: windows gathered, forward, backward, clipping, optimiser, log.
+"""Trained tokens per second at width 64, end to end: windows, forward, backward, clipping, optimiser, log.
 
 python -m benchmarks.training                # one thread
 python -m benchmarks.training --threads 2
@@ -25,7 +25,7 @@ if __name__ == "__main__":
     with experiment(*settings) as config:
         generate(config)
         train(config)
-        lines = read_log(run_folder(config).training_log)[1:]  # the first has the warm-up of allocator and threads
+        lines = read_log(run_folder(config).training_log)[1:]  # the first line includes the warm-up
     speeds = [line["tokens_per_second"] for line in lines]
     report(
         "training",

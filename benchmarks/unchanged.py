@@ -32,22 +32,22 @@ SMALL = """
 """.split()
 
 EXPERIMENTS = {
-    "demo": ("configs/demo.yaml", "--data.histories_per_task 8 --training.steps 120 --evaluation.episodes 20"),
+    "demo": ("demo", "--data.histories_per_task 8 --training.steps 120 --evaluation.episodes 20"),
     "dark_room_dpt": (
-        "configs/dark_room/dpt.yaml",
+        "dark_room/dpt",
         "--data.histories_per_task 4 --training.steps 40 --evaluation.episodes 8",
     ),
     "dark_room_ppo": (
-        "configs/dark_room/ppo.yaml",
+        "dark_room/ppo",
         "--data.histories_per_task 1 --data.episodes 100 --training.steps 30 --evaluation.episodes 5",
     ),
     "rl2_bandit": (
-        "configs/bandit/rl2.yaml",
+        "bandit/rl2",
         "--split.train 30 --split.test 10 --training.steps 20 --data.sources.0.iterations 3 "
         "--data.sources.0.trials 16 --data.sources.0.minibatches 2 --data.sources.0.units 16",
     ),
     "pearl_sparse_point_robot": (
-        "configs/points/sparse_robot_pearl.yaml",
+        "points/sparse_robot_pearl",
         "--split.train 6 --split.test 4 --data.histories_per_task 2 --training.steps 10 --evaluation.episodes 3 "
         "--data.sources.0.iterations 2 --data.sources.0.updates 4 --data.sources.0.tasks_per_iteration 2 "
         "--data.sources.0.initial_episodes 1 --data.sources.0.meta_batch 2 --data.sources.0.batch_size 16 "
@@ -70,7 +70,7 @@ def main() -> None:
     for name, (config, overrides) in EXPERIMENTS.items():
         with tempfile.TemporaryDirectory() as folder:
             words = ["--output", folder, "--name", name, *SMALL, *overrides.split()]
-            run_python(["-m", "icrl", "run", "--config", str(ROOT / config), *words])
+            run_python(["-m", "icrl", "run", "--config", config, *words])
             for line in lines_of(Path(folder) / name):
                 print(f"{name:25} {line}", flush=True)
     for name in OUTSIDE_NAMES:

@@ -1,4 +1,4 @@
-"""The interaction loop: any agent in any vector environment, recorded. Generation and evaluation are this function."""
+"""The interaction loop, which runs any agent in any vector environment and records it, to generate and to evaluate."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,12 +18,13 @@ from icrl.support.errors import UserError
 
 @dataclass(frozen=True)
 class Histories:
-    """Learning histories: what happened in a batch of lifetimes, `lived_steps` steps each, episodes one after another.
+    """Learning histories: a batch of recorded lifetimes, `lived_steps` steps each, episodes one after another.
 
-    `observation` (histories, steps, ...) in compact types, a tree of such arrays where the space is a Dict or a Tuple;
-    `action` (histories, steps, ...) likewise an array; `reward` (histories, steps) float32; `terminated` and
-    `truncated` (histories, steps) bool: whether step t ended its episode. `optimal_action`, like `action`, where it was
-    asked for: what the optimal policy would have done there.
+    - `observation`: (histories, steps, ...) in compact types; a tree of arrays if the space is a Dict or a Tuple.
+    - `action`: (histories, steps, ...) in a compact type.
+    - `reward`: (histories, steps) float32.
+    - `terminated`, `truncated`: (histories, steps) bool, True if step t ended its episode in this way.
+    - `optimal_action`: action of the optimal policy in every step, in the form of `action`; None unless requested.
     """
 
     observation: Any
@@ -34,14 +35,14 @@ class Histories:
     optimal_action: NDArray[Any] | None = None
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """The arrays by the names that they are stored under: `observation`, or `observation.image` and the like."""
+        """Arrays by the names that storage gives them: `observation`, or `observation.image` and others for a tree."""
         values = {name: column for name, column in vars(self).items() if column is not None}
         seen = leaves(values.pop("observation"))
         return {column_name("observation", path): leaf for path, leaf in seen.items()} | values
 
     @property
     def ended(self) -> NDArray[np.bool_]:
-        """Whether step t was the last of its episode, however it ended; shape (histories, steps)."""
+        """(histories, steps) True if step t was the last of its episode, terminated or truncated."""
         return self.terminated | self.truncated
 
 
@@ -57,30 +58,32 @@ def interact(
     device: str = "cpu",
     progress: Callable[[int], object] = lambda steps: None,
 ) -> Histories:
-    """Lets `agent` live `lived_steps` steps in `envs` from a new start, and records them.
+    """Resets `agent`, runs it for `lived_steps` steps in `envs`, and records every step.
 
     Args:
-        agent: reset here; nothing of an earlier life remains.
-        envs: a vector environment in SAME_STEP mode; of an agent with several actors, those of one learner together.
+        agent: reset here; nothing from an earlier run remains.
+        envs: a vector environment in SAME_STEP mode; the environments of a learner with several actors are neighbours.
         lived_steps: steps in every environment.
-        seeds: (num_learners,) one seed a learner, from which its own and its environments' randomness follow.
-        planned_steps: the lifetime that the agent's schedules run over, if it is not `lived_steps`.
-        sees: what the agent is shown, `observation` or the environments' `state`; the observation is recorded.
-        recorded: the environments whose histories are kept.
-        optimal_actions: record what the optimal policy would do in each step as well.
-        device: where the agent's tensor programs run.
+        seeds: (num_learners,) one seed per learner, for its own and its environments' randomness.
+        planned_steps: the lifetime that the agent's schedules run over, `lived_steps` by default.
+        sees: input of the agent, `observation` or the environments' `state`; the observation is recorded.
+        recorded: the environments to record.
+        optimal_actions: if True, also record the optimal policy's action in every step.
+        device: device that the agent's tensor programs run on.
         progress: called after each step with the number of environment steps just made.
 
-    Raises UserError if the environments cannot be recorded so.
+    Raises UserError if the environments, the seeds and these settings do not fit each other.
     """
     if envs.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
-        raise UserError(f"{type(envs).__name__}: needs autoreset_mode SAME_STEP; NEXT_STEP records phantom steps")
+        raise UserError(f"{type(envs).__name__} needs autoreset_mode SAME_STEP; NEXT_STEP would record phantom steps")
     num_envs, shown_state, actors = envs.num_envs, sees == "state", agent.actors
     if num_envs != len(seeds) * actors:
-        raise UserError(f"{num_envs} environments for {len(seeds)} learners with {actors} actors each")
+        raise UserError(f"{num_envs} environments do not fit {len(seeds)} learners with {actors} actors each")
     spec = dataclasses.replace(spec_of(envs, planned_steps or lived_steps, sees, device), lived_steps=lived_steps)
     if optimal_actions and spec.optimal_action is None:
-        raise UserError(f"{type(envs).__name__} does not know its optimal policy: record no optimal actions")
+        raise UserError(f"{type(envs).__name__} does not know its optimal policy: do not record optimal actions")
+
+    # Buffers for the recorded environments.
     kept = len(range(num_envs)[recorded])
     observations = map_leaves(lambda space: _empty(lived_steps, kept, space), envs.single_observation_space)
     observation_rows = leaves(observations)
@@ -90,6 +93,7 @@ def interact(
     terminations = np.empty((lived_steps, kept), dtype=np.bool_)
     truncations = np.empty((lived_steps, kept), dtype=np.bool_)
 
+    # Every learner's seed gives one seed to the agent and one to each of the learner's environments.
     agent.reset(spec, num_envs, agent_seeds(seeds))
     env_seeds = np.stack([derive(seeds, 1 + actor) for actor in range(actors)], axis=1).reshape(-1)
     observation, _ = envs.reset(seed=env_seeds)  # type: ignore[arg-type]
@@ -123,16 +127,19 @@ def interact(
 
 
 def agent_seeds(seeds: Seeds) -> Seeds:
-    """The seeds that the learners themselves get of those given to `interact`."""
+    """Seeds of the learners themselves, derived from the seeds given to `interact`."""
     return derive(seeds, 0)
 
 
 def spec_of(envs: VectorEnv[Any, Any, Any], planned_steps: int, sees: str = "observation", device: str = "cpu") -> Spec:
-    """What an agent is told about `envs` and a lifetime of `planned_steps` steps. Raises UserError if it cannot see so."""
+    """Description of `envs` and a lifetime of `planned_steps` steps for an agent.
+
+    Raises UserError if `sees` is `state` and the environments do not show their state.
+    """
     space = envs.single_observation_space
     if sees == "state":
         if not (hasattr(envs, "single_state_space") and callable(getattr(envs, "state", None))):
-            raise UserError(f"sees: state: {type(envs).__name__} does not show its state; leave `sees` out")
+            raise UserError(f"sees: state: {type(envs).__name__} does not show its state; remove `sees`")
         space = envs.single_state_space
     return Spec(
         observation_space=space,

@@ -11,28 +11,29 @@ def episode_returns(reward: NDArray[Any], ended: NDArray[np.bool_], num_episodes
 
     Args:
         reward: (histories, steps).
-        ended: (histories, steps) whether step t was the last of its episode. Steps after the last end count nowhere.
+        ended: (histories, steps) True if step t was the last of its episode. Steps after the last end do not count.
     """
     histories = len(reward)
     episode: NDArray[np.int64] = np.cumsum(ended, axis=1) - ended  # the episode that each step belongs to
     complete = ended.sum(axis=1)
     kept = episode < np.minimum(complete, num_episodes)[:, None]
-    slot = episode + np.arange(histories)[:, None] * num_episodes
-    total = np.bincount(slot[kept], weights=reward[kept], minlength=histories * num_episodes)
+    cell = episode + np.arange(histories)[:, None] * num_episodes
+    total = np.bincount(cell[kept], weights=reward[kept], minlength=histories * num_episodes)
     returns: NDArray[np.float64] = total.reshape(histories, num_episodes).astype(np.float64)
     returns[np.arange(num_episodes) >= complete[:, None]] = np.nan
     return returns
 
 
 def final_returns(reward: NDArray[Any], ended: NDArray[np.bool_], share: float) -> NDArray[np.float64]:
-    """Mean return of the episodes that end in the last `share` of the steps, (histories,); NaN where none does.
+    """Mean return of the episodes that end in the last `share` of the steps, (histories,); NaN if no episode does.
 
-    Where episodes end early, it says how a lifetime ends, which its first episodes do not.
+    This mean shows the end of a lifetime even if episodes end early, where a fixed number of first episodes does not.
 
     Args:
         reward, ended: (histories, steps).
-        share: of the steps, above 0 and at most 1.
+        share: fraction of the steps, above 0 and at most 1.
     """
+    # Sums of rewards up to every step: the difference between two of them is what the episodes in between earned.
     steps = reward.shape[1]
     first = steps - max(1, round(share * steps))
     earned = np.concatenate([np.zeros((len(reward), 1)), np.cumsum(reward, axis=1, dtype=np.float64)], axis=1)

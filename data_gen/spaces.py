@@ -1,8 +1,8 @@
-"""Gymnasium spaces and their elements: as leaves, as JSON, and the compact types in which they are stored.
+"""Gymnasium spaces and their elements: as leaves, as JSON, and in the compact types that store them.
 
-An observation is an array, or for a Dict or Tuple space a tree of arrays. Everything that is recorded or learned from
-sees a tree as its *leaves*: a flat mapping of dotted paths to arrays, `{"image": ..., "agent.cell": ...}`, and the one
-path of an observation that is an array itself is "".
+An observation is an array or, for a Dict or Tuple space, a tree of arrays. Code that records or learns sees a tree as
+its *leaves*: a flat mapping from dotted paths to arrays, `{"image": ..., "agent.cell": ...}`. An observation that is
+itself an array has the single path "".
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ Space = gymnasium.Space[Any]
 
 
 def leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree of arrays, or of a space, by dotted path; of an array or a plain space, itself under ""."""
+    """Leaves of a tree of arrays or of a space, by dotted path; an array or a plain space is itself at path ""."""
     return dict(_leaves(tree, ""))
 
 
@@ -33,12 +33,12 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def one_line(space: Space) -> str:
-    """A space as text without line breaks, for errors."""
+    """Text of a space without line breaks, for error messages."""
     return " ".join(str(space).split())
 
 
 def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """A tree of the same form, each leaf being `function` of the leaves at its place."""
+    """Tree of the same form, with `function` of the leaves at every path."""
     if isinstance(tree, Mapping | spaces.Dict):
         return {name: map_leaves(function, part, *(other[name] for other in others)) for name, part in tree.items()}
     if isinstance(tree, tuple | spaces.Tuple):
@@ -47,12 +47,12 @@ def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
 
 
 def column_name(column: str, path: str) -> str:
-    """The name under which the leaf at `path` is stored: `observation`, or `observation.image`."""
+    """Name of the column that stores the leaf at `path`: `observation`, or `observation.image`."""
     return f"{column}.{path}" if path else column
 
 
 def to_json(space: Space) -> dict[str, Any]:
-    """A space as plain values, for `info.json` and a model's config. Raises UserError for an unsupported space."""
+    """Plain values of a space, for `info.json` and a model's config. Raises UserError for an unsupported space."""
     if isinstance(space, spaces.Discrete):
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, spaces.MultiDiscrete):
@@ -67,7 +67,7 @@ def to_json(space: Space) -> dict[str, Any]:
         for name in space:
             if not isinstance(name, str) or not name or set(name) & {".", "/"}:
                 raise UserError(
-                    f"the key {name!r} of a Dict space cannot name a column: it must be text without . or /"
+                    f"the key {name!r} of a Dict space cannot name a column: use non-empty text without . or /"
                 )
         return {"type": "Dict", "spaces": {name: to_json(part) for name, part in space.items()}}
     if isinstance(space, spaces.Tuple):
@@ -76,7 +76,10 @@ def to_json(space: Space) -> dict[str, Any]:
 
 
 def space_from_json(plain: Mapping[str, Any]) -> Space:
-    """The space that `to_json` made plain values of; a MultiBinary comes back as the MultiDiscrete it is written as."""
+    """Space from the plain values of `to_json`; a MultiBinary space comes back as MultiDiscrete.
+
+    Raises ValueError for an unknown type of space.
+    """
     kind = plain["type"]
     if kind == "Discrete":
         return spaces.Discrete(plain["n"], start=plain["start"])
@@ -94,7 +97,7 @@ def space_from_json(plain: Mapping[str, Any]) -> Space:
 
 
 def json_leaves(space: dict[str, Any], path: str = "") -> dict[str, dict[str, Any]]:
-    """The leaves of a space as `to_json` gives it, by dotted path, as `leaves` gives those of the space itself."""
+    """Leaves of a space in the form of `to_json`, by the same dotted paths as the `leaves` of the space."""
     if space["type"] not in ("Dict", "Tuple"):
         return {path: space}
     parts = space["spaces"].items() if space["type"] == "Dict" else enumerate(space["spaces"])
@@ -102,12 +105,12 @@ def json_leaves(space: dict[str, Any], path: str = "") -> dict[str, dict[str, An
 
 
 def null_element(space: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The element that stands where there is none, such as the action before the first: the space's first, or zeros.
+    """Placeholder for a missing element, such as the action before the first one: the space's first element, or zeros.
 
     Args:
-        space: a space as `to_json` gives it.
-        shape: of the array to make; a MultiDiscrete's parts are its last axis.
-        dtype: of the array to make.
+        space: a space in the form of `to_json`.
+        shape: shape of the result; the parts of a MultiDiscrete are its last axis.
+        dtype: type of the result.
     """
     return np.broadcast_to(np.asarray(space.get("start", 0)), shape).astype(dtype)
 
@@ -128,26 +131,27 @@ def storage_type(space: Space) -> tuple[tuple[int, ...], np.dtype[Any]]:
 def _unsupported(space: Space) -> UserError:
     known = "Discrete, MultiDiscrete, MultiBinary, Box, and Dict and Tuple of these"
     return UserError(
-        f"the space {space} cannot be recorded; supported are {known}. Wrap the environment to leave it out"
+        f"the space {space} cannot be recorded; supported are {known}. Wrap the environment to remove the space"
     )
 
 
 def _smallest_integer(low: int, high: int) -> np.dtype[Any]:
+    """Smallest integer type that holds `low` to `high`."""
     return np.min_scalar_type(high) if low >= 0 else np.min_scalar_type(min(low, -high - 1))
 
 
 def _bound(values: NDArray[Any]) -> Any:
-    """A Box's bound as plain values: one number where all are the same, None where there is no bound."""
+    """Plain values of a Box's bound: a single one if all are equal, and None in place of an infinite bound."""
     plain = np.where(np.isfinite(values), values.astype(np.float64), np.nan).astype(object)
     plain[plain != plain] = None
     return plain.flat[0] if plain.size and all(value == plain.flat[0] for value in plain.flat) else plain.tolist()
 
 
 def _bounds(plain: Any, none: float, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """A Box's bound of its plain values, None being no bound."""
+    """Box's bound from its plain values, with `none` in place of None."""
     values = np.array(plain, dtype=np.float64)  # None becomes NaN
     values = np.where(np.isnan(values), none, values)
-    if dtype.kind in "iu":  # float64 rounds the limits of 64 bits beyond them
+    if dtype.kind in "iu":  # float64 rounds the limits of 64-bit types to numbers beyond them
         limits = np.iinfo(dtype)
         at_limit = np.where(values >= float(limits.max), limits.max, limits.min).astype(dtype)
         inside = (values > float(limits.min)) & (values < float(limits.max))

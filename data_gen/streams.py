@@ -1,8 +1,8 @@
-"""Random numbers that belong to a slot: one stream for every environment or learner of a batch.
+"""Random streams of slots: one stream per environment or learner of a batch.
 
-With one generator for the whole batch, what slot i draws would depend on who else is in the batch, and data would
-depend on how histories are cut into shards. Here every slot has a SplitMix64 stream of its own (Steele, Lea and
-Flood 2014, "Fast Splittable Pseudorandom Number Generators"), advanced for all slots by a few array operations.
+With one generator for the whole batch, the numbers of slot i would depend on the other slots, and data would depend on
+how histories are cut into shards. Here every slot has its own SplitMix64 stream (Steele, Lea and Flood 2014, "Fast
+Splittable Pseudorandom Number Generators"). A few array operations advance the streams of all slots.
 """
 
 from typing import Any
@@ -20,37 +20,37 @@ Seeds = NDArray[np.uint64]
 
 
 def make_seeds(count: int, *entropy: int) -> Seeds:
-    """`count` well-separated seeds, shape (count,), that follow from `entropy` alone; more extend fewer."""
+    """Well-separated seeds, shape (count,), from `entropy` alone; a higher `count` only appends seeds."""
     return np.random.SeedSequence(entropy).generate_state(count, np.uint64).astype(np.uint64, copy=False)
 
 
 def slot_seeds(count: int, seed: Any) -> Seeds:
-    """A seed a slot, shape (count,), from one for each, or from one for all: slot i has that plus i, as in Gymnasium.
+    """One seed per slot, shape (count,), from as many seeds or from one: slot i then gets `seed` + i, as in Gymnasium.
 
-    Raises UserError for another number of seeds.
+    Raises UserError for another number of seeds, or for seeds that are not integers.
     """
     given = np.asarray(seed)
     if given.dtype.kind not in "iu" or given.shape not in ((), (count,)):
-        raise UserError(f"seed {seed!r}: give one whole number, or {count}, one for each slot")
-    steps = np.zeros(count) if given.ndim else np.arange(count)
-    return np.add(given.astype(np.uint64), steps.astype(np.uint64), dtype=np.uint64)
+        raise UserError(f"seed {seed!r}: give one integer, or {count}, one per slot")
+    offsets = np.zeros(count) if given.ndim else np.arange(count)
+    return np.add(given.astype(np.uint64), offsets.astype(np.uint64), dtype=np.uint64)
 
 
 def derive(seeds: Seeds, purpose: int) -> Seeds:
-    """Another seed a slot for another `purpose`, independent of the first for all that matters here."""
+    """Derived seeds for a `purpose`, one per slot, in practice independent of `seeds` and of other purposes."""
     return _mix(seeds + _wrapped((purpose + 1) * int(_MIX_2)))
 
 
 def hashed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's output for each word: a different-looking one for every other input."""
+    """SplitMix64's output for each word; different words give different, unrelated-looking outputs."""
     return _mix(words + np.uint64(_GAMMA))
 
 
 class SlotStreams:
-    """One random stream a slot. Slot i draws the same numbers alone as among many.
+    """One random stream per slot. A slot draws the same numbers alone and among many slots.
 
     Args:
-        seeds: (num_slots,) one seed a slot.
+        seeds: (num_slots,) one seed per slot.
     """
 
     def __init__(self, seeds: Seeds) -> None:
@@ -61,7 +61,7 @@ class SlotStreams:
         return self._draw(slice(None), shape)
 
     def uniform_at(self, slots: NDArray[np.intp], *shape: int) -> NDArray[np.float64]:
-        """Uniform numbers for some slots only, shape (len(slots), *shape); the other streams stay where they are."""
+        """Uniform numbers for some slots only, shape (len(slots), *shape); the other streams do not advance."""
         return self._draw(slots, shape)
 
     def normal(self, *shape: int) -> NDArray[np.float64]:
@@ -89,7 +89,7 @@ def _box_muller(uniform: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _wrapped(value: int) -> np.uint64:
-    """`value` modulo 2^64, as the array operations here count."""
+    """`value` modulo 2^64, like the array operations on uint64."""
     return np.uint64(value % 2**64)
 
 

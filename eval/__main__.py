@@ -1,29 +1,30 @@
-"""`python -m eval --config FILE`: the frozen transformer on held-out tasks, and the report. As `icrl evaluate`."""
+"""`python -m eval CONFIG`: the frozen transformer on held-out tasks, and the report. The same as `icrl evaluate`."""
 
 import sys
 
+from data_gen.experiment import Experiment
 from eval.evaluate import evaluate
 from eval.report import write_report
-from eval.results import describe, load_summary
+from eval.summary import describe, load_summary
 from eval.tracking import track_evaluation
 from icrl.run.command import Invocation, run_module
-from icrl.run.folder import run_folder
 from icrl.run.trackers import check_trackers
 from icrl.support.terminal import say
 
 
 def main(call: Invocation) -> None:
-    """Evaluates, writes the report, adds it to the training's trackers, and says what came of it."""
+    """Evaluates, writes the report, adds it to the training's trackers, and prints the result."""
     check_trackers(call.config.runtime.trackers)
-    folder = run_folder(call.config)
-    if evaluate(call.config, call.overwrite) or not folder.report.exists():
+    experiment = Experiment.of(call.config)
+    folder = experiment.folder
+    if evaluate(experiment, call.overwrite) or not folder.report.exists():
         say(f"evaluate: {folder.summary} and {folder.returns.name}")
-        write_report(call.config)
+        write_report(experiment)
     else:
         say(f"evaluate: complete for this config, skipped: {folder.eval}")
     say(describe(load_summary(folder)))
     say(f"report: {folder.report}")
-    track_evaluation(call.config)
+    track_evaluation(experiment)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """The frozen transformer as an agent: it improves from its context alone, its weights never change.
 
-Window policy. One token a step goes in, and a key-value cache keeps the earlier ones. When the context is full, the
-oldest half is forgotten, and the newer half is read again from position 0 in one pass; from then on the context grows
-from half to full over and over. Every such context is a window as the model saw them in training (any run of steps,
-loss at every position), so nothing is extrapolated, the cached logits are those of a recomputation, and it holds for
-every backbone. A cache that drops single old steps is equal to a recomputation only for a model that was trained with
-sliding attention, and one that recomputes the whole window at every step takes ten times as long and more.
+Window policy. One token per step goes in, and a key-value cache keeps the earlier ones. When the context is full, the
+oldest half is forgotten, and the newer half is read again from position 0 in one pass. From then on the context grows
+from half to full over and over. Every such context is a window as in training (any run of steps, loss at every
+position). So nothing is extrapolated, cached logits equal recomputed ones, and the policy works with every backbone.
+Two alternatives were left out: a cache that drops single old steps equals a recomputation only for a model that was
+trained with sliding attention, and recomputing the whole window at every step takes more than ten times as long.
 """
 
 from typing import Any
@@ -17,25 +17,35 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from ad_model.modeling_ad import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE, ADModel
-from ad_model.windows import model_inputs
+from ad_model.modeling_ad import ADModel, ADOutput
+from ad_model.objectives.base import Objective
+from ad_model.objectives.imitation import Imitation
+from ad_model.tokens import first_result, model_inputs, next_result, observation_columns
 from data_gen.agents.base import Agent, Spec, Transition
-from data_gen.spaces import column_name, leaves, null_element, storage_type, to_json
+from data_gen.spaces import storage_type, to_json
 from data_gen.streams import Seeds, SlotStreams
 from icrl.support.errors import UserError
 
 
 class TransformerAgent(Agent):
-    """Acts by sampling from the transformer's action distribution, given what has happened in its context.
+    """Acts on what the transformer predicts, given what has happened in its context.
 
     Args:
         model: the trained transformer, on the device to run on.
         temperature: of the action distribution; 0 takes the most likely action.
-        cached: whether to keep keys and values, or to recompute the whole context at every step. For comparison.
+        objective: decides how predictions become actions; by default they are sampled from the policy head.
+        cached: keep keys and values, instead of recomputing the whole context at every step. For comparison.
     """
 
-    def __init__(self, model: ADModel, temperature: float = 1.0, cached: bool = True) -> None:
+    def __init__(
+        self,
+        model: ADModel,
+        temperature: float = 1.0,
+        objective: Objective | None = None,
+        cached: bool = True,
+    ) -> None:
         self.model, self.temperature, self.cached = model.eval(), temperature, cached
+        self.objective = objective or Imitation()
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         """Starts with an empty context. Raises UserError if the model was trained for other spaces."""
@@ -47,55 +57,50 @@ class TransformerAgent(Agent):
         self.streams = SlotStreams(seeds)
         self.capacity, self.keep = config.context_length, config.context_length // 2
         self.length, self.in_cache = 0, 0
+        # One buffer per token column, (num_envs, capacity, ...), and the result that the first token carries.
         action_shape, action_type = storage_type(spec.action_space)
-        self.tokens = {
-            **{
-                column_name("observation", path): self._buffer(num_envs, *storage_type(space))
-                for path, space in leaves(spec.observation_space).items()
-            },
-            "previous_action": self._buffer(num_envs, action_shape, action_type),
-            "previous_reward": self._buffer(num_envs, (), np.dtype(np.float32)),
-            "boundary": self._buffer(num_envs, (), np.dtype(np.uint8)),
-        }
+        self.result = first_result(config.action_space, (num_envs, *action_shape), action_type)
+        forms = {name: (values.shape[1:], values.dtype) for name, values in self.result.items()}
+        seen = observation_columns(spec.observation_space)
+        forms |= {name: storage_type(space) for name, space in seen.items()}
+        self.tokens = {name: self._buffer(num_envs, *form) for name, form in forms.items()}
         self.cache = window_cache(self.model, self.capacity)
-        # What the next token carries of the step before it; at a lifetime's start, nothing.
-        self.before = {
-            "previous_action": null_element(config.action_space, (num_envs, *action_shape), action_type),
-            "previous_reward": np.zeros(num_envs, np.float32),
-            "boundary": np.full(num_envs, LIFETIME_STARTS, np.uint8),
-        }
 
     def act(self, observation: Any) -> NDArray[Any]:
-        logits = self.logits(observation)
+        output = self.predict(observation)
+        assert output.logits is not None
+        logits = output.logits[:, -1]
+        heads = {name: values[:, -1] for name, values in (output.heads or {}).items()}
         uniform = torch.from_numpy(self.streams.uniform(logits.shape[1])).to(logits)
-        return self.model.sample(logits, uniform, self.temperature).cpu().numpy()
+        return self.objective.act(self.model, logits, heads, uniform, self.temperature).cpu().numpy()
 
     def observe(self, transition: Transition) -> None:
         ended = transition.terminated | transition.truncated
-        self.before = {
-            "previous_action": transition.action,
-            "previous_reward": transition.reward,
-            "boundary": np.where(ended, EPISODE_ENDED, WITHIN_EPISODE),
-        }
+        self.result = next_result(transition.action, transition.reward, ended)
 
     @torch.inference_mode()
-    def logits(self, observation: Any) -> Tensor:
-        """Adds the token of the present step to the context; (num_envs, F, K) logits of the next action."""
+    def predict(self, observation: Any) -> ADOutput:
+        """Adds the token of the present step to the context; the model's output, of which the last step counts."""
         if self.length == self.capacity:
             for tokens in self.tokens.values():
                 tokens[:, : self.keep] = tokens[:, self.capacity - self.keep :].clone()
             self.length, self.in_cache = self.keep, 0
-        seen = {column_name("observation", path): leaf for path, leaf in leaves(observation).items()}
-        for name, values in {**seen, **self.before}.items():
+        for name, values in {**observation_columns(observation), **self.result}.items():
             self.tokens[name][:, self.length] = torch.from_numpy(np.ascontiguousarray(values))
         self.length += 1
         if not self.cached:
-            return self.model(**self._slice(0)).logits[:, -1]
+            return self.model(**self._slice(0))
         if self.in_cache == 0:
             self.cache.reset()
-        output = self.model(**self._slice(self.in_cache), past_key_values=self.cache, use_cache=True)
+        output: ADOutput = self.model(**self._slice(self.in_cache), past_key_values=self.cache, use_cache=True)
         self.in_cache = self.length
-        return output.logits[:, -1]
+        return output
+
+    def logits(self, observation: Any) -> Tensor:
+        """Adds the token of the present step to the context; (num_envs, F, K) logits of the next action."""
+        logits = self.predict(observation).logits
+        assert logits is not None
+        return logits[:, -1]
 
     def _slice(self, first: int) -> dict[str, Any]:
         return model_inputs({name: tokens[:, first : self.length] for name, tokens in self.tokens.items()})
@@ -106,7 +111,7 @@ class TransformerAgent(Agent):
 
 
 class WindowLayer(DynamicLayer):
-    """A layer's keys and values in memory that is allocated once; transformers' own grows by copying all of it."""
+    """Keys and values of a layer in memory that is allocated once; transformers' own layer grows by copying."""
 
     keys: Tensor
     values: Tensor

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML file, made from what lies in the run folder."""
+"""The report: one self-contained HTML file, made from the files of a run folder."""
 
 import base64
 import io
@@ -16,13 +16,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ad_model.training_log import read_log
+from data_gen.experiment import Experiment
 from data_gen.scoring.report import DataReport, data_report
-from data_gen.storage.folder import is_streamed, load_info
+from data_gen.storage.folder import load_info
 from data_gen.tasks.base import TaskDistribution, Tasks
-from eval.results import FINAL_EPISODES, TRANSFORMER, load_summary, scores_array, trained_with
+from eval.figures import FINAL_EPISODES
+from eval.results import scores_array
 from eval.statistics import iqm, iqm_interval
+from eval.summary import TRANSFORMER, Estimate, Summary, load_summary, trained_with
 from icrl.config.schema import ExperimentConfig
-from icrl.run.folder import RunFolder, run_folder
+from icrl.run.folder import RunFolder
 from icrl.support.errors import UserError
 from icrl.support.files import write_file
 
@@ -42,24 +45,27 @@ _STYLE: Any = {
 }
 
 
-def write_report(config: ExperimentConfig) -> Path:
-    """Writes `report.html` and the pictures in `report/` from the run's data, training log and evaluation."""
-    folder = run_folder(config)
+def write_report(given: Experiment | ExperimentConfig) -> Path:
+    """Writes `report.html` and the pictures in `report/` from the run's data, training log and evaluation.
+
+    Raises UserError if the evaluation's files cannot be read.
+    """
+    experiment = Experiment.of(given)
+    config, folder = experiment.config, experiment.folder
     summary = load_summary(folder)
     info = load_info(folder) if folder.data_info.exists() else None  # a checkpoint can be evaluated without its data
-    report = data_report(folder, info) if info and not is_streamed(info) else None
-    distribution: TaskDistribution = config.tasks.build()
+    report = data_report(folder, info) if info and not info.streamed else None
     try:
         table = pd.read_parquet(folder.returns)
-        with np.load(folder.eval / "paths.npz", allow_pickle=False) as file:
+        with np.load(folder.paths, allow_pickle=False) as file:
             paths = dict(file)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{folder.eval}: cannot be read ({error}); run `icrl evaluate --overwrite`") from error
     with matplotlib.rc_context(_STYLE):
         figures = {
             "curves": _curves(table, summary),
-            "tasks": _per_task(table, summary["episodes"]),
-            "paths": _paths(distribution, paths),
+            "tasks": _per_task(table, summary.episodes),
+            "paths": _paths(experiment.family, paths),
             "loss": _loss(folder),
             "data": learning_curve(report) if report else None,
         }
@@ -73,17 +79,18 @@ def write_report(config: ExperimentConfig) -> Path:
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         resources.files("eval").joinpath("report.html.j2").read_text()
     )
-    log = read_log(folder.training_log)
+    learners = {learner.weights: learner for learner in (info.meta_learners.values() if info else ())}
     html = template.render(
         name=config.name,
         summary=summary,
-        transformer=summary["agents"][TRANSFORMER],
+        is_estimate=lambda value: isinstance(value, Estimate),
         info=info,
+        meta_learners=list(learners.values()),
         tasks=config.tasks.name,
         report=report,
         trained_with=trained_with,
         pictures=pictures,
-        log=log,
+        log=read_log(folder.training_log),
         config=folder.config.read_text(),
     )
     write_file(folder.report, html)
@@ -96,31 +103,31 @@ def agent_color(agents: list[str], agent: str) -> str:
     return _TRANSFORMER_COLOR if agent == TRANSFORMER else _COLORS[others.index(agent) % len(_COLORS)]
 
 
-def _curves(table: pd.DataFrame, summary: dict[str, Any]) -> Figure:
-    """Return against the episode, every agent on held-out tasks, the transformer on training tasks too."""
-    agents = list(summary["agents"])
+def _curves(table: pd.DataFrame, summary: Summary) -> Figure:
+    """Return against the episode: every agent on held-out tasks, and the transformer on training tasks."""
+    agents = list(summary.agents)
     figure = Figure(figsize=(8.2, 4.2))
     axes: Axes = figure.subplots()
     column = _scale(table)
-    episodes = np.arange(1, summary["episodes"] + 1)
+    episodes = np.arange(1, summary.episodes + 1)
     for agent in agents:
         color = agent_color(agents, agent)
-        scores = scores_array(table, agent, "test", column, summary["episodes"])
+        scores = scores_array(table, agent, "test", column, summary.episodes)
         low, high = iqm_interval(scores, _CURVE_RESAMPLES)
         width, label = (2.4, f"{agent}, held-out tasks") if agent == TRANSFORMER else (1.6, agent)
         axes.plot(episodes, iqm(scores), color=color, label=label, linewidth=width, zorder=1 + width)
         axes.fill_between(episodes, low, high, color=color, alpha=0.15, linewidth=0)
-    if "train" in summary["agents"][TRANSFORMER]:
-        curve = iqm(scores_array(table, TRANSFORMER, "train", column, summary["episodes"]))
+    if "train" in summary.agents[TRANSFORMER]:
+        curve = iqm(scores_array(table, TRANSFORMER, "train", column, summary.episodes))
         axes.plot(episodes, curve, "--", color=_TRANSFORMER_COLOR, label="transformer, training tasks", linewidth=1.4)
     label = f"{column.replace('_', ' ')} (IQM)"
-    axes.set(xlabel="episode", ylabel=label, xlim=(1, max(2, summary["episodes"])))
+    axes.set(xlabel="episode", ylabel=label, xlim=(1, max(2, summary.episodes)))
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
 def _per_task(table: pd.DataFrame, episodes: int) -> Figure:
-    """First episode and last episodes of the transformer, a pair of dots a held-out task."""
+    """First and last episodes of the transformer, one pair of dots per held-out task."""
     column = _scale(table)
     scores = scores_array(table, TRANSFORMER, "test", column, episodes).mean(axis=1)
     first, last = scores[:, 0], scores[:, -FINAL_EPISODES:].mean(axis=1)
@@ -144,7 +151,7 @@ def _scale(table: pd.DataFrame) -> str:
 
 
 def _paths(distribution: TaskDistribution, paths: dict[str, NDArray[Any]]) -> Figure | None:
-    """Where the transformer goes in its first and its last episode, on a few held-out tasks; None without pictures."""
+    """The transformer's first and last episode on a few held-out tasks; None for a family without pictures."""
     count = len(paths["length"])
     figure = Figure(figsize=(1.45 * count + 0.4, 3.3))
     grid = figure.subplots(2, count, squeeze=False)
@@ -171,7 +178,7 @@ def _loss(folder: RunFolder) -> Figure | None:
     figure = Figure(figsize=(4.6, 3.0))
     axes: Axes = figure.subplots()
     axes.plot([line["step"] for line in log], [line["loss"] for line in log], color=_TRANSFORMER_COLOR)
-    axes.set(xlabel="update", ylabel="loss (nats an action)", xlim=(0, None))
+    axes.set(xlabel="update", ylabel="loss (nats per action)", xlim=(0, None))
     return figure
 
 

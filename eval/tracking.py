@@ -1,35 +1,34 @@
-"""What experiment trackers are told of an evaluation."""
+"""The part of an evaluation that experiment trackers get."""
 
-from typing import Any
-
-from eval.results import describe, load_summary
-from icrl.config.schema import ExperimentConfig
-from icrl.run.folder import run_folder
+from data_gen.experiment import Experiment
+from eval.figures import BOTH_SCALES
+from eval.summary import Estimate, Summary, describe, load_summary
 from icrl.run.trackers import Report, attach_report
 
 
-def track_evaluation(config: ExperimentConfig) -> None:
+def track_evaluation(experiment: Experiment) -> None:
     """Adds the evaluation and its report to the training's run in the config's trackers, once.
 
-    An evaluation of another checkpoint than the finished training's own is none of that run's, and is left out.
+    An evaluation of `evaluation.checkpoint` does not belong to that run, and is left out.
 
-    Raises UserError if a tracker has not got it.
+    Raises UserError if a tracker could not be given the report.
     """
+    config, folder = experiment.config, experiment.folder
     if config.evaluation.checkpoint is not None:
         return
-    folder = run_folder(config)
     summary = load_summary(folder)
     pictures = sorted(folder.report_pictures.glob("*.png"))
     attach_report(config, Report(scalars(summary), describe(summary), folder.summary, folder.report, pictures))
 
 
-def scalars(summary: dict[str, Any]) -> dict[str, float]:
-    """The IQMs of a summary that are known, as `evaluation/SPLIT/AGENT/return/final_episodes`."""
+def scalars(summary: Summary) -> dict[str, float]:
+    """Every figure of a summary that is known, as `evaluation/SPLIT/AGENT/SCALE/KEY`; estimates by their IQM."""
     found = {}
-    for agent, splits in summary["agents"].items():
+    for agent, splits in summary.agents.items():
         for split, figures in splits.items():
-            for column in ("return", "normalised_return"):
-                for name, figure in figures[column].items():
-                    if isinstance(figure, dict) and figure["iqm"] is not None:
-                        found[f"evaluation/{split}/{agent}/{column}/{name}"] = figure["iqm"]
+            for scale in BOTH_SCALES:
+                for key, value in figures.on(scale).items():
+                    number = value.iqm if isinstance(value, Estimate) else value
+                    if number is not None:
+                        found[f"evaluation/{split}/{agent}/{scale}/{key}"] = float(number)
     return found

@@ -1,7 +1,7 @@
 """The console command `icrl`.
 
-icrl run --config configs/demo.yaml
-icrl run --config configs/demo.yaml --name small --tasks.size 7 --seed 1
+icrl run demo
+icrl run dark_room/ppo --name small --data.episodes 100 --seed 1
 icrl info runs/demo
 icrl tasks dark_room --size 7
 icrl agents ppo
@@ -15,21 +15,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data_gen.exchange import commands as neighbours
+import icrl
+from data_gen.exchange import commands as exchange
 from icrl.config.loader import load_agent, load_tasks
-from icrl.run.command import Invocation, add_arguments, invocation
+from icrl.config.schema import ExperimentConfig
+from icrl.run.command import Invocation, add_arguments, invocation, named_config
 from icrl.support.errors import UserError
 from icrl.support.terminal import reported, say
 from publish import commands as hub
-from publish.commands import open_run
 
 # Imports of a verb's own modules wait until it runs: torch alone takes seconds.
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
+    given = list(sys.argv[1:] if words is None else words)
+    if given and given[0] in VERBS:
+        given = [given[0], *named_config(given[1:])]
     parser = _parser()
-    arguments, rest = parser.parse_known_args(words)
+    if not given:
+        parser.print_help()
+        return 0
+    arguments, rest = parser.parse_known_args(given)
     if arguments.verb == "info":
         if rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -47,72 +54,88 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def meta_train(call: Invocation) -> None:
-    """The meta-learners among the agents are meta-trained on the training tasks."""
-    from data_gen.meta.training import main as run
+    """Meta-trains the meta-learners among the agents, on the training tasks."""
+    from data_gen.meta.__main__ import main as run
 
     run(call)
 
 
 def generate(call: Invocation) -> None:
-    """Source agents leave learning histories on the training tasks."""
+    """Lets source agents leave learning histories on the training tasks."""
     from data_gen.__main__ import main as run
 
     run(call)
 
 
 def train(call: Invocation) -> None:
-    """A transformer learns to predict the next action of the histories."""
+    """Trains a transformer on the learning histories."""
     from ad_model.train import main as run
 
     run(call)
 
 
 def evaluate(call: Invocation) -> None:
-    """The frozen transformer and every baseline live on held-out tasks; writes the report."""
+    """Evaluates the frozen transformer and every baseline on held-out tasks; writes the report."""
     from eval.__main__ import main as run
 
     run(call)
 
 
 def run(call: Invocation) -> None:
-    """Meta-trains what needs it, generates, trains and evaluates, skipping what is complete for the same config."""
+    """Meta-trains what needs it, generates, trains and evaluates; skips what is complete for the same config."""
     from ad_model.build import check_model, check_spaces
+    from data_gen.experiment import Experiment
     from eval.evaluate import check_agents
+    from eval.figures import load_figures
 
+    experiment = Experiment.of(call.config)
     check_model(call.config.model)  # now, rather than after the data is made
-    check_spaces(call.config.model, call.config.tasks.build())
-    check_agents(call.config)
+    check_spaces(call.config.model, experiment.family)
+    check_agents(experiment)
+    load_figures(call.config.evaluation.figures)
     for stage in (meta_train, generate, train, evaluate):
         stage(replace(call, alone=False))
 
 
+def run_experiment(config: ExperimentConfig) -> None:
+    """All stages of an experiment, as `icrl run`: skips what is complete for the same config.
+
+    Raises UserError for anything that the user can mend.
+    """
+    run(Invocation(config, config.name))
+
+
 def info(path: Path) -> None:
-    """Says what a run folder holds, whether its data can teach anything, and what to type next."""
+    """Shows what a run folder holds, whether its data can teach anything, and what to type next."""
+    from data_gen.experiment import open_run
     from data_gen.meta.store import meta_learner_lines
     from data_gen.scoring.report import data_report, describe, describe_scores
     from data_gen.scoring.scores import history_scores
-    from data_gen.storage.folder import is_streamed, load_info
-    from eval.results import describe as evaluation_lines
-    from eval.results import load_summary
+    from data_gen.storage.folder import load_info
+    from eval.summary import describe as evaluation_lines
+    from eval.summary import load_summary
     from icrl.run.checkpoints import checkpoint_steps
 
-    folder, config = open_run(path)
+    experiment = open_run(path)
+    config, folder = experiment.config, experiment.folder
     for line in meta_learner_lines(config, folder):
         say(line)
+    # data
     data = load_info(folder)
-    steps = data["num_histories"] * data["num_steps"]
-    say(f"data: {data['num_histories']:,} histories, {steps:,} steps, {len(data['shards'])} shards: {folder.data}")
-    if is_streamed(data):
-        say(f"  streamed from {data['given']['repo']} at {data['given']['commit']}")
+    say(f"data: {data.num_histories:,} histories, {data.total_steps:,} steps, {len(data.shards)} shards: {folder.data}")
+    if data.streamed and data.given is not None:
+        say(f"  streamed from {data.given.repo} at {data.given.commit}")
     else:
-        say(describe(data_report(folder, data), config.training.target))
-        say(describe_scores(history_scores(folder, data), data["sources"], config.training.selection))
+        say(describe(data_report(folder, data), config.training.imitates))
+        say(describe_scores(history_scores(folder, data), data.sources, config.training.selection))
+    # training
     checkpoints = checkpoint_steps(folder.checkpoints)
     done = checkpoints[-1] if checkpoints else 0
     say(f"training: {done} of {config.training.steps} updates{f': {folder.checkpoints}' if done else ''}")
+    # evaluation
     if not folder.summary.exists():
-        say("evaluation: none yet")
-        say(f"next: icrl {'evaluate' if done == config.training.steps else 'train'} --config {folder.config}")
+        say("evaluation: not done yet")
+        say(f"next: icrl {'evaluate' if done == config.training.steps else 'train'} {folder.config}")
         return
     say(f"evaluation: {folder.summary}")
     say(evaluation_lines(load_summary(folder)))
@@ -121,31 +144,32 @@ def info(path: Path) -> None:
 
 def tasks(name: str | None, picture: Path, overrides: list[str]) -> None:
     """Lists the task families; with a NAME, shows that one, and writes a picture of a few of its tasks."""
-    from data_gen.catalogue import describe, draw_tasks, table
+    from data_gen.tasks.catalogue import describe_family, draw_tasks, family_table
 
     if name is None:
         if overrides:
             raise UserError(f"parameters such as {overrides[0]} need the NAME of a family: icrl tasks NAME ...")
-        say(table())
+        say(family_table())
         say("one in full, with a picture: icrl tasks NAME [--PARAMETER VALUE ...]")
         return
     family = load_tasks(name, overrides)
-    say(describe(name, family))
+    say(describe_family(name, family))
     path = picture / f"{name.replace(':', '.')}.png"
     say(f"picture: {path}" if draw_tasks(family, name, path) else "picture: this family draws none")
 
 
 def agents(name: str | None, overrides: list[str]) -> None:
     """Lists the agents, which are sources and baselines; with a NAME, shows that one and its parameters."""
-    from data_gen.catalogue import agents_table, describe_agent
+    from icrl.config.components import AGENTS
+    from icrl.config.describe import component_table, describe_component
 
     if name is None:
         if overrides:
             raise UserError(f"parameters such as {overrides[0]} need the NAME of an agent: icrl agents NAME ...")
-        say(agents_table())
+        say(component_table(AGENTS))
         say("one in full: icrl agents NAME [--PARAMETER VALUE ...]")
         return
-    say(describe_agent(name, load_agent(name, overrides)))
+    say(describe_component(name, load_agent(name, overrides)))
 
 
 VERBS: dict[str, Callable[[Invocation], object]] = {
@@ -161,9 +185,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="icrl",
         description="The pipeline for in-context reinforcement learning.",
-        epilog="Start with: icrl run --config configs/demo.yaml",
+        epilog="Start with: icrl run demo",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"icrl {icrl.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():
         add_arguments(verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__, allow_abbrev=False))
@@ -171,12 +196,14 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("run", metavar="RUN", help="a run folder, such as runs/demo")
     listed = verbs.add_parser("tasks", help=tasks.__doc__, description=tasks.__doc__, allow_abbrev=False)
     listed.add_argument("name", metavar="NAME", nargs="?", help="a family, such as dark_room, or module:Class")
-    listed.add_argument("--picture", metavar="FOLDER", default="runs/tasks", help="where to (default %(default)s)")
+    listed.add_argument(
+        "--picture", metavar="FOLDER", default="runs/tasks", help="for the picture (default %(default)s)"
+    )
     listed.epilog = "Any parameter of the family can be set: icrl tasks dark_room --size 7"
     known = verbs.add_parser("agents", help=agents.__doc__, description=agents.__doc__, allow_abbrev=False)
     known.add_argument("name", metavar="NAME", nargs="?", help="an agent, such as ppo, or module:Class")
     hub.add_verbs(verbs)
-    neighbours.add_verbs(verbs)
+    exchange.add_verbs(verbs)
     return parser
 
 

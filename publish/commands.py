@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-from icrl.config.loader import load_config
-from icrl.config.schema import ExperimentConfig
-from icrl.run.folder import RunFolder, folder_of_data
+from data_gen.experiment import open_run
+from icrl.run.folder import CARD, CONFIG, INFO, SUMMARY, folder_of_data
 from icrl.support.errors import UserError
 from icrl.support.hub import Kind, Repository, fetch, repository, snapshot
 from icrl.support.terminal import say
@@ -13,22 +12,13 @@ from icrl.support.terminal import say
 # Imports of a verb's own modules wait until it runs: torch alone takes seconds.
 
 _LAYOUT = {
-    "dataset": ("info.json", "*.npz", "*.h5", "data/*.parquet", "README.md", "config.yaml", "*.png"),
+    "dataset": (INFO, "*.npz", "*.h5", "data/*.parquet", CARD, CONFIG, "*.png"),
     "model": (
         *("config.json", "*.safetensors", "model.safetensors.index.json"),
-        *("README.md", "summary.json", "experiment.yaml", "*.png", "*.html"),
+        *(CARD, SUMMARY, "experiment.yaml", "*.png", "*.html"),
     ),
 }
 """Patterns of what is pulled: data, weights and pages, no code."""
-
-
-def open_run(path: Path) -> tuple[RunFolder, ExperimentConfig]:
-    """A run folder with its config. Raises UserError if it is none."""
-    folder = RunFolder(path)
-    if not folder.config.exists():
-        raise UserError(f"{path}: is not a run folder: it has no {folder.config.name}")
-    config = load_config(folder.config, [])
-    return folder, config.model_copy(update={"output": str(path.resolve().parent), "name": path.resolve().name})
 
 
 def push_data(arguments: argparse.Namespace) -> None:
@@ -52,9 +42,8 @@ def push_model(arguments: argparse.Namespace) -> None:
     from publish.model import model_parcel
     from publish.push import push
 
-    folder, config = open_run(Path(arguments.run))
-    to = _target(arguments, "model")
-    push(model_parcel(config, folder, to, arguments.license), to, arguments.public, arguments.dry_run)
+    experiment, to = open_run(arguments.run), _target(arguments, "model")
+    push(model_parcel(experiment, to, arguments.license), to, arguments.public, arguments.dry_run)
 
 
 def pull(arguments: argparse.Namespace) -> None:

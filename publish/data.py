@@ -12,10 +12,10 @@ import yaml
 from ad_model.statistics import DataStatistics
 from data_gen.scoring.report import DataReport, data_report
 from data_gen.storage.card import PICTURE, config_name, dataset_card
-from data_gen.storage.folder import TASK_FILES, checked_shards, is_streamed, load_info, read_histories
-from data_gen.storage.info import DataInfo
+from data_gen.storage.folder import checked_shards, load_info, read_histories
+from data_gen.storage.info import DataInfo, Shard, checked_info
 from eval.report import learning_curve
-from icrl.run.folder import RunFolder
+from icrl.run.folder import CARD, CONFIG, INFO, TASK_FILES, RunFolder
 from icrl.support.errors import UserError
 from icrl.support.files import TEMPORARY_SUFFIX, remove_leftovers
 from icrl.support.hub import Repository, Snapshot, fetch, hub_errors, snapshot
@@ -38,25 +38,26 @@ def data_parcel(folder: RunFolder, name: str, repo: Repository, licence: str | N
     )
 
 
-def described(folder: RunFolder) -> dict[str, Any]:
-    """The data's info.json with its statistics, which streaming needs, after every shard was found right."""
+def described(folder: RunFolder) -> DataInfo:
+    """The data's record with its statistics, which streaming needs, after every shard's checksum was verified."""
     info = load_info(folder)
-    if is_streamed(info):
-        raise UserError(f"{folder.data}: its shards are on the hub already: {info['given']['repo']}")
+    if info.streamed:
+        raise UserError(f"{folder.data}: its shards are already on the hub: {info.given and info.given.repo}")
     statistics = DataStatistics(info.observation_space)
     for path in checked_shards(folder, info):
         statistics.add(read_histories(path, info))
-    return {**{key: value for key, value in info.items() if key != "given"}, "statistics": statistics.plain()}
+    plain = {key: value for key, value in info.plain().items() if key != "given"}
+    return checked_info({**plain, "statistics": statistics.record().model_dump()}, folder.data_info)
 
 
 def config_of_data(folder: RunFolder, info: DataInfo) -> bytes | None:
     """The config that the data was made with, if it is here; without the folder that its run lay in."""
-    made_here = folder.own_data is None and "given" not in info
+    made_here = folder.own_data is None and info.given is None
     path = folder.config if made_here else folder.data / folder.config.name
-    return without_output(path) if path.exists() else None
+    return public_config(path) if path.exists() else None
 
 
-def without_output(config: Path) -> bytes:
+def public_config(config: Path) -> bytes:
     """A config file that does not say where on its machine the run lay."""
     return re.sub(r"(?m)^output:.*$", "output: runs", config.read_text()).encode()
 
@@ -77,19 +78,19 @@ def _beside(
     files: dict[str, Path | bytes] = {file: folder.data / file for file in TASK_FILES if (folder.data / file).exists()}
     config = config_of_data(folder, load_info(folder))
     if config is not None:
-        files["config.yaml"] = config
+        files[CONFIG] = config
     card = dataset_card(name, info, repo.id, licence, picture=True, config=config is not None)
     picture = io.BytesIO()
     learning_curve(report).savefig(picture, format="png", dpi=150)
     files[PICTURE] = picture.getvalue()
-    files["README.md"] = (card if header is None else _with_header(card, header)).encode()
-    files["info.json"] = (json.dumps(info, indent=2, allow_nan=False) + "\n").encode()
+    files[CARD] = (card if header is None else _with_header(card, header)).encode()
+    files[INFO] = (json.dumps(info.plain(), indent=2, allow_nan=False) + "\n").encode()
     return files
 
 
 def describe_parquet(folder: RunFolder, to: Repository) -> str:
     """What a push as Parquet would send."""
-    shards = len(load_info(folder)["shards"])
+    shards = len(load_info(folder).shards)
     return f"push: {shards} Parquet files, as large as they come out, and the tasks, card and info.json, to {to}"
 
 
@@ -121,13 +122,13 @@ def push_parquet(folder: RunFolder, name: str, to: Repository, public: bool, lic
         )
     found = snapshot(to)
     with hub_errors(to, "read"):
-        header = _yaml_header(fetch(found, ["README.md"]) / "README.md")
-    info.shards = _parquet_shards(to, found)
+        header = _yaml_header(fetch(found, [CARD]) / CARD)
+    info = info.model_copy(update={"shards": _parquet_shards(to, found)})
     files = _beside(folder, name, info, to, licence, report, header)
     return send(Parcel(files, ("train-*.h5",), f"Learning histories: {name}"), to, public)
 
 
-def _parquet_shards(to: Repository, found: Snapshot) -> list[dict[str, str]]:
+def _parquet_shards(to: Repository, found: Snapshot) -> list[Shard]:
     from huggingface_hub import HfApi
 
     names = sorted(name for name in found.sizes if name.startswith("data/train-") and name.endswith(".parquet"))
@@ -137,7 +138,7 @@ def _parquet_shards(to: Repository, found: Snapshot) -> list[dict[str, str]]:
     absent = [name for name in names if name not in checksums]
     if absent or not names:
         raise UserError(f"{to}: the hub does not say the checksum of {(absent or ['its Parquet files'])[0]}")
-    return [{"file": name, "sha256": checksums[name]} for name in names]
+    return [Shard(file=name, sha256=checksums[name]) for name in names]
 
 
 def _yaml_header(card: Path) -> dict[str, Any]:

@@ -7,57 +7,60 @@ from typing import Any
 import yaml
 
 import ad_model
-from data_gen.spaces import json_leaves, to_json
+from ad_model.tokens import first_token_code, token_text
+from data_gen.experiment import Experiment
+from data_gen.spaces import to_json
 from data_gen.storage.folder import load_info
 from data_gen.storage.info import DataInfo
 from eval.evaluate import evaluated_weights, model_path
-from eval.results import TRANSFORMER, load_summary
+from eval.summary import TRANSFORMER, Estimate, Summary, load_summary, value_text
 from icrl.config.schema import ExperimentConfig
-from icrl.run.checkpoints import checkpoint_record
-from icrl.run.folder import RunFolder
+from icrl.run.checkpoints import TrainingRecord, checkpoint_record
+from icrl.run.folder import CARD, SUMMARY
 from icrl.support.errors import UserError
 from icrl.support.hub import Repository
-from publish.data import without_output
+from publish.data import public_config
 from publish.push import Parcel
 
 _WEIGHTS = ("*.safetensors", "*.json")
 _CURVES = "curves.png"
 
 
-def model_parcel(config: ExperimentConfig, folder: RunFolder, repo: Repository, licence: str | None = None) -> Parcel:
+def model_parcel(experiment: Experiment, repo: Repository, licence: str | None = None) -> Parcel:
     """Everything that is sent of a trained model: weights as safetensors alone, its code, its card, and the report.
 
     Raises UserError if training is not finished, or the evaluation is of other weights.
     """
+    config, folder = experiment.config, experiment.folder
     path = model_path(config, folder)
     files: dict[str, Path | bytes] = {
         file.name: file for pattern in _WEIGHTS for file in sorted(path.glob(pattern)) if file.is_file()
     }
     if not any(name.endswith(".safetensors") for name in files):
         raise UserError(f"{path}: has no weights as safetensors; nothing else is pushed")
-    files |= {file.name: file for file in sorted(Path(ad_model.__file__).parent.glob("*_ad.py"))}
+    files |= {file.name: file for file in sorted(Path(str(ad_model.__file__)).parent.glob("*_ad.py"))}
     summary = load_summary(folder) if folder.summary.exists() else None
-    if summary is not None and summary["weights"] != evaluated_weights(config, folder, path):
+    if summary is not None and summary.weights != evaluated_weights(config, folder, path):
         raise UserError(f"{folder.eval}: is of other weights than {path}: run `icrl evaluate --overwrite`")
     picture = folder.report_pictures / _CURVES
     if summary is not None:
-        files["summary.json"] = folder.summary
+        files[SUMMARY] = folder.summary
         if folder.report.exists():  # else its pictures may be of an earlier evaluation
             files |= {"report.html": folder.report, _CURVES: picture}
     info = load_info(folder) if folder.data_info.exists() else None
-    files["experiment.yaml"] = without_output(folder.config)
-    record = checkpoint_record(path.parent) if config.evaluation.checkpoint is None else None
+    files["experiment.yaml"] = public_config(folder.config)
+    record = checkpoint_record(path.parent, TrainingRecord) if config.evaluation.checkpoint is None else None
     card = model_card(config, repo, summary, info, record, licence, _CURVES in files)
     replaced = (*_WEIGHTS, "*_ad.py", "*.bin", "*.pt")
-    return Parcel({**files, "README.md": card.encode()}, replaced, f"Model: {config.name}")
+    return Parcel({**files, CARD: card.encode()}, replaced, f"Model: {config.name}")
 
 
 def model_card(
     config: ExperimentConfig,
     repo: Repository,
-    summary: dict[str, Any] | None,
+    summary: Summary | None,
     info: DataInfo | None,
-    record: dict[str, Any] | None,
+    record: TrainingRecord | None,
     licence: str | None,
     picture: bool,
 ) -> str:
@@ -65,23 +68,23 @@ def model_card(
 
     Args:
         config: the experiment's.
-        repo: where it goes.
+        repo: the repository that the model goes to.
         summary: of its evaluation, if there was one.
-        info: of the data that it was trained on, if it is there.
+        info: of the data that it was trained on, if the data is here.
         record: of its checkpoint, if it is the run's own.
         licence: the hub's identifier of its licence.
-        picture: whether the learning curves lie beside it.
+        picture: True if the learning curves lie beside it.
     """
-    family = config.tasks.name
-    tasks = json.dumps(config.tasks.model_dump(mode="json"))
+    parameters = {key: value for key, value in config.tasks.model_dump(mode="json").items() if key != "name"}
+    tasks = f", **json.loads({json.dumps(parameters)!r})" if parameters else ""
     return f"""---
 {_header(config, summary, info, licence)}---
 
 # {config.name}
 
-A causal transformer that learns *in its context*: trained to predict the next action of learning histories on
-`{family}` (Algorithm Distillation, Laskin et al. 2023), it is put into a task that it has never seen and gets better
-from one episode to the next, with frozen weights.
+A causal transformer that learns *in its context*. It was trained on learning histories of `{config.tasks.name}`
+(Algorithm Distillation, Laskin et al. 2023). Put into a task that it has never seen, it gets better from one episode to
+the next, with frozen weights.
 
 ## Use
 
@@ -90,20 +93,17 @@ With in-context-rl installed, on held-out tasks of its family:
 ```python
 import json
 
-from icrl.config.sections import TasksComponent
-from data_gen.returns import episode_returns
-from data_gen.interaction import interact
-from data_gen.streams import make_seeds
-from eval.evaluate import load_model
-from eval.in_context import TransformerAgent
+import icrl
 
-family = TasksComponent.model_validate(json.loads({tasks!r})).build()
+family = icrl.make_tasks({config.tasks.name!r}{tasks})
 _, held_out = family.split({config.split.train!r}, {config.split.test!r}, seed={config.seed})
 held_out = held_out.take(range(min(8, len(held_out))))
-agent = TransformerAgent(load_model("{repo}"))
+agent = icrl.TransformerAgent(icrl.load_model("{repo}"))
 episodes = {min(config.evaluation.episodes, 20)}
-life = interact(agent, family.make_vec(held_out), episodes * family.episode_length, make_seeds(len(held_out), 0))
-print(episode_returns(life.reward, life.ended, episodes).mean(axis=0))  # the mean return, episode by episode
+steps = episodes * family.episode_length
+histories = icrl.interact(agent, family.make_vec(held_out), steps, icrl.make_seeds(len(held_out), 0))
+returns = icrl.episode_returns(histories.reward, histories.ended, episodes)
+print(returns.mean(axis=0))  # the mean return, episode by episode
 ```
 
 Without it, `trust_remote_code` loads the model's own code, which needs torch, transformers and einops:
@@ -113,14 +113,13 @@ import torch
 from transformers import AutoModel
 
 model = AutoModel.from_pretrained("{repo.id}", trust_remote_code=True)
-{_first_token(json_leaves(_space(config, info, "observation_space")), _space(config, info, "action_space"))}
+{first_token_code(_space(config, info, "observation_space"), _space(config, info, "action_space"))}
 with torch.no_grad():
     logits = model(observation=observation, previous_action=action, previous_reward=reward, boundary=boundary).logits
-action = model.sample(logits[:, -1])  # of the first step; the next token goes behind it, and so on
+action = model.sample(logits[:, -1])  # of the first step; append the next token behind it, and so on
 ```
 
-A token carries what was seen before a step, and of the step before it the action, the reward, and `boundary`: 0 within
-an episode, 1 after its end, 2 at the very start.
+{token_text()}
 
 ## Evaluation
 
@@ -133,43 +132,40 @@ an episode, 1 after its end, 2 at the very start.
 ## Intended use and limits
 
 For research on in-context and meta-reinforcement learning, on tasks like those of its family: the same spaces, and
-parameters such as those that it was trained on. Its context is {config.model.context_episodes} episodes long, and what
-lies further back is forgotten. It does what its sources did, so it will hardly end above them, and where they explore
-little, it explores little. It has not been tested for anything that matters outside of simulation.
+parameters like those of its training tasks. Its context is {config.model.context_episodes} episodes long; earlier steps
+are forgotten. It repeats what its sources did, so it will hardly end above them, and it explores little where they
+explored little. It has not been tested for anything that matters outside of simulation.
 
 ## Licence
 
-{f"`{licence}`." if licence else "None was given; ask whoever published this."}
+{f"`{licence}`." if licence else "No licence was given; ask the publisher."}
 """
 
 
-def _header(
-    config: ExperimentConfig, summary: dict[str, Any] | None, info: DataInfo | None, licence: str | None
-) -> str:
+def _header(config: ExperimentConfig, summary: Summary | None, info: DataInfo | None, licence: str | None) -> str:
     header: dict[str, Any] = {
         "license": licence or "unknown",
         "library_name": "transformers",
         "pipeline_tag": "reinforcement-learning",
         "tags": ["in-context-reinforcement-learning", "algorithm-distillation", config.tasks.name],
     }
-    given = (info or {}).get("given", {}).get("repo")
-    if given:
-        header["datasets"] = [given]
+    if info is not None and info.given is not None and info.given.repo is not None:
+        header["datasets"] = [info.given.repo]
     if summary is not None:
         header["model-index"] = [{"name": config.name, "results": [_result(config, summary)]}]
     return str(yaml.safe_dump(header, sort_keys=False))
 
 
-def _result(config: ExperimentConfig, summary: dict[str, Any]) -> dict[str, Any]:
+def _result(config: ExperimentConfig, summary: Summary) -> dict[str, Any]:
     """The transformer's figures on held-out tasks, as model-index has them."""
-    last = summary["num_final_episodes"]
-    metrics = []
-    for column in ("return", "normalised_return"):
-        figures = summary["agents"][TRANSFORMER]["test"][column]
-        for key, what in (("first_episode", "episode 1"), ("final_episodes", f"last {last} episodes")):
-            if figures[key]["iqm"] is not None:
-                name = f"IQM of the {column.replace('_', ' ')}, {what}"
-                metrics.append({"type": f"{column}_{key}", "value": round(figures[key]["iqm"], 4), "name": name})
+    metrics = [
+        {
+            "type": f"{scale}_{figure.key}",
+            "value": round(float(estimate.iqm or 0.0), 4),
+            "name": f"IQM of the {scale.replace('_', ' ')}, {figure.title}",
+        }
+        for scale, figure, estimate in summary.estimates(TRANSFORMER, "test")
+    ]
     return {
         "task": {"type": "reinforcement-learning", "name": "in-context reinforcement learning"},
         "dataset": {"type": config.tasks.name, "name": f"{config.tasks.name}, held-out tasks"},
@@ -177,65 +173,48 @@ def _result(config: ExperimentConfig, summary: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def _evaluation(summary: dict[str, Any] | None, picture: bool) -> str:
+def _evaluation(summary: Summary | None, picture: bool) -> str:
+    """A table with one row per agent and one column per figure."""
     if summary is None:
-        return "None yet."
-    known = summary["normalised_return"]["known"]
-    column = "normalised_return" if known else "return"
-    said = "normalised return (0 random, 1 optimal or best known)" if known else "return"
-    last = summary["num_final_episodes"]
-    rows = [f"| agent | episode 1 | last {last} of {summary['episodes']} | 95% interval |", "|---|---|---|---|"]
-    for agent, splits in summary["agents"].items():
-        first, end = (splits["test"][column][key] for key in ("first_episode", "final_episodes"))
-        shown = ["" if value is None else f"{value:.2f}" for value in (first["iqm"], end["iqm"], *end["interval"])]
-        rows.append(f"| {agent} | {shown[0]} | {shown[1]} | {shown[2]} to {shown[3]} |")
+        return "Not evaluated yet."
+    known, shown = summary.normalised_return.known, summary.shown()
+    scale = "normalised return (0 random, 1 optimal or best known)" if known else "return"
+    rows = [f"| agent | {' | '.join(figure.title for figure in shown)} |", "|---|" + "---|" * len(shown)]
+    for agent, splits in summary.agents.items():
+        values = splits["test"].on(summary.scale)
+        rows.append(f"| {agent} | {' | '.join(_cell(values.get(figure.key)) for figure in shown)} |")
     curves = f"\n\n![Return against the episode, held-out tasks]({_CURVES})" if picture else ""
-    head = (
-        f"On held-out tasks, {said}: interquartile means over tasks and lifetimes, intervals by bootstrap over tasks."
-    )
-    return f"{head} The weights do not change; every agent has the same tasks and as many steps.\n\n" + (
-        "\n".join(rows) + curves
+    return (
+        f"On held-out tasks, {scale}: interquartile means over tasks and lifetimes of {summary.episodes} episodes, "
+        "with 95% bootstrap intervals over tasks. Weights do not change; every agent has the same tasks and the same "
+        "number of steps.\n\n" + "\n".join(rows) + curves
     )
 
 
-def _training(config: ExperimentConfig, info: DataInfo | None, record: dict[str, Any] | None) -> str:
+def _cell(value: Estimate | float | None) -> str:
+    text = value_text(value)
+    if isinstance(value, Estimate) and None not in value.interval:
+        low, high = value.interval
+        text += f" ({low:.2f} to {high:.2f})"
+    return text
+
+
+def _training(config: ExperimentConfig, info: DataInfo | None, record: TrainingRecord | None) -> str:
     lines = []
     if info is not None:
-        given = info.get("given", {}).get("repo")
-        where = f"[{given}](https://huggingface.co/datasets/{given}), commit {info['given']['commit']}" if given else ""
+        given = info.given.repo if info.given is not None else None
+        where = ""
+        if info.given is not None and given:
+            where = f"; [{given}](https://huggingface.co/datasets/{given}), commit {info.given.commit}"
         sources = ", ".join(str(source["name"]) for source in info.sources)
         size = f"{info.num_histories:,} histories of {info.history_steps:,} steps"
-        lines.append(f"Data: {size}, sources: {sources}{f'; {where}' if where else ''}.")
+        lines.append(f"Data: {size}, sources: {sources}{where}.")
     if record is not None:
-        made = ", ".join(f"{name} {version}" for name, version in record.get("made_with", {}).items())
-        lines.append(
-            f"{record['step']:,} updates, loss {record['loss']:.3f}, {record['seconds']:.0f} s. Made with: {made}."
-        )
-    lines.append("All settings are in `experiment.yaml`: `icrl run --config experiment.yaml` makes it again.")
+        made = ", ".join(f"{name} {version}" for name, version in record.made_with.items())
+        lines.append(f"{record.step:,} updates, loss {record.loss:.3f}, {record.seconds:.0f} s. Made with: {made}.")
+    lines.append("All settings are in `experiment.yaml`: `icrl run experiment.yaml` makes it again.")
     return "\n\n".join(lines)
 
 
 def _space(config: ExperimentConfig, info: DataInfo | None, name: str) -> dict[str, Any]:
-    return dict(info[name]) if info is not None else to_json(getattr(config.tasks.build(), name))
-
-
-def _first_token(observations: dict[str, dict[str, Any]], action: dict[str, Any]) -> str:
-    """Code that makes the token of a lifetime's first step."""
-    zeros = {path: _zeros(space) for path, space in observations.items()}
-    seen = zeros[""] if "" in zeros else "{" + ", ".join(f'"{path}": {value}' for path, value in zeros.items()) + "}"
-    return "\n".join(
-        [
-            f"observation = {seen}  # (lifetimes, steps, ...)",
-            f"action, reward = {_zeros(action)}, torch.zeros(1, 1)",
-            "boundary = torch.full((1, 1), 2)",
-        ]
-    )
-
-
-def _zeros(space: dict[str, Any]) -> str:
-    if space["type"] == "Discrete":
-        return f"torch.full((1, 1), {space['start']})"
-    if space["type"] == "MultiDiscrete":
-        return f"torch.tensor([[{json.dumps(space['start'])}]])"
-    kind = "uint8" if space["dtype"] == "uint8" else "float32"
-    return f"torch.zeros({', '.join(map(str, (1, 1, *space['shape'])))}, dtype=torch.{kind})"
+    return dict(getattr(info, name)) if info is not None else to_json(getattr(config.tasks.build(), name))

@@ -244,7 +244,7 @@ def test_what_is_no_agent_is_refused_by_key(tiny):
 
 def test_an_oracle_on_a_family_without_a_known_optimum_is_refused_by_key(tiny, monkeypatch):
     monkeypatch.delattr("data_gen.tasks.grids.dark_room.DarkRoomVectorEnv.optimal_action")
-    with pytest.raises(ConfigError, match=r"evaluation\.baselines\.1: agent 'optimal': .* leave it out"):
+    with pytest.raises(ConfigError, match=r"evaluation\.baselines\.1: agent 'optimal': .* remove the agent"):
         check_agents(tiny())
 
 

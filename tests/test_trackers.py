@@ -26,7 +26,7 @@ from icrl.config.schema import trackers
 from icrl.run.checkpoints import last_checkpoint
 from icrl.run.command import Invocation
 from icrl.run.folder import run_folder
-from icrl.run.trackers import PROJECT, Report, TrackedRun, Tracker, attach_report, training_logs
+from icrl.run.trackers import PROJECT, Report, TrackedRun, Tracker, attach_report
 from icrl.support.errors import UserError
 
 NAMES = [name for name in ("tensorboard", "wandb", "trackio") if importlib.util.find_spec(name)]
@@ -99,7 +99,7 @@ def text(log, name: str) -> str:
 
 def test_tensorboard_has_curves_config_and_evaluation_in_one_folder(tracked):
     folder = run_folder(tracked)
-    log = events(training_logs(folder))
+    log = events(folder.logs)
     assert [event.step for event in log.Scalars("loss")] == [1, 2, 3, 4, 5, 6]  # the third of the killed one is gone
     assert folder.config.read_text() in text(log, "config")
     assert "_hparams_/session_start_info" in log.PluginTagToContent("hparams")
@@ -149,7 +149,7 @@ def wandb_runs(logs: Path) -> list[tuple[Path, list]]:
 def test_weights_and_biases_offline_has_one_run_with_config_curves_and_report(tracked):
     pytest.importorskip("wandb")
     folder = run_folder(tracked)
-    logs = training_logs(folder)
+    logs = folder.logs
     runs = wandb_runs(logs)
     assert len(runs) == 3  # killed, resumed, evaluated
     for path, records in runs:
@@ -179,7 +179,7 @@ def test_weights_and_biases_offline_has_one_run_with_config_curves_and_report(tr
 def test_trackio_has_one_run_with_config_curves_and_report(tracked, place):
     trackio = pytest.importorskip("trackio")
     folder = run_folder(tracked)
-    name = f"tiny-{run_id(tracked, training_logs(folder))}"
+    name = f"tiny-{run_id(tracked, folder.logs)}"
     runs = {run.name: run for run in trackio.Api().runs(PROJECT)}
     config = runs[name].config
     assert (config["training.steps"], config["data.sources.0.name"], config["_Group"]) == (6, "q_learning", "tiny")
@@ -204,7 +204,7 @@ def test_trackio_has_one_run_with_config_curves_and_report(tracked, place):
 
 
 def test_an_evaluation_is_attached_once(tracked):
-    logs = training_logs(run_folder(tracked))
+    logs = run_folder(tracked).logs
     before = sorted(logs.rglob("*"))
     evaluate_and_report(Invocation(tracked, "tiny.yaml"))  # skipped: complete
     assert sorted(logs.rglob("*")) == before
@@ -240,7 +240,7 @@ def test_a_tracker_that_failed_gets_the_evaluation_the_next_time(tiny, monkeypat
     broken.clear()
     attach_report(config, report)
     attach_report(config, report)
-    identity = run_id(config, training_logs(run_folder(config)))
+    identity = run_id(config, run_folder(config).logs)
     assert begun == [(name, "tiny", identity, 6) for name in ("tensorboard", "wandb")]
     summary.write_text('{"another": 1}')
     attach_report(config, report)
@@ -316,7 +316,7 @@ def test_training_anew_is_another_run(tiny):
     config = tiny(runtime={"trackers": ["tensorboard"]}, training={"steps": 2})
     generate(config)
     train(config)
-    logs = training_logs(run_folder(config))
+    logs = run_folder(config).logs
     first = run_id(config, logs)
     AcceleratorState._reset_state(reset_partial_state=True)
     train(config, overwrite=True)
@@ -329,7 +329,7 @@ def test_no_tracker_no_folder(tiny):
     generate(config)
     train(config)
     evaluate_and_report(Invocation(config, "tiny.yaml"))
-    assert not training_logs(run_folder(config)).exists()
+    assert not run_folder(config).logs.exists()
 
 
 def test_weights_and_biases_without_a_login_is_one_line(tiny, place, monkeypatch):

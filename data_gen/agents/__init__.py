@@ -1,4 +1,4 @@
-"""Agents: algorithms that act and learn in a batch of environments, one file each."""
+"""Agents: algorithms that act and learn in a batch of environments, one per file."""
 
 from data_gen.agents.base import Agent, Spec, TableIndex, Transition
 

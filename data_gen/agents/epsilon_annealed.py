@@ -1,4 +1,4 @@
-"""Noise histories: the optimal policy with noise that fades over the lifetime. No learning needed."""
+"""Noise histories: the optimal policy with noise that fades over the lifetime, without any learning."""
 
 from typing import Annotated, Any
 
@@ -17,8 +17,8 @@ from icrl.config.components import component
 class EpsilonAnnealed(Optimal):
     """AD-eps (Zisman et al. 2023, "Emergence of In-Context Reinforcement Learning from Noise Distillation").
 
-    A uniformly random action with probability epsilon, else an optimal one; epsilon falls linearly from `start` to
-    `end` over the first `fraction` of the lifetime.
+    Takes a uniformly random action with probability epsilon, otherwise an optimal one. Epsilon falls linearly from
+    `start` to `end` over the first `fraction` of the lifetime.
     """
 
     start: Annotated[float, Field(ge=0, le=1)] = 1.0

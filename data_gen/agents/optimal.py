@@ -1,4 +1,4 @@
-"""The optimal policy: it knows the task, and is the one of the normalised return."""
+"""The optimal policy, which knows the task: a normalised return of 1 is its return."""
 
 from typing import Any
 
@@ -12,11 +12,13 @@ from icrl.support.errors import UserError
 
 @component
 class Optimal(Agent):
-    """Acts optimally from the first step, by looking at the environments' hidden state."""
+    """Acts optimally from the first step, by reading the environments' hidden state."""
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         if spec.optimal_action is None:
-            raise UserError("agent 'optimal': this task distribution does not know its optimal policy; leave it out")
+            raise UserError(
+                "agent 'optimal': this task distribution does not know its optimal policy; remove the agent"
+            )
         self.optimal_action = spec.optimal_action
 
     def act(self, observation: Any) -> NDArray[Any]:

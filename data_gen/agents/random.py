@@ -1,4 +1,4 @@
-"""The random policy: the zero of the normalised return."""
+"""The random policy: a normalised return of 0 is its return."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from icrl.config.components import component
 
 @component
 class Random(Agent):
-    """Uniformly random actions."""
+    """Takes uniformly random actions."""
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         self.space, self.streams = spec.action_space, SlotStreams(seeds)

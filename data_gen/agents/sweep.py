@@ -4,10 +4,10 @@ A parameter annotated `PerLearner[...]` takes one value for all learners, a list
 
     learning_rate: 0.001
     learning_rate: [0.0003, 0.001, 0.003]            each learner draws one of these
-    learning_rate: {low: 0.0001, high: 0.01, log: true}      each draws one uniformly, here in the logarithm
+    learning_rate: {low: 0.0001, high: 0.01, log: true}      each learner draws uniformly, here in the logarithm
 
-What a learner draws follows from its seed alone, so that it is the same alone and among many, and is recorded beside
-its history as `hyper_learning_rate`.
+A learner's draw depends on its seed alone, so that the draw is the same alone and among many learners. The value is
+recorded beside the learner's history as `hyper_learning_rate`.
 """
 
 import zlib
@@ -29,7 +29,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Range(pydantic.BaseModel, Generic[T]):
-    """A range that learners draw a hyper-parameter from, uniformly, or uniformly in its logarithm."""
+    """Range that learners draw a hyper-parameter from, uniformly or uniformly in the logarithm."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -43,7 +43,7 @@ class Range(pydantic.BaseModel, Generic[T]):
         if low > high:
             raise ValueError(f"low {self.low} is above high {self.high}")
         if self.log and low <= 0:
-            raise ValueError(f"low {self.low} has no logarithm: it must be above 0")
+            raise ValueError(f"low {self.low} has no logarithm: with log, low must be above 0")
         return self
 
 
@@ -60,16 +60,16 @@ if TYPE_CHECKING:
 else:
 
     class PerLearner:
-        """`PerLearner[kind]` is the type of a parameter that may be one value, a list or a range of that kind."""
+        """Type `PerLearner[kind]` of a parameter that may be one value, a list or a range of `kind`."""
 
-        def __class_getitem__(cls, kind: Any) -> Any:  # a plain alias would not hand `kind` on to Range
+        def __class_getitem__(cls, kind: Any) -> Any:  # a plain alias would not pass `kind` to Range
             values = Annotated[tuple[kind, ...], Field(min_length=1), Tag("(list)")]
             either = Annotated[kind, Tag("(value)")] | values | Annotated[Range[kind], Tag("(range)")]
             return Annotated[either, _BY_FORM]
 
 
 def swept_parameters(built: Any) -> list[str]:
-    """Names of the `PerLearner` parameters of a component that hold something to draw from."""
+    """Names of the `PerLearner` parameters of a component that hold a list or a range."""
     fields = type(built).__pydantic_fields__
     return [
         name
@@ -80,11 +80,11 @@ def swept_parameters(built: Any) -> list[str]:
 
 
 def per_learner(name: str, value: Any, seeds: Seeds) -> NDArray[np.float64]:
-    """The value of a parameter for every learner, shape (num_learners,).
+    """Every learner's value of a parameter, shape (num_learners,).
 
     Args:
-        name: the parameter's name; each draws from streams of its own.
-        value: what a `PerLearner` parameter holds.
+        name: the parameter's name; every parameter draws from its own streams.
+        value: the value, list or range of a `PerLearner` parameter.
         seeds: (num_learners,) the learners' seeds.
     """
     if not isinstance(value, tuple | Range):

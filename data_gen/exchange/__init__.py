@@ -1,1 +1,1 @@
-"""Learning histories that others have made: data sets in their formats, and anyone's own training loop."""
+"""Learning histories from other sources: data sets in foreign formats, and recordings of your own training loop."""

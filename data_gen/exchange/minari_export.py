@@ -1,11 +1,11 @@
-"""Learning histories as Minari data sets, for offline RL and whatever else reads them.
+"""Learning histories as Minari data sets, for offline RL and any other reader of Minari.
 
-An episode of a history becomes an episode of Minari, in the same order, with the history, task, source and learner that
-it is of in its metadata; `import_minari` makes the same histories of them again.
+Every episode of a history becomes one episode of Minari, in the same order. Its metadata holds the history, task,
+source and learner, so `import_minari` restores the same histories.
 
-Minari wants an observation more than an episode has steps, and the last one is not recorded here: a history's next row
-already is of the next episode. The observation before the last step stands there a second time, and the data set's
-description says so. Who bootstraps at truncations has to know.
+Minari requires one observation more than an episode has steps. A history does not record that last observation: its
+next row already belongs to the next episode. The export therefore repeats the observation before the last step, and the
+data set's description says so. An algorithm that bootstraps at truncations has to take this into account.
 """
 
 import contextlib
@@ -27,23 +27,23 @@ from tqdm.auto import tqdm
 from data_gen.exchange.minari_store import RECORD, minari_folder, minari_library
 from data_gen.exchange.minari_tasks import ENTRY_POINT
 from data_gen.spaces import Space, column_name, leaves, map_leaves, space_from_json
-from data_gen.storage.folder import TASK_FILES, checked_shards, is_streamed, load_info
+from data_gen.storage.folder import checked_shards, load_info
 from data_gen.storage.info import DataInfo
 from data_gen.storage.shards import STEP_COLUMNS, read_shard
 from data_gen.tasks.base import Tasks
-from icrl.run.folder import RunFolder
+from icrl.run.folder import TASK_FILES, RunFolder
 from icrl.support.errors import UserError
 from icrl.support.files import new_folder, temporary_name
 
 _DESCRIPTION = (
-    "Learning histories: each is the lifetime of one learner on one task, its episodes one after another. An episode's "
-    "metadata says which `history` it is of, and that history's `task`, `source`, `learner_seed` and `actor`. The "
-    "observation after an episode's last step was not recorded: the one before that step stands there again. An "
-    "episode with `cut_off` was still going on when its history ended, and is marked as truncated."
+    "Learning histories: each is the lifetime of one learner on one task, its episodes one after another. The metadata "
+    "of an episode gives its `history`, and the `task`, `source`, `learner_seed` and `actor` of that history. The "
+    "observation after an episode's last step was not recorded: the observation before that step is repeated in its "
+    "place. An episode with `cut_off` had not ended when its history ended, and is marked as truncated."
 )
 
 _ROOT = "MINARI_DATASETS_PATH"
-"""The environment variable that says where Minari has its data sets."""
+"""Environment variable with the folder of Minari's data sets."""
 
 
 def export_minari(
@@ -56,24 +56,24 @@ def export_minari(
     author_email: str | None = None,
     code_permalink: str | None = None,
 ) -> list[str]:
-    """Writes a run's data as one Minari data set, or one a task; returns their ids. One shard is in memory at a time.
+    """Writes a run's data as one Minari data set, or one per task; returns the ids. One shard is in memory at a time.
 
-    Every data set is whole or not there. One of a single task names its environment, which Minari's
-    `recover_environment` builds where this project is installed.
+    Every data set is written completely or not at all. A data set of a single task names its environment. Minari's
+    `recover_environment` builds that environment where this project is installed.
 
     Args:
-        folder: the run's, whose data is complete.
-        dataset_id: such as `dark-room/q-learning-v0`.
-        by_task: a data set for each task; that of task 7 is `dark-room/q-learning-task-00007-v0`.
-        histories: numbers of those to write; all unless given.
-        author, author_email, code_permalink: for the data set's metadata.
+        folder: the run folder; its data has to be complete.
+        dataset_id: an id such as `dark-room/q-learning-v0`.
+        by_task: write one data set per task; the one of task 7 is `dark-room/q-learning-task-00007-v0`.
+        histories: numbers of the histories to write; all by default.
+        author, author_email, code_permalink: written to the data set's metadata.
 
-    Raises UserError if the data is not complete, or a data set is there already.
+    Raises UserError if the data is incomplete, or if a data set already exists.
     """
     info = load_info(folder)
-    if is_streamed(info):
-        raise UserError(f"{folder.data}: its shards stay on the hub; set data.streaming: false to fetch them")
-    minari_folder(dataset_id)
+    if info.streamed:
+        raise UserError(f"{folder.data}: the shards are on the hub only; set data.streaming: false to fetch them")
+    minari_folder(dataset_id)  # raises for an invalid id, before anything is read
     chosen = _chosen(folder, info, histories)
     tasks = sorted({int(task) for _, _, numbers in chosen for task in numbers})
     name, _, version = dataset_id.rpartition("-v")
@@ -81,10 +81,11 @@ def export_minari(
     targets = {one: minari_folder(one) for one in ids.values()}
     for one, target in targets.items():
         if target.exists():
-            raise UserError(f"data set {one}: is there already; choose another id, or `minari delete {one}`")
+            raise UserError(f"data set {one}: already exists; choose another id, or run `minari delete {one}`")
     credit = {"author": author, "author_email": author_email, "code_permalink": code_permalink}
     train = Tasks.load(folder.data / TASK_FILES[0]) if (folder.data / TASK_FILES[0]).exists() else None
     writers = {one: _Writer(one, info, [task for task in tasks if ids[task] == one], train, credit) for one in targets}
+    # write to a scratch folder, then move complete data sets to their final path
     with _scratch(minari_folder(), dataset_id) as scratch:
         with (
             _minari_in(scratch),
@@ -107,7 +108,10 @@ def export_minari(
 def _chosen(
     folder: RunFolder, info: DataInfo, histories: Sequence[int] | None
 ) -> list[tuple[Path, NDArray[np.intp], NDArray[np.int64]]]:
-    """The shards with histories to write, which of their rows those are, and the rows' tasks."""
+    """The shards that hold the chosen histories, with the row numbers and the tasks of these histories.
+
+    Raises UserError if a chosen history does not exist.
+    """
     chosen, found = [], set()
     for path in checked_shards(folder, info):
         shard = read_shard(path, ("history", "task"))
@@ -118,30 +122,30 @@ def _chosen(
     absent = [number for number in histories or () if number not in found]
     if absent or not found:
         raise UserError(
-            f"{folder.data}: has no history {absent[0] if absent else 'to write'}: it has {info.num_histories:,}"
+            f"{folder.data}: has no history {absent[0] if absent else 'to write'}; the data has {info.num_histories:,}"
         )
     return chosen
 
 
 @dataclass
 class _Writer:
-    """Writes one data set, a history at a time."""
+    """Writes one data set, one history at a time."""
 
     dataset_id: str
     info: DataInfo
     tasks: list[int]
-    """Numbers of those that its histories are of."""
+    """Numbers of the tasks of the data set's histories."""
     train: Tasks | None
     credit: dict[str, str | None]
     dataset: Any = None
-    """The `MinariDataset`, once it has a history."""
+    """The `MinariDataset`; None before the first history."""
 
     def __post_init__(self) -> None:
         self.observation_space = space_from_json(self.info.observation_space)
         self.action_space = space_from_json(self.info.action_space)
 
     def write(self, shard: Mapping[str, NDArray[Any]], row: int) -> None:
-        """Appends the episodes of one history. Raises UserError if the disk refuses."""
+        """Appends the episodes of one history. Raises UserError if they cannot be written."""
         episodes = list(_episodes(shard, row, self.observation_space, self.action_space))
         buffers = [buffer for buffer, _ in episodes]
         try:
@@ -151,22 +155,22 @@ class _Writer:
                 self.dataset.update_dataset_from_buffer(buffers)
             end = self.dataset.total_episodes
             numbers = range(end - len(buffers), end)
-            self.dataset.storage.update_episode_metadata([said for _, said in episodes], numbers)
+            self.dataset.storage.update_episode_metadata([metadata for _, metadata in episodes], numbers)
         except OSError as error:
             raise UserError(f"data set {self.dataset_id}: cannot be written ({error.strerror or error})") from error
 
     def finish(self) -> None:
-        """Says what the histories are of, which makes an import of the data set the same histories again."""
+        """Writes the record from which `import_minari` restores the same histories."""
         train = {} if self.train is None else {name: self.train[name][self.tasks].tolist() for name in self.train}
-        copied = {name: self.info[name] for name in ("tasks", "sources", "optimal_actions", "episode_length")}
+        copied = {name: getattr(self.info, name) for name in ("tasks", "sources", "optimal_actions", "episode_length")}
         record = {**copied, "train_tasks": train, "task_numbers": self.tasks if train else []}
         self.dataset.storage.update_metadata({RECORD: record})
 
     def _create(self, buffers: Sequence[Any]) -> Any:
         spec = self._spec()
-        env = gymnasium.Env[Any, Any]()  # of which Minari reads these three, so that nothing has to be built
+        env = gymnasium.Env[Any, Any]()  # Minari reads only these three fields, so no environment is built
         env.spec, env.observation_space, env.action_space = spec, self.observation_space, self.action_space
-        with warnings.catch_warnings(action="ignore"):  # about every credit that is not given
+        with warnings.catch_warnings(action="ignore"):  # Minari warns about every missing credit
             return minari_library().create_dataset_from_buffers(
                 self.dataset_id,
                 buffers,
@@ -174,12 +178,12 @@ class _Writer:
                 algorithm_name=", ".join(dict.fromkeys(str(source["name"]) for source in self.info.sources)),
                 description=_DESCRIPTION,
                 requirements=["in-context-rl"] if spec else None,
-                jpeg_encoding=False,  # which would change the images
+                jpeg_encoding=False,  # JPEG would change the images
                 **self.credit,
             )
 
     def _spec(self) -> EnvSpec | None:
-        """The environment, if there is one: that of the only task, of a family that is known."""
+        """The spec of the environment; None for several tasks or an unknown task family."""
         if self.info.tasks is None or self.train is None or len(self.tasks) > 1:
             return None
         parameters = dict(self.info.tasks)
@@ -196,16 +200,16 @@ class _Writer:
 def _episodes(
     shard: Mapping[str, NDArray[Any]], row: int, observation_space: Space, action_space: Space
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The episodes of one history, each as Minari's `EpisodeBuffer` with its metadata."""
+    """The episodes of one history, each as a Minari `EpisodeBuffer` with its metadata."""
     from minari.data_collector import EpisodeBuffer
 
-    lived = {name: values[row] for name, values in shard.items()}
-    said: dict[str, Any] = {name: lived[name] for name in ("history", "task", "source", "actor")}
-    said["learner_seed"] = lived["seed"]  # Minari's own `seed` is what an environment was reset with
-    said |= {name: value for name, value in lived.items() if name.startswith("hyper_")}
-    ended = lived["terminated"] | lived["truncated"]
+    history = {name: values[row] for name, values in shard.items()}
+    metadata: dict[str, Any] = {name: history[name] for name in ("history", "task", "source", "actor")}
+    metadata["learner_seed"] = history["seed"]  # Minari's own `seed` is the seed of an environment's reset
+    metadata |= {name: value for name, value in history.items() if name.startswith("hyper_")}
+    ended = history["terminated"] | history["truncated"]
     for first, end in pairwise(np.unique([0, *(np.flatnonzero(ended) + 1), len(ended)])):
-        columns = {name: lived[name][first:end] for name in lived if name.partition(".")[0] in STEP_COLUMNS}
+        columns = {name: history[name][first:end] for name in history if name.partition(".")[0] in STEP_COLUMNS}
         cut_off = bool(not ended[end - 1])
         truncated = columns["truncated"].copy()
         truncated[-1] |= cut_off
@@ -220,23 +224,23 @@ def _episodes(
             truncations=truncated,
             infos=labels,
         )
-        yield buffer, said | {"cut_off": cut_off}
+        yield buffer, metadata | {"cut_off": cut_off}
 
 
 def _observations(columns: Mapping[str, NDArray[Any]], space: Space) -> Any:
-    """An episode's observations as the space has them, (steps + 1, ...)."""
+    """An episode's observations in the types of the space, (steps + 1, ...)."""
     stored = iter([columns[column_name("observation", path)] for path in leaves(space)])
     return map_leaves(lambda leaf: _and_last(next(stored)).astype(leaf.dtype), space)
 
 
 def _and_last(values: NDArray[Any]) -> NDArray[Any]:
-    """The values, and the last one again where nothing is known, (steps + 1, ...)."""
+    """The values with the last one repeated, since the value after it was not recorded, (steps + 1, ...)."""
     return np.concatenate([values, values[-1:]])
 
 
 @contextlib.contextmanager
 def _scratch(root: Path, dataset_id: str) -> Iterator[Path]:
-    """A hidden folder beside Minari's data sets; what a killed export of the same id left is removed first."""
+    """A hidden folder beside Minari's data sets. Removes the leftovers of a killed export of the same id first."""
     name = dataset_id.replace("/", ".")
     for leftover in root.glob(f".{name}.*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -252,9 +256,9 @@ def _scratch(root: Path, dataset_id: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _minari_in(folder: Path) -> Iterator[None]:
-    """Makes Minari write to `folder`, so that no half data set is ever among the others."""
+    """Makes Minari write to `folder`, so that its own folder never holds an incomplete data set."""
     before = os.environ.get(_ROOT)
-    os.environ[_ROOT] = str(folder.resolve())  # in a relative one it looks for its own files in the wrong place
+    os.environ[_ROOT] = str(folder.resolve())  # Minari misplaces its own files under a relative path
     try:
         yield
     finally:
@@ -265,7 +269,7 @@ def _minari_in(folder: Path) -> Iterator[None]:
 
 
 def _make_namespace(dataset_id: str) -> None:
-    """Makes known to Minari the folder that the data set will be in."""
+    """Registers the namespace of the data set with Minari if it is new."""
     from minari.namespace import create_namespace, list_local_namespaces
 
     namespace = dataset_id.rpartition("/")[0]

@@ -1,4 +1,4 @@
-"""Minari's local data sets: where they are, and opening one without running anything that it names."""
+"""Minari's local data sets: their folders, and a way to open one without running the code that it names."""
 
 import contextlib
 import warnings
@@ -7,20 +7,21 @@ from typing import Annotated, Any
 
 from pydantic import Field, PositiveInt
 
-from data_gen.storage.info import Part, SourceSaid
+from data_gen.storage.info import Named
+from icrl.run.records import Record
 from icrl.support.errors import UserError, did_you_mean
 
 RECORD = "learning_histories"
-"""The key of a data set's metadata under which `export_minari` says what its histories are of."""
+"""Key in a data set's metadata under which `export_minari` describes the histories."""
 
 
-class _Record(Part):
-    """What it says."""
+class HistoriesRecord(Record):
+    """Value of the key `RECORD`."""
 
-    tasks: dict[str, Any] | None
+    tasks: Named | None
     train_tasks: dict[str, list[Any]]
     task_numbers: list[int]
-    sources: Annotated[list[SourceSaid], Field(min_length=1)]
+    sources: Annotated[list[Named], Field(min_length=1)]
     optimal_actions: bool
     episode_length: PositiveInt
 
@@ -35,7 +36,10 @@ def minari_library() -> Any:
 
 
 def minari_folder(dataset_id: str = "") -> Path:
-    """Where Minari has the data set, or would have it; of no id, where it has all. Raises UserError if it is no id."""
+    """The folder of a data set, existing or not; without an id, the folder of all data sets.
+
+    Raises UserError if `dataset_id` is not a Minari id.
+    """
     minari_library()
     from minari.dataset.minari_dataset import parse_dataset_id
     from minari.storage import get_dataset_path
@@ -43,19 +47,19 @@ def minari_folder(dataset_id: str = "") -> Path:
     if dataset_id:
         try:
             parse_dataset_id(dataset_id)
-        except (ValueError, TypeError) as error:  # the latter, if it has no version
+        except (ValueError, TypeError) as error:  # TypeError if the id has no version
             form = "[NAMESPACE/]NAME-vNUMBER of letters, digits, - and _, such as mujoco/hopper/expert-v0"
-            raise UserError(f"data set {dataset_id!r}: is no id of Minari's: {form}") from error
+            raise UserError(f"data set {dataset_id!r}: is not a Minari id; expected {form}") from error
     return Path(get_dataset_path(dataset_id))
 
 
 def open_dataset(dataset_id: str, download: bool = False) -> Any:
-    """A `MinariDataset` of those that are here, fetched first if it is not and `download` says so.
+    """Opens a local data set as a `MinariDataset`; with `download`, fetches a missing data set first.
 
-    Minari builds a data set's environment, which is code that the data set names, where it does not say its spaces.
-    Such a one is refused before Minari opens it.
+    For a data set without stated spaces, Minari would build the environment, which is code that the data set names.
+    Such a data set is refused before Minari opens it.
 
-    Raises UserError if there is none, or it cannot be read.
+    Raises UserError if the data set is missing or cannot be read.
     """
     minari, folder = minari_library(), minari_folder(dataset_id)
     from minari.dataset.minari_storage import MinariStorage
@@ -63,49 +67,52 @@ def open_dataset(dataset_id: str, download: bool = False) -> Any:
     if not (folder / "data").exists():
         if not download:
             raise UserError(
-                f"data set {dataset_id}: is not in {minari_folder()}{_near(dataset_id)}; --download "
-                f"fetches it, and so does `minari download {dataset_id}`"
+                f"data set {dataset_id}: not found in {minari_folder()}{_near(dataset_id)}; download it with "
+                f"--download or `minari download {dataset_id}`"
             )
         try:
             minari.download_dataset(dataset_id)
-        except Exception as error:  # its clients may raise anything
+        except Exception as error:  # Minari's clients may raise anything
             raise UserError(f"data set {dataset_id}: cannot be downloaded ({brief(error)})") from error
     try:
-        said = MinariStorage.read_raw_metadata(folder / "data")
-        if not {"observation_space", "action_space"} <= said.keys():
-            raise ValueError("it does not say its spaces, and its environment would have to be run to know them")
-        if said["dataset_id"] != dataset_id:
-            raise ValueError(f"it says that it is {said['dataset_id']}")
+        metadata = MinariStorage.read_raw_metadata(folder / "data")
+        if not {"observation_space", "action_space"} <= metadata.keys():
+            raise ValueError("it does not state its spaces, and finding them would mean running its environment")
+        if metadata["dataset_id"] != dataset_id:
+            raise ValueError(f"its metadata has the id {metadata['dataset_id']}")
         return minari.load_dataset(dataset_id)
-    except Exception as error:  # whatever a file of another version, or a damaged one, leads to
+    except Exception as error:  # a damaged file, or one of another version, may raise anything
         raise UserError(f"data set {dataset_id}: cannot be read ({brief(error)})") from error
 
 
-def record_of(dataset: Any) -> dict[str, Any] | None:
-    """What `export_minari` wrote about the histories; None of any other data set. Raises UserError if it is damaged."""
+def record_of(dataset: Any) -> HistoriesRecord | None:
+    """The record that `export_minari` wrote about the histories; None for any other data set.
+
+    Raises UserError if the record is damaged.
+    """
     found = dataset.storage.metadata.get(RECORD)
     if found is None:
         return None
     try:
-        said = _Record.model_validate(found)
-        if any(len(values) != len(said.task_numbers) for values in said.train_tasks.values()):
-            raise ValueError("its tasks are not as many as their numbers")
+        record = HistoriesRecord.model_validate(found)
+        if any(len(values) != len(record.task_numbers) for values in record.train_tasks.values()):
+            raise ValueError("the number of tasks differs from the number of task numbers")
     except ValueError as error:
         raise UserError(
-            f"data set {dataset.id}: its metadata's {RECORD!r} is not what an export writes; export it again"
+            f"data set {dataset.id}: {RECORD!r} in its metadata is not a valid record; export the data set again"
         ) from error
-    return said.model_dump()
+    return record
 
 
 def brief(error: Exception) -> str:
-    """What a foreign error says, on one line."""
+    """The message of a foreign error on one line, cut to 300 characters."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _near(dataset_id: str) -> str:
-    """A hint at the nearest id."""
+    """A hint that names the nearest local id."""
     found: list[str] = []
-    # A folder that is no data set's makes Minari warn, and one whose name has no version makes it raise.
+    # Minari warns about a folder that is not a data set, and raises for a folder name without a version.
     with warnings.catch_warnings(action="ignore"), contextlib.suppress(TypeError, ValueError):
         found = list(minari_library().list_local_datasets())
     return did_you_mean(dataset_id, found)

@@ -1,21 +1,24 @@
-"""Wrappers that write down what happens in a Gymnasium environment: anyone's own training leaves learning histories.
+"""Gymnasium wrappers that record learning histories from your own training loop.
 
     env = RecordHistory(gymnasium.make("CartPole-v1"))
     PPO("MlpPolicy", env).learn(100_000)
     save_histories("cart_pole_data", [env])
 
-`RecordHistory` is for one environment, `RecordVectorHistory` for a vector environment, each slot of which has a history
-of its own. A step is recorded as the *wrapped* environment lives it: the observation that it showed before the step,
-the action that it was given, the reward that it gave. So the wrapper goes inside everything that changes what the
-learner sees (normalised observations and rewards, clipped rewards, stacked frames): a trained transformer meets the
-environment itself, and running means are another scale at every step. It goes outside of what belongs to the task: a
-time limit, a filter of the observations, pictures of another size.
+`RecordHistory` wraps one environment. `RecordVectorHistory` wraps a vector environment and records one history per
+slot. Both record the *wrapped* environment's side of a step: the observation before the step, the action that the
+environment received, and the reward that it returned. The position of the wrapper therefore matters:
 
-A history is all that happened after the first reset, so evaluate in another environment. A reset before an episode's
-end (a second `learn`, a new iteration) cuts that episode: its last step is recorded as truncated, which it was. A reset
-that no step follows leaves nothing.
+- Put the wrapper inside everything that changes what the learner sees (normalised observations and rewards, clipped
+  rewards, stacked frames). A trained transformer interacts with the environment itself, and running means change the
+  scale at every step.
+- Put the wrapper outside everything that belongs to the task: a time limit, a filter of the observations, resized
+  pictures.
 
-Steps are held in memory in the compact types of the shards: CartPole takes 23 bytes a step, 84x84 pictures 7 kB.
+A history contains everything after the first reset, so use another environment for evaluation. A reset in the middle of
+an episode (a second `learn`, a new iteration) cuts that episode: its last step is recorded as truncated. A reset
+without any step after it records nothing.
+
+Steps are held in memory in the compact types of the shards: 23 bytes per step for CartPole, 7 kB for 84x84 pictures.
 """
 
 from pathlib import Path
@@ -34,56 +37,56 @@ from icrl.support.errors import UserError
 __all__ = ["RecordHistory", "RecordVectorHistory", "Recording", "save_histories"]
 
 _FIRST_STEPS = 1024
-"""Steps that a buffer has room for at first; it doubles when they are full. Memory is taken as it is written to."""
+"""Initial capacity of the buffers in steps; a full buffer doubles. Memory is only used as steps are written."""
 
 
 class RecordHistory(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Records the learning history of one environment.
 
-    It changes nothing that passes through. In vector environments and loops that reset by themselves (Gymnasium's
-    SyncVectorEnv and AsyncVectorEnv, Stable-Baselines3's VecEnv, TorchRL's collectors) each environment can have one
-    inside, whatever the mode of the resets; then `get_attr("recording")` collects them, from other processes as well.
+    Everything passes through unchanged. In vector environments and loops with their own resets (Gymnasium's
+    SyncVectorEnv and AsyncVectorEnv, Stable-Baselines3's VecEnv, TorchRL's collectors), put one wrapper inside each
+    environment; any reset mode works. `get_attr("recording")` then collects the recordings, also from other processes.
 
-    Raises UserError for spaces that cannot be recorded, for values that are not of them, and for a step after an
-    episode's end: Gymnasium's Autoreset, which makes a phantom step of it, goes outside.
+    Raises UserError for a space that cannot be recorded, for a value that does not fit its space, and for a step after
+    the end of an episode. Put Gymnasium's Autoreset outside this wrapper: it turns that step into a reset.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         RecordConstructorArgs.__init__(self)
         gymnasium.Wrapper.__init__(self, env)
-        self._lived = _Lived(env.observation_space, env.action_space, 1, AutoresetMode.DISABLED)
+        self._buffer = _Buffer(env.observation_space, env.action_space, 1, AutoresetMode.DISABLED)
 
     @property
     def recording(self) -> Recording:
-        """What has happened so far, for `save_histories`; later steps leave it as it is."""
-        return self._lived.recording(self.env.observation_space, self.env.action_space, self.env.spec)
+        """The history so far, for `save_histories`. Later steps do not change the returned recording."""
+        return self._buffer.recording(self.env.observation_space, self.env.action_space, self.env.spec)
 
     def save(self, path: str | Path) -> None:
-        """Writes what has happened so far to one file, whole or not at all, for `Recording.load`."""
+        """Writes the history so far to one file, completely or not at all; `Recording.load` reads the file."""
         self.recording.save(path)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
-        self._lived.begin(np.zeros(1, np.intp), map_leaves(_one_row, observation))
+        self._buffer.begin(np.zeros(1, np.intp), map_leaves(_one_row, observation))
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        self._lived.act(_one_row(action))
+        self._buffer.act(_one_row(action))
         observation, reward, terminated, truncated, info = self.env.step(action)
         flags = _one_row(terminated), _one_row(truncated)
-        self._lived.observe(map_leaves(_one_row, observation), _one_row(reward), *flags)
+        self._buffer.observe(map_leaves(_one_row, observation), _one_row(reward), *flags)
         return observation, reward, terminated, truncated, info
 
 
 class RecordVectorHistory(VectorWrapper[Any, Any, Any, Any, Any]):
     """Records the learning history of every slot of a vector environment, in all of Gymnasium's autoreset modes.
 
-    In NEXT_STEP mode the step after an episode's end only resets, with an action that nobody carries out: it is not
-    recorded, so that slots whose episodes are shorter have fewer steps. In SAME_STEP mode the observation that comes
-    with an episode's end is the next one's first. In DISABLED mode `reset(options={"reset_mask": ...})` starts the
-    episodes of those slots.
+    In NEXT_STEP mode the step after an episode's end only resets and ignores its action. That step is not recorded, so
+    slots with shorter episodes have fewer steps. In SAME_STEP mode the observation returned at an episode's end is the
+    first one of the next episode. In DISABLED mode `reset(options={"reset_mask": ...})` starts new episodes in the
+    slots of the mask.
 
-    Raises UserError for an environment that does not name its mode, and where `RecordHistory` does.
+    Raises UserError if the environment's metadata has no `autoreset_mode`, and in the cases of `RecordHistory`.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
@@ -91,45 +94,45 @@ class RecordVectorHistory(VectorWrapper[Any, Any, Any, Any, Any]):
         mode = env.metadata.get("autoreset_mode")
         if not isinstance(mode, AutoresetMode):
             raise UserError(
-                f"{env}: its metadata names no autoreset_mode (got {mode!r}), which decides what a step after an "
-                'episode\'s end is: set env.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}'
+                f"{env}: its metadata has no valid autoreset_mode (got {mode!r}), which defines the step after an "
+                'episode\'s end; set env.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}'
             )
-        self._lived = _Lived(env.single_observation_space, env.single_action_space, env.num_envs, mode)
+        self._buffer = _Buffer(env.single_observation_space, env.single_action_space, env.num_envs, mode)
 
     @property
     def recording(self) -> Recording:
-        """What has happened so far, one history a slot, for `save_histories`; later steps leave it as it is."""
-        return self._lived.recording(self.env.single_observation_space, self.env.single_action_space, self.env.spec)
+        """One history per slot so far, for `save_histories`. Later steps do not change the returned recording."""
+        return self._buffer.recording(self.env.single_observation_space, self.env.single_action_space, self.env.spec)
 
     def save(self, path: str | Path) -> None:
-        """Writes what has happened so far to one file, whole or not at all, for `Recording.load`."""
+        """Writes the histories so far to one file, completely or not at all; `Recording.load` reads the file."""
         self.recording.save(path)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         mask = (options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_))
-        slots = np.flatnonzero(mask)  # now: environments take the mask out of the options
+        slots = np.flatnonzero(mask)  # read first: environments remove the mask from the options
         observations, infos = self.env.reset(seed=seed, options=options)
-        self._lived.begin(slots, observations)
+        self._buffer.begin(slots, observations)
         return observations, infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        self._lived.act(actions)
+        self._buffer.act(actions)
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
-        self._lived.observe(observations, rewards, terminated, truncated)
+        self._buffer.observe(observations, rewards, terminated, truncated)
         return observations, rewards, terminated, truncated, infos
 
 
-class _Lived:
-    """What has happened in the slots of an environment, in growing arrays (steps, slots, ...) of compact types.
+class _Buffer:
+    """Growing arrays (steps, slots, ...) of compact types with everything that has happened in an environment's slots.
 
-    The observation that a slot's next step starts from stands in the row of that step already: it is copied at once,
-    for environments that give the same array every time.
+    An observation is copied at once into the row of the step that starts from it, since an environment may return the
+    same array every time.
     """
 
     def __init__(self, observation_space: Space, action_space: Space, num_slots: int, mode: AutoresetMode) -> None:
-        to_json(observation_space)  # raises for what cannot be recorded
+        to_json(observation_space)  # raises for a space that cannot be recorded
         if isinstance(action_space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
-            raise UserError(f"actions of {one_line(action_space)} cannot be recorded: they have to be one array")
+            raise UserError(f"actions of {one_line(action_space)} cannot be recorded: an action has to be one array")
         self._spaces = {column_name("observation", path): space for path, space in leaves(observation_space).items()}
         self._spaces["action"] = action_space
         forms = {name: storage_type(space) for name, space in self._spaces.items()}
@@ -142,29 +145,32 @@ class _Lived:
         }
         self._mode = mode
         self._steps = np.zeros(num_slots, np.intp)
-        self._ready = np.zeros(num_slots, np.bool_)  # has the observation that a step starts from
-        self._resetting = np.zeros(num_slots, np.bool_)  # has none yet: the next step only resets, in NEXT_STEP mode
+        self._ready = np.zeros(num_slots, np.bool_)  # True: the observation for the next step is stored
+        self._resetting = np.zeros(num_slots, np.bool_)  # True: the next step only resets (NEXT_STEP mode)
 
     def begin(self, slots: NDArray[np.intp], observations: Any) -> None:
-        """An episode starts in `slots`; one that was running there has been cut short."""
-        lived = slots[self._steps[slots] > 0]
-        last = self._steps[lived] - 1, lived
+        """Starts an episode in each of `slots`, and truncates the episode that was running there."""
+        started = slots[self._steps[slots] > 0]
+        last = self._steps[started] - 1, started
         self._rows["truncated"][last] |= ~self._rows["terminated"][last]
         self._ready[slots] = True
         self._put_observations(slots, observations)
 
     def act(self, actions: Any) -> None:
-        """A step is about to be taken with `actions`, which the environment may change."""
+        """Stores the actions before the step, since the environment may change the array.
+
+        Raises UserError if a slot has no running episode.
+        """
         if not (self._ready | self._resetting).all():
             slot = int(np.flatnonzero(~(self._ready | self._resetting))[0])
             raise UserError(
-                f"step() in slot {slot} where no episode has begun, or its last has ended: call reset() first, and put "
-                "wrappers that reset by themselves outside of the one that records"
+                f"step() in slot {slot}: no episode has begun, or the last one has ended; call reset() first, and put "
+                "wrappers that reset automatically outside the recording wrapper"
             )
         self._put("action", np.flatnonzero(self._ready), actions)
 
     def observe(self, observations: Any, rewards: Any, terminated: Any, truncated: Any) -> None:
-        """The step has been taken. What is said of slots that were reset instead counts for nothing."""
+        """Stores the result of the step; ignores the slots that the step only reset."""
         slots = np.flatnonzero(self._ready)
         at = self._steps[slots], slots
         for name, values in (("reward", rewards), ("terminated", terminated), ("truncated", truncated)):
@@ -178,12 +184,12 @@ class _Lived:
         self._put_observations(np.flatnonzero(self._ready), observations)
 
     def recording(self, observation_space: Space, action_space: Space, spec: Any) -> Recording:
-        """The steps so far, without copying them."""
+        """A recording of the steps so far, mostly views of the arrays."""
         histories = [
             {name: rows[:steps, slot] for name, rows in self._rows.items()} for slot, steps in enumerate(self._steps)
         ]
         for history in histories:
-            history["truncated"] = history["truncated"].copy()  # which a reset may still change
+            history["truncated"] = history["truncated"].copy()  # copied, since a later reset may change it
         return Recording(observation_space, action_space, getattr(spec, "max_episode_steps", None), histories)
 
     def _grow(self) -> None:
@@ -195,15 +201,15 @@ class _Lived:
         parts = {column_name("observation", path): values for path, values in leaves(observations).items()}
         if parts.keys() != self._spaces.keys() - {"action"}:
             expected = sorted(self._spaces.keys() - {"action"})
-            raise UserError(f"the environment's observation space has {expected}, but this observation {sorted(parts)}")
+            raise UserError(f"the observation space has {expected}, but this observation has {sorted(parts)}")
         for name, values in parts.items():
             self._put(name, slots, values)
 
     def _put(self, name: str, slots: NDArray[np.intp], values: Any) -> None:
-        """Writes `values` (all slots, ...) of `slots` into their next step. Raises UserError if they do not fit."""
+        """Writes the `values` (all slots, ...) of `slots` to their next step. Raises UserError if they do not fit."""
         rows, given = self._rows[name], np.asarray(values)
         if given.shape != rows.shape[1:]:
-            raise self._misfit(name, f"of shape {given.shape} where {rows.shape[1:]} is expected, slots first")
+            raise self._misfit(name, f"of shape {given.shape}, expected {rows.shape[1:]} with the slots first")
         given = given[slots]
         stored = given.astype(rows.dtype, copy=False)
         if stored is not given and rows.dtype.kind in "iu" and (stored != given).any():
@@ -211,7 +217,7 @@ class _Lived:
         rows[self._steps[slots], slots] = stored
 
     def _misfit(self, name: str, what: str) -> UserError:
-        return UserError(f"{name}: the environment has the space {one_line(self._spaces[name])}, but this is {what}")
+        return UserError(f"{name}: the space is {one_line(self._spaces[name])}, but the value is {what}")
 
 
 def _one_row(value: Any) -> NDArray[Any]:

@@ -1,8 +1,8 @@
-"""Recordings: learning histories of one environment or of each slot of a vector environment, and data made of them.
+"""Recordings: learning histories of one environment or of each slot of a vector environment, and data folders of them.
 
-A recording is what `RecordHistory` has written down so far, and travels: pickled, from a worker process that steps the
-environment; as an HDF5 file, from one training run to the program that makes a data folder of many. In the file the
-steps of all histories lie one after another, `steps` says how many each has, and the spaces are attributes.
+A recording holds what `RecordHistory` has recorded so far. It can be pickled, to leave a worker process that steps the
+environment, or saved as an HDF5 file, for a program that combines many training runs into a data folder. The file holds
+the steps of all histories one after another, the length of each history in `steps`, and the spaces as attributes.
 """
 
 import io
@@ -30,24 +30,24 @@ _STEPS = "steps"
 
 @dataclass(frozen=True)
 class Recording:
-    """Histories of one environment, one for each of its slots, from its first reset on."""
+    """Histories of one environment, one per slot, starting at the first reset."""
 
     observation_space: Space
     action_space: Space
     episode_limit: int | None
-    """The most steps that an episode may have by the environment's spec; None where that says nothing."""
+    """Maximum number of steps per episode in the environment's spec; None if the spec has no limit."""
     histories: Sequence[Mapping[str, NDArray[Any]]]
-    """For each slot the columns of a learning history, (steps, ...): `observation`, or one for each leaf of a Dict or
-    Tuple space such as `observation.image`; `action`, `reward`, `terminated`, `truncated`."""
+    """One mapping per slot with the columns of a learning history, (steps, ...): `observation`, or one column per leaf
+    of a Dict or Tuple space such as `observation.image`; `action`, `reward`, `terminated`, `truncated`."""
 
     @property
     def steps(self) -> list[int]:
-        """How many steps each history has."""
+        """Number of steps per history."""
         return [len(history["reward"]) for history in self.histories]
 
     @property
     def longest_episode(self) -> int:
-        """The steps of the longest episode in any history, the last ones included, which may not have ended."""
+        """Number of steps of the longest episode in any history, unfinished last episodes included."""
         longest = 0
         for history, steps in zip(self.histories, self.steps, strict=True):
             last = np.flatnonzero(history["terminated"] | history["truncated"])
@@ -55,9 +55,9 @@ class Recording:
         return longest
 
     def save(self, path: str | Path) -> None:
-        """Writes everything to an HDF5 file, whole or not at all. Raises UserError if there is nothing to write."""
+        """Writes the recording to an HDF5 file, completely or not at all. Raises UserError if it has no steps."""
         if not sum(self.steps):
-            raise UserError(f"{path}: nothing has been recorded yet: save after training")
+            raise UserError(f"{path}: nothing has been recorded yet; save after training")
         about = {
             "schema_version": SCHEMA_VERSION,
             "observation_space": to_json(self.observation_space),
@@ -78,39 +78,39 @@ class Recording:
 
     @staticmethod
     def load(path: str | Path) -> "Recording":
-        """Reads what `save` wrote. Raises UserError if the file is missing, damaged, or of another kind."""
+        """Reads a file that `save` wrote. Raises UserError if the file is missing, damaged, or not a recording."""
         try:
             with h5py.File(path) as file:
                 about = {name: json.loads(value) for name, value in file.attrs.items()}
                 if about["schema_version"] != SCHEMA_VERSION:
-                    raise UserError(f"{path}: is of schema version {about['schema_version']}, not {SCHEMA_VERSION}")
+                    raise UserError(f"{path}: has schema version {about['schema_version']}, expected {SCHEMA_VERSION}")
                 ends = np.cumsum(file[_STEPS][()])[:-1]
                 columns = {name: np.split(file[name][()], ends) for name in file if name != _STEPS}
             histories = [dict(zip(columns, parts, strict=True)) for parts in zip(*columns.values(), strict=True)]
             seen, taken = (space_from_json(about[name]) for name in ("observation_space", "action_space"))
             return Recording(seen, taken, about["episode_limit"], histories)
         except FileNotFoundError as error:
-            raise UserError(f"{path}: there is no such file") from error
+            raise UserError(f"{path}: file not found") from error
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: is not a recording, or damaged ({error}); record it again") from error
+            raise UserError(f"{path}: is not a recording, or is damaged ({error}); record the history again") from error
 
 
 class Recorder(Protocol):
-    """A wrapper that records."""
+    """A wrapper that records histories."""
 
     @property
     def recording(self) -> Recording:
-        """What has happened so far."""
+        """The histories so far."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What `save_histories` did."""
+    """Result of `save_histories`."""
 
     info: DataInfo
     """The content of the folder's `info.json`."""
     steps_left_out: int
-    """Steps at the ends of longer histories that are not in the folder, of all histories together."""
+    """Total number of steps that were cut from the ends of longer histories."""
 
 
 def save_histories(
@@ -127,42 +127,46 @@ def save_histories(
     shards: int = 4,
     overwrite: bool = False,
 ) -> Saved:
-    """Makes a data folder of one or many recorders, which a config trains from by `data: {folder: PATH}`.
+    """Writes one or many recordings as a data folder; train on the folder with `data: {folder: PATH}` in a config.
 
     Args:
         path: the folder.
-        recorders: wrappers, or recordings of wrappers that lived elsewhere: several seeds, several tasks.
-        steps: of every history; the rest of longer ones is left out. By default those of the shortest history.
-        episode_length: the most steps that an episode may have, in which contexts are counted. By default what the
-            environments' specs say (`gymnasium.make` knows), or where they say less or nothing, the longest seen.
-        sources: who learned, for all recorders or one for each: a `name`, and plain values such as hyper-parameters.
-        seeds: one for each recorder, to be told apart by.
-        tasks: the task family as a config names it, {"name": "dark_room", "size": 5}, if it is one.
-        train_tasks: the family's tasks that were trained on. With `tasks`, returns can be normalised, and a config
-            that would hold out one of these is refused.
-        task_numbers: for each recorder the number of its task, the row in `train_tasks`; of a vector environment
-            whose slots have tasks of their own, one for each slot. By default all histories are of task 0.
-        shards: HDF5 files that the histories are written to; one of them is in memory at a time.
-        overwrite: replace a folder that is there.
+        recorders: recording wrappers, or recordings from other processes or files: several seeds, several tasks.
+        steps: length of every history; the rest of longer ones is dropped. The default is the length of the shortest.
+        episode_length: maximum number of steps per episode, the unit of a model's context. The default is the largest
+            limit in the environments' specs (set by `gymnasium.make`), or the longest recorded episode if that is
+            longer or if the specs have no limit.
+        sources: the description of the learner, one for all recorders or one per recorder: a `name`, and plain values
+            such as hyper-parameters.
+        seeds: one per recorder, to tell the recorders apart.
+        tasks: the task family as a config names it, {"name": "dark_room", "size": 5}, if the environment has one.
+        train_tasks: the tasks of the family that were trained on. With `tasks`, returns can be normalised, and a config
+            that holds out one of these tasks is refused.
+        task_numbers: the task of each recorder, as an index into `train_tasks`; one index per slot for a vector
+            environment whose slots have different tasks. By default all histories have task 0.
+        shards: number of HDF5 files to write; one of them is in memory at a time.
+        overwrite: replace an existing folder.
 
-    Raises UserError for recorders that do not fit together, or arguments that do not fit them.
+    Raises UserError if the recorders do not match each other, or if an argument does not match them.
     """
     for name, value in (("steps", steps), ("episode_length", episode_length), ("shards", shards)):
         if value is not None and value < 1:
-            raise UserError(f"{name} {value}: has to be 1 at least")
+            raise UserError(f"{name} {value}: has to be at least 1")
+    # length of the histories
     recordings = [_recording(number, recorder) for number, recorder in enumerate(recorders)]
     _check_spaces(recordings)
     lengths = [(number, length) for number, recording in enumerate(recordings) for length in recording.steps]
     shortest, least = min(lengths, key=lambda each: each[1])
     if least < (1 if steps is None else steps):
-        wanted = "" if steps is None else f" of the {steps} that are asked for: lower steps, or leave it out"
+        wanted = "" if steps is None else f", fewer than the requested {steps}; lower steps, or leave it out"
         raise UserError(f"recorder {shortest} has a history with {least} steps{wanted}")
     history_steps = least if steps is None else steps
     longest = max(recording.longest_episode for recording in recordings)
     if episode_length is not None and episode_length < longest:
         raise UserError(f"episode_length {episode_length}: an episode of {longest} steps has been recorded")
     if train_tasks is not None and len(train_tasks) > 1 and task_numbers is None:
-        raise UserError("task_numbers: say for each recorder which row of train_tasks was its task")
+        raise UserError("task_numbers: give the row of train_tasks for each recorder")
+    # columns with one value per history
     named, source = _sources(sources, recordings)
     columns = {
         "source": source,
@@ -187,29 +191,29 @@ def _recording(number: int, recorder: Recorder | Recording) -> Recording:
         return recorder if isinstance(recorder, Recording) else recorder.recording
     except AttributeError as error:
         raise UserError(
-            f"recorder {number} is a {type(recorder).__name__}: give what RecordHistory(...) made, or "
+            f"recorder {number} is a {type(recorder).__name__}; give the RecordHistory wrapper itself, or "
             'env.get_wrapper_attr("recording")'
         ) from error
 
 
 def _check_spaces(recordings: Sequence[Recording]) -> None:
-    """Raises UserError if there is no recording, or if one is of other spaces than the first."""
+    """Raises UserError if the list is empty, or if the recordings have different spaces."""
     if not recordings:
-        raise UserError("there are no recorders to save")
+        raise UserError("recorders: the list is empty; give at least one")
     for name in ("observation_space", "action_space"):
         first = getattr(recordings[0], name)
         for number, recording in enumerate(recordings):
             if to_json(getattr(recording, name)) != to_json(first):
                 raise UserError(
                     f"recorder {number} has the {name} {one_line(getattr(recording, name))}, and recorder 0 has "
-                    f"{one_line(first)}: make a folder of each"
+                    f"{one_line(first)}; save them to separate folders"
                 )
 
 
 def _sources(
     sources: Mapping[str, Any] | Sequence[Mapping[str, Any]], recordings: Sequence[Recording]
 ) -> tuple[list[dict[str, Any]], NDArray[np.integer]]:
-    """The sources that differ, and the number of its source for each history."""
+    """The distinct sources, and the number of the source of each history."""
     given = [sources] * len(recordings) if isinstance(sources, Mapping) else list(sources)
     distinct: list[dict[str, Any]] = []
     plain = [_plain("sources", source) for source in given]
@@ -222,14 +226,14 @@ def _sources(
 
 
 def _plain(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as JSON has them, NumPy's numbers as Python's. Raises UserError for others."""
+    """The values as plain JSON values, NumPy numbers as Python numbers. Raises UserError for other values."""
     try:
         found: dict[str, Any] = json.loads(
             json.dumps(dict(values), allow_nan=False, default=lambda value: value.item())
         )
         return found
     except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{name}: {values} is not made of plain values ({error})") from error
+        raise UserError(f"{name}: {values} contains values that JSON cannot store ({error})") from error
 
 
 def _or_zeros(given: Any, recordings: Sequence[Recording]) -> Any:
@@ -239,18 +243,18 @@ def _or_zeros(given: Any, recordings: Sequence[Recording]) -> Any:
 def _by_history(
     name: str, given: Sequence[int | Sequence[int]], recordings: Sequence[Recording], dtype: type[np.integer] = np.int64
 ) -> NDArray[np.integer]:
-    """A number for each history from one for each recording, or for each of its slots."""
+    """One number per history, from one per recording or one per slot. Raises UserError if `given` does not fit."""
     if len(given) != len(recordings):
-        raise UserError(f"{name}: {len(given)} are given for {len(recordings)} recorders")
+        raise UserError(f"{name}: got {len(given)} values for {len(recordings)} recorders")
     parts = []
     for number, (values, recording) in enumerate(zip(given, recordings, strict=True)):
         slots = len(recording.histories)
         plain = np.array(values, dtype=object)
         if plain.shape not in ((), (slots,)):
-            raise UserError(f"{name}: recorder {number} has {slots} slots, and is given {values}")
+            raise UserError(f"{name}: recorder {number} has {slots} slots, but got {values}")
         limits = np.iinfo(dtype)
         if not all(isinstance(value, int | np.integer) and limits.min <= value <= limits.max for value in plain.flat):
-            raise UserError(f"{name}: {values} of recorder {number} is no number that can be stored")
+            raise UserError(f"{name}: {values} of recorder {number} is not an integer that can be stored")
         parts.append(np.broadcast_to(plain.astype(dtype), slots))
     return np.concatenate(parts)
 
@@ -258,8 +262,8 @@ def _by_history(
 def _parts(
     recordings: Sequence[Recording], columns: Mapping[str, NDArray[Any]], steps: int, shards: int
 ) -> Iterator[dict[str, NDArray[Any]]]:
-    """The columns of one shard after another."""
+    """The columns of each shard in turn."""
     histories = [history for recording in recordings for history in recording.histories]
     for rows in np.array_split(np.arange(len(histories)), min(shards, len(histories))):
-        lived = {name: np.stack([histories[row][name][:steps] for row in rows]) for name in histories[0]}
-        yield lived | {name: values[rows] for name, values in columns.items()}
+        step_columns = {name: np.stack([histories[row][name][:steps] for row in rows]) for name in histories[0]}
+        yield step_columns | {name: values[rows] for name, values in columns.items()}

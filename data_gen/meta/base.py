@@ -1,9 +1,9 @@
-"""What meta-learners share: networks that `icrl meta-train` trains on many tasks, and then a life like any agent's.
+"""Base of the meta-learners: networks that `icrl meta-train` trains on many tasks, and then an agent like any other.
 
-A meta-learner has two sides. Before anything else, it is *meta-trained*: `start` once, then `improve` once an
-iteration, on tasks drawn from the training tasks alone. After that its networks are frozen and it is an `Agent`: in
-`reset` a new lifetime begins on a task that it knows nothing of, and what it learns there (a hidden state, adapted
-parameters, a posterior) it learns within that lifetime.
+A meta-learner has two phases. First it is *meta-trained*: `start` once, then `improve` once per iteration, on the
+training tasks alone. Then its networks are frozen and it is an `Agent`: `reset` begins a lifetime on a task that it
+knows nothing about. Everything that it learns there (a hidden state, adapted parameters, a posterior) it learns within
+that lifetime.
 """
 
 from abc import abstractmethod
@@ -26,37 +26,37 @@ from icrl.run.purpose import Purpose
 from icrl.support.allocator import keep_freed_memory
 from icrl.support.errors import UserError
 
-_WEIGHTS, _TASKS, _SEEDS = range(3)  # what a seed of it is for
+_WEIGHTS, _TASKS, _SEEDS = range(3)  # purposes of the random streams of meta-training
 
 
 @dataclass(frozen=True)
 class TrainingTasks:
-    """What a meta-learner is trained on."""
+    """The training tasks of a meta-learner, and the means to run agents on them."""
 
     distribution: TaskDistribution
     tasks: Tasks
-    """The training tasks; held-out ones are never here."""
+    """The training tasks; held-out tasks are never among them."""
     spec: Spec
-    """Of one environment; its lifetime (`planned_steps`) means nothing here."""
+    """Spec of one environment; its lifetime (`planned_steps`) has no meaning here."""
     seed: int
-    """Everything random in meta-training follows from it and the number of the iteration."""
+    """Seed of meta-training: all randomness follows from this seed and the number of the iteration."""
     sees: str = "observation"
-    """What of an environment the meta-learner is shown, as `interact` takes it."""
+    """The part of an environment that the meta-learner is shown, as in `interact`."""
 
     def live(self, agent: Agent, rows: NDArray[np.int64], lived_steps: int, seeds: Seeds) -> Histories:
-        """Lets `agent` live on the tasks at `rows`, one environment each, from a new start; as `interact`.
+        """Runs a new lifetime of `agent` on the tasks at `rows`, one environment per row, and records it.
 
         Args:
             agent: reset here.
-            rows: (num_envs,) numbers of training tasks; of an agent with several actors, those of a learner together.
+            rows: (num_envs,) indices of training tasks; with several actors, the rows of one learner are neighbours.
             lived_steps: steps in every environment.
-            seeds: (num_learners,).
+            seeds: (num_learners,) one seed per learner.
         """
         with closing(self.distribution.make_vec(self.tasks.take(rows))) as envs:
             return interact(agent, envs, lived_steps, seeds, sees=self.sees, device=self.spec.device)
 
     def rows(self, count: int, iteration: int) -> NDArray[np.int64]:
-        """Numbers of the training tasks of an iteration, shape (count,): different ones, while there are enough."""
+        """(count,) indices of the training tasks of an iteration; all tasks are drawn before any is repeated."""
         random = np.random.default_rng((self.seed, Purpose.META_TRAINING, _TASKS, iteration))
         parts, number = [], len(self.tasks)
         while count > 0:
@@ -65,71 +65,73 @@ class TrainingTasks:
         return np.concatenate(parts)
 
     def seeds(self, count: int, iteration: int, purpose: int = 0) -> Seeds:
-        """(count,) seeds of an iteration, for `interact` and what else is random in it; `purpose` sets uses apart."""
+        """(count,) seeds of an iteration, for `interact` and other random draws; `purpose` separates the uses."""
         return make_seeds(count, self.seed, Purpose.META_TRAINING, _SEEDS, iteration, purpose)
 
     def generator(self, iteration: int, purpose: int = 0) -> torch.Generator:
-        """A generator of torch, on the CPU, seeded likewise."""
+        """A `torch.Generator` on the CPU, seeded like `seeds`."""
         return torch.Generator().manual_seed(int(self.seeds(1, iteration, purpose)[0] >> np.uint64(1)))
 
 
 @component
 class MetaLearner(Agent):
-    """Base of the meta-learners. A subclass says what its networks are, how they are trained, and how they act.
+    """Base of the meta-learners. A subclass defines its networks, how they are trained, and how they act.
 
-    Its parameters are everything that meta-training depends on, together with the tasks and the seed; but those that
-    are named in `acting_only`, which only a lifetime depends on.
+    Meta-training depends on the tasks, the seed and all parameters except those named in `acting_only`, which affect
+    lifetimes only.
     """
 
     iterations: Count = 100
     """Iterations of meta-training."""
 
     acting_only: ClassVar[frozenset[str]] = frozenset()
-    """Parameters that meta-training does not depend on: changing one asks for no new meta-training."""
+    """Parameters that meta-training does not depend on: after changing one, no new meta-training is needed."""
 
-    networks: ClassVar[nn.Module | None] = None  # of an instance, from `set_up` on
-    weights: ClassVar[dict[str, Tensor] | None] = None  # of an instance that has been meta-trained
+    networks: ClassVar[nn.Module | None] = None  # set on the instance by `set_up`
+    weights: ClassVar[dict[str, Tensor] | None] = None  # set on an instance that acts with meta-trained weights
 
-    # --- what a subclass gives
+    # --- for subclasses to define
 
     @abstractmethod
     def build(self, spec: Spec) -> nn.Module:
         """New networks for the spaces of `spec`, on its device, with random weights from torch's global generator.
 
-        Their `state_dict` is everything that acting needs: parameters, and statistics of normalisation as buffers.
-        May set attributes that follow from `spec` alone. Raises UserError if the spaces are not for this algorithm.
+        Their `state_dict` holds everything that acting needs: parameters, and normalisation statistics as buffers.
+        May set attributes that depend on `spec` alone. Raises UserError if the algorithm does not support the spaces.
         """
 
     @abstractmethod
     def begin(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
-        """A new lifetime in every environment, with `self.networks`; as `Agent.reset`."""
+        """Begins a new lifetime in every environment, with `self.networks`; arguments as in `Agent.reset`."""
 
     @abstractmethod
     def begin_training(self, training: TrainingTasks) -> None:
-        """Sets up optimisers and whatever else meta-training keeps; `self.networks` are there, and new."""
+        """Sets up optimisers and all other state of meta-training; `self.networks` is newly built."""
 
     @abstractmethod
     def improve(self, iteration: int) -> dict[str, float]:
-        """One iteration of meta-training, from 0: a function of the networks, `training_state` and `iteration` alone.
+        """One iteration of meta-training, counted from 0.
 
-        Returns what happened, by name, among it `environment_steps`, those made in this iteration, and `return`, the
-        mean return of an episode that shows how training goes (which one, its docstring says).
+        The result depends on the networks, `training_state` and `iteration` alone.
+
+        Returns metrics by name. They include `environment_steps`, the steps made in this iteration, and `return`, a
+        mean return per episode that shows the progress of training (the subclass's docstring names the episodes).
         """
 
     @abstractmethod
     def training_state(self) -> dict[str, Tensor]:
-        """Everything beside the networks that the next iteration depends on: moments, replay memories, counters."""
+        """All state beside the networks that the next iteration depends on: moments, replay memories, counters."""
 
     @abstractmethod
     def load_training_state(self, state: dict[str, Tensor]) -> None:
-        """Takes up what `training_state` gave, after `begin_training`."""
+        """Restores the result of `training_state`; called after `begin_training`."""
 
-    # --- what all of them do
+    # --- shared by all meta-learners
 
     def set_up(self, spec: Spec, seed: int = 0) -> nn.Module:
         """Builds the networks, with weights that follow from the seed.
 
-        Raises UserError if the spaces are not for this algorithm.
+        Raises UserError if the algorithm does not support the spaces.
         """
         keep_freed_memory()
         self.device = torch.device(spec.device)
@@ -141,17 +143,17 @@ class MetaLearner(Agent):
 
     @property
     def trained_networks(self) -> nn.Module:
-        """The networks. Raises UserError if there are none yet."""
+        """The networks. Raises UserError before `set_up`."""
         if self.networks is None:
             raise UserError(f"{type(self).__name__} has not been meta-trained; run `icrl meta-train` with this config")
         return self.networks
 
     def check(self, spec: Spec) -> None:
-        """It can be asked before it is meta-trained."""
+        """As `Agent.check`, by building the networks, so it needs no meta-training."""
         self.set_up(spec)
 
     def start(self, training: TrainingTasks) -> None:
-        """Begins meta-training anew, with weights that follow from the seed."""
+        """Begins meta-training from scratch, with weights that follow from the seed."""
         self.set_up(
             training.spec, int(make_seeds(1, training.seed, Purpose.META_TRAINING, _WEIGHTS)[0] >> np.uint64(1))
         )
@@ -175,10 +177,10 @@ def optimiser_state(optimiser: torch.optim.Optimizer, name: str = "optimiser") -
 
 
 def load_optimiser_state(optimiser: torch.optim.Optimizer, state: dict[str, Tensor], name: str = "optimiser") -> None:
-    """Takes up what `optimiser_state` gave."""
-    found: dict[int, dict[str, Tensor]] = {}
+    """Restores the result of `optimiser_state`."""
+    states: dict[int, dict[str, Tensor]] = {}
     for key, value in state.items():
         if key.startswith(f"{name}."):
             number, part = key.removeprefix(f"{name}.").split(".", 1)
-            found.setdefault(int(number), {})[part] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": found})
+            states.setdefault(int(number), {})[part] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": states})

@@ -1,7 +1,7 @@
 """The meta-learners that a config names: where their checkpoints lie, and agents with meta-trained weights.
 
-A meta-learner is meta-trained once for all places of a config that name it with the same parameters, and its folder is
-called by its name and its fingerprint. So another parameter means another folder, and no finished work is ever stale.
+A meta-learner is meta-trained once, even if a config names it several times with the same parameters. Its folder is
+called by its name and its fingerprint: other parameters mean another folder, and no finished work is ever stale.
 """
 
 from collections.abc import Iterator
@@ -11,17 +11,16 @@ from typing import Any
 from safetensors import SafetensorError
 
 from data_gen.agents.base import Agent
+from data_gen.storage.info import TrainedFigures
 from icrl.config.components import find_component
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
-from icrl.run.checkpoints import checkpoint_path, checkpoint_record, checkpoint_steps
+from icrl.run.checkpoints import MetaTrainingRecord, checkpoint_path, checkpoint_record, checkpoint_steps
 from icrl.run.fingerprints import meta_fingerprint
-from icrl.run.folder import RunFolder
+from icrl.run.folder import META_WEIGHTS, RunFolder
 from icrl.support.errors import UserError
 from icrl.support.files import sha256
 
-WEIGHTS = "weights.safetensors"
-TRAINING_STATE = "training_state.safetensors"
 _FOLDER_DIGITS = 8  # of a fingerprint
 
 
@@ -37,30 +36,30 @@ def meta_learners(config: ExperimentConfig) -> dict[str, AgentComponent]:
 
 
 def is_meta_learner(component: AgentComponent) -> bool:
-    """Whether the agent has to be meta-trained; asks its class, without building it."""
+    """True if the agent has to be meta-trained; asks its class, without building it."""
     return hasattr(find_component(component.name, component.table), "acting_only")
 
 
 def learner_folder(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> Path:
-    """Where the checkpoints of a meta-learner lie, or would lie."""
+    """The folder of a meta-learner's checkpoints, whether it exists or not."""
     return folder.meta / f"{component.name.replace(':', '.')}-{meta_fingerprint(config, component)[:_FOLDER_DIGITS]}"
 
 
 def trained_checkpoint(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> Path | None:
     """The checkpoint of finished meta-training, None if it is not finished. Raises UserError for a damaged one."""
-    place = learner_folder(config, folder, component)
-    steps, iterations = checkpoint_steps(place), component.build().iterations
+    home = learner_folder(config, folder, component)
+    steps, iterations = checkpoint_steps(home), component.build().iterations
     if not steps or steps[-1] != iterations:
         return None
-    path = checkpoint_path(place, steps[-1])
-    checked_record(path, config, component)
+    path = checkpoint_path(home, steps[-1])
+    meta_record(path, config, component)
     return path
 
 
-def checked_record(path: Path, config: ExperimentConfig, component: AgentComponent) -> dict[str, Any]:
-    """The record of a checkpoint. Raises UserError if it is of another meta-learner."""
-    record = checkpoint_record(path)
-    if record["fingerprint"] != meta_fingerprint(config, component):
+def meta_record(path: Path, config: ExperimentConfig, component: AgentComponent) -> MetaTrainingRecord:
+    """The record of a checkpoint. Raises UserError if the checkpoint is of another meta-learner."""
+    record = checkpoint_record(path, MetaTrainingRecord)
+    if record.fingerprint != meta_fingerprint(config, component):
         raise UserError(f"{path}: is of another meta-learner than its folder's name says; delete it")
     return record
 
@@ -81,20 +80,20 @@ def ready_agent(
         path = checkpoint or trained_checkpoint(config, folder, component)
         if path is None:
             raise not_trained(config, folder, component)
-        agent.weights = load_tensors(path / WEIGHTS)  # type: ignore[attr-defined]
+        agent.weights = load_tensors(path / META_WEIGHTS)  # type: ignore[attr-defined]
     return agent
 
 
 def not_trained(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> UserError:
-    """The error for a meta-learner that is needed, and not there."""
-    place = learner_folder(config, folder, component)
-    steps = checkpoint_steps(place)
+    """The error for a meta-learner that is needed but not meta-trained."""
+    home = learner_folder(config, folder, component)
+    steps = checkpoint_steps(home)
     state = f"stopped after {steps[-1]} iterations" if steps else "has not been done"
-    return UserError(f"{place}: meta-training of {component.name} {state}; run `icrl meta-train` with this config")
+    return UserError(f"{home}: meta-training of {component.name} {state}; run `icrl meta-train` with this config")
 
 
-def source_weights(config: ExperimentConfig, folder: RunFolder) -> dict[str, dict[str, Any]]:
-    """Of every meta-learner among the sources: its key, what its weights are and what they cost; for `info.json`."""
+def source_weights(config: ExperimentConfig, folder: RunFolder) -> dict[str, TrainedFigures]:
+    """The weights of every meta-learner among the sources and what they cost, by its key; for `info.json`."""
     found = {}
     for index, source in enumerate(config.data.sources):
         if is_meta_learner(source):
@@ -103,49 +102,49 @@ def source_weights(config: ExperimentConfig, folder: RunFolder) -> dict[str, dic
 
 
 def sources_steps(config: ExperimentConfig, folder: RunFolder) -> int:
-    """Environment steps that the sources were meta-trained with; of one that is named twice, once."""
+    """Environment steps that the sources were meta-trained with. A source that is named twice counts once."""
     learners = source_weights(config, folder).values()
-    return sum({learner["weights"]: learner["environment_steps"] for learner in learners}.values())
+    return sum({learner.weights: learner.environment_steps for learner in learners}.values())
 
 
-def trained_figures(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> dict[str, Any]:
-    """What a meta-learner's weights are and what they cost. Raises UserError if it has not been meta-trained."""
+def trained_figures(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> TrainedFigures:
+    """A meta-learner's weights and what they cost. Raises UserError if it has not been meta-trained."""
     path = trained_checkpoint(config, folder, component)
     if path is None:
         raise not_trained(config, folder, component)
-    record = checkpoint_record(path)
-    return {
-        "weights": sha256(path / WEIGHTS),
-        "environment_steps": record["environment_steps"],
-        "seconds": record["seconds"],
-        "iterations": record["step"],
-    }
+    record = checkpoint_record(path, MetaTrainingRecord)
+    return TrainedFigures(
+        weights=sha256(path / META_WEIGHTS),
+        environment_steps=record.environment_steps,
+        seconds=record.seconds,
+        iterations=record.step,
+    )
 
 
 def meta_learner_lines(config: ExperimentConfig, folder: RunFolder) -> list[str]:
-    """A line a meta-learner of the config: how far its meta-training is, and what it cost; for people."""
+    """One line per meta-learner of the config, for people: how far its meta-training is, and what it cost."""
     lines = []
     for component in meta_learners(config).values():
-        place = learner_folder(config, folder, component)
-        steps, iterations = checkpoint_steps(place), component.build().iterations
+        home = learner_folder(config, folder, component)
+        steps, iterations = checkpoint_steps(home), component.build().iterations
         done = steps[-1] if steps else 0
         line = f"meta-training: {component.label or component.name}: {done} of {iterations} iterations"
         if steps:
-            record = checkpoint_record(checkpoint_path(place, done))
-            line += f", {record['environment_steps']:,} environment steps, {record['seconds']:.0f} s: {place}"
+            record = checkpoint_record(checkpoint_path(home, done), MetaTrainingRecord)
+            line += f", {record.environment_steps:,} environment steps, {record.seconds:.0f} s: {home}"
         lines.append(line)
     return lines
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """The tensors of a safetensors file. Raises UserError if it is missing or damaged."""
+    """The tensors of a safetensors file. Raises UserError if the file is missing or damaged."""
     from safetensors.torch import load_file  # torch takes seconds to import, and tabular sources need none of it
 
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         why = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: cannot be read ({why}); delete its folder to go on from an older one") from error
+        raise UserError(f"{path}: cannot be read ({why}); delete its folder to resume from an older one") from error
 
 
 def _agents(config: ExperimentConfig) -> Iterator[tuple[str, AgentComponent]]:

@@ -1,187 +1,167 @@
-"""Meta-trains the meta-learners that an experiment names. The same as `icrl meta-train`.
-
-    python -m data_gen.meta.training --config configs/bandit/rl2.yaml
+"""Meta-trains the meta-learners that an experiment names: the stage behind `icrl meta-train`.
 
 Everything random in an iteration is a function of (seed, iteration), and a checkpoint holds all that the next iteration
-depends on, so that a run that was killed goes on to the very weights of an uninterrupted one.
+depends on, so that a run that was killed resumes to the very weights of an uninterrupted one.
 """
 
 import shutil
-import sys
 from contextlib import closing
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from data_gen.generation.generate import check_spaces, source_device, split_tasks
+from data_gen.experiment import Experiment
 from data_gen.interaction import spec_of
 from data_gen.meta.base import MetaLearner, TrainingTasks
-from data_gen.meta.store import (
-    TRAINING_STATE,
-    WEIGHTS,
-    checked_record,
-    learner_folder,
-    load_tensors,
-    meta_learners,
-    trained_checkpoint,
-)
+from data_gen.meta.store import learner_folder, load_tensors, meta_learners, meta_record, trained_checkpoint
 from data_gen.meta.training_log import MetaTrainingLog
+from data_gen.storage.columns import check_recordable
 from data_gen.storage.folder import load_info
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
-from icrl.run.checkpoints import RECORD, checkpoint_path, checkpoint_steps, keep_last_checkpoints
-from icrl.run.command import Invocation, run_module
+from icrl.run.checkpoints import MetaTrainingRecord, checkpoint_path, checkpoint_steps, keep_last_checkpoints
 from icrl.run.fingerprints import data_fingerprint, meta_fingerprint
-from icrl.run.folder import SCHEMA_VERSION, RunFolder, locked, origin, run_folder, write_config
+from icrl.run.folder import META_STATE, META_WEIGHTS, RECORD, locked, origin, write_config
+from icrl.run.records import write_record
 from icrl.run.trackers import check_trackers
 from icrl.support.device import check_device
 from icrl.support.errors import ConfigError, UserError
-from icrl.support.files import new_folder, remove_leftovers, write_json
-from icrl.support.terminal import say
+from icrl.support.files import new_folder, remove_leftovers
 
 
-def meta_train(config: ExperimentConfig, overwrite: bool = False, until: int | None = None) -> list[Path]:
-    """Meta-trains what is not finished; returns the folders of what was not.
+def meta_train(given: Experiment | ExperimentConfig, overwrite: bool = False, until: int | None = None) -> list[Path]:
+    """Meta-trains every meta-learner whose meta-training is not finished.
 
     Args:
-        config: the experiment.
-        overwrite: begin anew.
-        until: stop after this iteration, with a checkpoint; the next call goes on.
+        given: the experiment.
+        overwrite: start again from scratch.
+        until: stop after this iteration, with a checkpoint; the next call resumes there.
 
-    Raises UserError if a meta-learner cannot live on these tasks, diverges, or its checkpoint is damaged.
+    Returns:
+        the folders of the meta-learners that were trained.
+
+    Raises UserError if a meta-learner cannot act on these tasks, diverges, or its checkpoint is damaged.
     """
-    folder, learners = run_folder(config), meta_learners(config)
+    experiment = Experiment.of(given)
+    config, folder, learners = experiment.config, experiment.folder, meta_learners(experiment.config)
     if not learners:
         return []
     check_device(config.runtime.device)
     check_trackers(config.runtime.trackers)
-    training = check_meta_learners(config)
+    training = check_meta_learners(experiment)
     worked = []
     with locked(folder):
         for component in learners.values():
-            place = learner_folder(config, folder, component)
+            home = learner_folder(config, folder, component)
             if overwrite:
-                shutil.rmtree(place, ignore_errors=True)
+                shutil.rmtree(home, ignore_errors=True)
             if trained_checkpoint(config, folder, component) is None:
-                check_data(config, folder)
+                check_data(experiment)
                 write_config(config, folder)
-                _train(config, component, training[component.sees], place, until)
-                worked.append(place)
+                _train(config, component, training[component.sees], home, until)
+                worked.append(home)
     return worked
 
 
-def main(call: Invocation) -> None:
-    """Meta-trains, and says what came of it."""
-    folder, learners = run_folder(call.config), meta_learners(call.config)
-    if not learners and call.alone:
-        raise UserError(f"{call.config_file}: names no meta-learner among its sources and baselines (rl2, maml, pearl)")
-    worked = meta_train(call.config, call.overwrite)
-    for component in learners.values():
-        path = trained_checkpoint(call.config, folder, component)
-        assert path is not None
-        record = checked_record(path, call.config, component)
-        if path.parent in worked:
-            cost = f"{record['environment_steps']:,} environment steps, {record['seconds']:.0f} s"
-            result = "" if record["return"] is None else f"return {record['return']:.3f}, "
-            say(f"meta-train: {component.label or component.name}: {result}{cost}: {path}")
-        else:
-            say(f"meta-train: complete for this config, skipped: {path}")
-    if call.alone:
-        say(f"next: {call.next_command('generate')}")
-
-
-def check_meta_learners(config: ExperimentConfig) -> dict[str, TrainingTasks]:
-    """The training tasks, by what is seen of them. Raises ConfigError if a meta-learner cannot live on them."""
-    distribution, tasks, _ = split_tasks(config)
-    check_spaces(distribution)
+def check_meta_learners(experiment: Experiment) -> dict[str, TrainingTasks]:
+    """The training tasks, by what agents see of them. Raises ConfigError if a meta-learner cannot act on them."""
+    family, tasks, device = experiment.family, experiment.train_tasks, experiment.source_device
+    check_recordable(family.observation_space, family.action_space)
     training: dict[str, TrainingTasks] = {}
-    with closing(distribution.make_vec(tasks.take([0]))) as envs:
-        for key, component in meta_learners(config).items():
+    with closing(family.make_vec(tasks.take([0]))) as envs:
+        for key, component in meta_learners(experiment.config).items():
             try:
-                spec = spec_of(envs, distribution.episode_length, component.sees, source_device(config))
+                spec = spec_of(envs, family.episode_length, component.sees, device)
                 learner: MetaLearner = component.build()
-                training[component.sees] = TrainingTasks(distribution, tasks, spec, config.seed, component.sees)
+                training[component.sees] = TrainingTasks(family, tasks, spec, experiment.config.seed, component.sees)
                 learner.start(training[component.sees])
             except UserError as error:
                 raise ConfigError(f"{key}: {error}") from error
     return training
 
 
-def check_data(config: ExperimentConfig, folder: RunFolder) -> None:
+def check_data(experiment: Experiment) -> None:
     """Raises UserError if the run folder has data of another config, which its `config.yaml` describes."""
-    if folder.data_info.exists() and load_info(folder)["fingerprint"] != data_fingerprint(config):
+    folder = experiment.folder
+    if folder.data_info.exists() and load_info(folder).fingerprint != data_fingerprint(experiment.config):
         raise UserError(f"{folder.data} belongs to another config: choose another --name, or delete {folder.path}")
 
 
 def _train(
-    config: ExperimentConfig, component: AgentComponent, training: TrainingTasks, place: Path, until: int | None
+    config: ExperimentConfig, component: AgentComponent, training: TrainingTasks, home: Path, until: int | None
 ) -> None:
+    """Trains one meta-learner from its last checkpoint, or from scratch, to the end or to iteration `until`."""
     learner: MetaLearner = component.build()
-    place.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(place)
-    steps = checkpoint_steps(place)
-    done, record = steps[-1] if steps else 0, None
+    home.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(home)
+    # Fresh networks first: the checkpoint then replaces their weights and everything else that training keeps.
     learner.start(training)
-    if steps:
-        path = checkpoint_path(place, done)
-        record = checked_record(path, config, component)
-        try:
-            learner.trained_networks.load_state_dict(load_tensors(path / WEIGHTS))
-            learner.load_training_state(load_tensors(path / TRAINING_STATE))
-        except (RuntimeError, KeyError, ValueError) as error:
-            why = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"{path}: the checkpoint is damaged ({why}); delete it to go on from an older one"
-            ) from error
+    record = _resume(config, component, learner, home)
+    done = record.step if record else 0
     last = learner.iterations if until is None else min(until, learner.iterations)
-    with closing(MetaTrainingLog(config, component, place, learner.iterations, record)) as log:
-        if not steps and last == 0:
-            _save(config, component, learner, place, 0, log)
+    with closing(MetaTrainingLog(config, component, home, learner.iterations, record)) as log:
+        if record is None and last == 0:
+            _save(config, component, learner, home, 0, log)
         while done < last:
             figures = learner.improve(done)
             done += 1
             log.write(done, figures)
             if any(weights.isnan().any() for weights in learner.trained_networks.state_dict().values()):
                 raise UserError(
-                    f"meta-training of {component.name} diverged in iteration {done}: its weights are no numbers; "
+                    f"meta-training of {component.name} diverged in iteration {done}: its weights are NaN; "
                     "lower its learning rates"
                 )
             if done % config.runtime.meta_checkpoint_every == 0 or done == last:
-                _save(config, component, learner, place, done, log)
+                _save(config, component, learner, home, done, log)
+
+
+def _resume(
+    config: ExperimentConfig, component: AgentComponent, learner: MetaLearner, home: Path
+) -> MetaTrainingRecord | None:
+    """Loads the last checkpoint into `learner` and returns its record; None without a checkpoint. Raises UserError."""
+    steps = checkpoint_steps(home)
+    if not steps:
+        return None
+    path = checkpoint_path(home, steps[-1])
+    record = meta_record(path, config, component)
+    try:
+        learner.trained_networks.load_state_dict(load_tensors(path / META_WEIGHTS))
+        learner.load_training_state(load_tensors(path / META_STATE))
+    except (RuntimeError, KeyError, ValueError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: the checkpoint is damaged ({why}); delete it to resume from an older one") from error
+    return record
 
 
 def _save(
     config: ExperimentConfig,
     component: AgentComponent,
     learner: MetaLearner,
-    place: Path,
+    home: Path,
     done: int,
     log: MetaTrainingLog,
 ) -> None:
-    """A checkpoint, whole or not at all; of finished meta-training, without what only the next iteration needs."""
-    record = {
-        "schema_version": SCHEMA_VERSION,
-        "step": done,
-        "fingerprint": meta_fingerprint(config, component),
-        "agent": component.model_dump(mode="json"),
-        "tasks": config.tasks.model_dump(mode="json"),
-        **log.totals(),
-        "made_with": origin(),
-    }
+    """Writes a checkpoint, whole or not at all. After the last iteration it leaves out what only a next one needs."""
+    record = MetaTrainingRecord(
+        step=done,
+        fingerprint=meta_fingerprint(config, component),
+        agent=component.model_dump(mode="json"),
+        tasks=config.tasks.model_dump(mode="json"),
+        environment_steps=log.environment_steps,
+        seconds=log.seconds,
+        mean_return=log.mean_return,
+        made_with=origin(),
+    )
     networks = learner.trained_networks.state_dict()
     state = {} if done == learner.iterations else learner.training_state()
-    path = checkpoint_path(place, done)
+    path = checkpoint_path(home, done)
     try:
         with new_folder(path) as temporary:
-            save_file({name: tensor.cpu().contiguous() for name, tensor in networks.items()}, temporary / WEIGHTS)
-            save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, temporary / TRAINING_STATE)
-            write_json(temporary / RECORD, record)
+            save_file({name: tensor.cpu().contiguous() for name, tensor in networks.items()}, temporary / META_WEIGHTS)
+            save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, temporary / META_STATE)
+            write_record(temporary / RECORD, record)
     except (SafetensorError, RuntimeError) as error:
         why = " ".join(str(error).split())[:300]
         raise UserError(f"cannot write the checkpoint {path}: {why}") from error
-    keep_last_checkpoints(place, config.runtime.keep_checkpoints)
-
-
-if __name__ == "__main__":
-    sys.exit(run_module("python -m data_gen.meta.training", "Meta-trains the meta-learners that a config names.", main))
+    keep_last_checkpoints(home, config.runtime.keep_checkpoints)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from data_gen.returns import episode_returns
 from data_gen.scoring.scores import SCORED_COLUMNS, HistoryScores, normaliser, part_of, score_returns
-from data_gen.scoring.selection import history_weights, quartiles
+from data_gen.scoring.selection import history_likelihoods, quartiles
 from data_gen.storage.folder import checked_shards, read_histories
 from data_gen.storage.info import DataInfo
 from icrl.config.schema import SelectionConfig
@@ -103,8 +103,8 @@ def data_report(folder: RunFolder, info: DataInfo) -> DataReport:
     )
 
 
-def describe(report: DataReport, target: str = "action") -> str:
-    """The report as a few lines of text, with warnings where training is to predict the source's own actions."""
+def describe(report: DataReport, imitated: bool = True) -> str:
+    """The report as a few lines of text, with warnings where training imitates the sources."""
     scale = "normalised return (0 random, 1 optimal)" if report.normalised else "return"
     lines = [
         f"  source, {scale}: {report.first:.2f} in the first tenth, {report.final:.2f} in the last tenth of a history",
@@ -113,7 +113,7 @@ def describe(report: DataReport, target: str = "action") -> str:
         f"{report.learning_episodes}",
         f"  suggested: training.subsample {report.suggested_subsample}, model.context_episodes "
         f"{report.suggested_context}, so that a context spans the learning",
-        *(f"  warning: {warning}" for warning in report.warnings() if target == "action"),
+        *(f"  warning: {warning}" for warning in report.warnings() if imitated),
     ]
     return "\n".join(lines)
 
@@ -128,18 +128,18 @@ def describe_scores(scores: HistoryScores, sources: list[dict[str, Any]], select
     """
     lines = [f"  histories by source, {scores.scale}: quartiles of improvement | final return | largest drop"]
     try:
-        weights, trouble = history_weights(scores, selection), ""
+        likelihoods, trouble = history_likelihoods(scores, selection), ""
     except ConfigError as error:
-        weights, trouble = np.zeros(len(scores)), str(error)
+        likelihoods, trouble = np.zeros(len(scores)), str(error)
     for number, source in enumerate(sources):
         own = scores.source == number
         parts = []
         for values in (scores.improvement, scores.final_return, scores.drop):
             parts.append(" ".join(f"{value:.2f}" for value in quartiles(values[own])[1:4]))
-        read = (weights[own] > 0).sum()
+        read = (likelihoods[own] > 0).sum()
         lines.append(f"    {number} {source['name']}: {' | '.join(parts)}; training reads {read:,} of {own.sum():,}")
-    drawn = "" if selection.weight == "uniform" else f", by weight of {selection.weight.replace('_', ' ')}"
-    lines.append(f"  training.selection leaves {(weights > 0).sum():,} of {len(scores):,} histories{drawn}")
+    drawn = "" if selection.likelihood == "uniform" else f", drawn by {selection.likelihood.replace('_', ' ')}"
+    lines.append(f"  training.selection leaves {(likelihoods > 0).sum():,} of {len(scores):,} histories{drawn}")
     return "\n".join([*lines, *([f"  warning: {trouble}"] if trouble else [])])
 
 

@@ -20,11 +20,11 @@ import yaml
 from numpy.typing import NDArray
 
 from data_gen.returns import episode_returns
-from data_gen.storage.folder import TASK_FILES, checked_shards, read_histories
+from data_gen.storage.folder import checked_shards, read_histories
 from data_gen.storage.info import DataInfo
 from data_gen.tasks.base import TaskDistribution, Tasks
 from icrl.config.components import TASKS, find_component
-from icrl.run.folder import RunFolder
+from icrl.run.folder import TASK_FILES, RunFolder
 
 SCORED_COLUMNS = ("reward", "terminated", "truncated", "task", "source")
 """What scores follow from; observations, which may be images, stay on the disk."""

@@ -14,8 +14,8 @@ SCORES = {"min_improvement": "improvement", "min_final_return": "final_return", 
 """The score that each limit of `training.selection` is about."""
 
 
-def history_weights(scores: HistoryScores, selection: SelectionConfig) -> NDArray[np.float64]:
-    """How likely training reads each history, (histories,), relative to one another; 0 for those left out.
+def history_likelihoods(scores: HistoryScores, selection: SelectionConfig) -> NDArray[np.float64]:
+    """(histories,) how likely each history is in training, relative to the others; 0 for those left out.
 
     Raises ConfigError, with the scores that were found, if none is left.
     """
@@ -23,14 +23,14 @@ def history_weights(scores: HistoryScores, selection: SelectionConfig) -> NDArra
     kept = np.logical_and.reduce([np.ones(len(scores), dtype=np.bool_), *met.values()])
     if not kept.any():
         raise ConfigError(_nothing_left(scores, selection, met))
-    if selection.weight == "uniform":
+    if selection.likelihood == "uniform":
         return kept.astype(np.float64)
-    score = -scores.drop if selection.weight == "stability" else getattr(scores, selection.weight)
+    score = -scores.drop if selection.likelihood == "stability" else getattr(scores, selection.likelihood)
     kept &= ~np.isnan(score)
     if not kept.any():
-        raise ConfigError(f"training.selection.weight: {selection.weight}: no history has a complete episode")
+        raise ConfigError(f"training.selection.likelihood: {selection.likelihood}: no history has a complete episode")
     above = np.where(kept, score - score[kept].min(), 0.0)
-    return above if above.any() else kept.astype(np.float64)  # where all are equal, so are their weights
+    return above if above.any() else kept.astype(np.float64)  # where all scores are equal, all are equally likely
 
 
 def limits_met(scores: HistoryScores, selection: SelectionConfig) -> dict[str, NDArray[np.bool_]]:

@@ -1,4 +1,4 @@
-"""The dataset card: makes the data folder a hub dataset as it lies, and says what it holds."""
+"""The data set card: makes the data folder a hub data set as it is, and describes its content."""
 
 import inspect
 from pathlib import PurePosixPath
@@ -12,7 +12,7 @@ from icrl.config.components import TASKS, find_component
 
 PICTURE = "learning_curve.png"
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")
-"""The hub's, from a thousand on by factors of ten."""
+"""The hub's size categories: below a thousand rows, then by factors of ten."""
 _CITATION = """@software{in_context_rl,
   title = {in-context-rl: the pipeline for in-context reinforcement learning},
   year = {2026},
@@ -37,11 +37,11 @@ def dataset_card(
 
     Args:
         name: of the data.
-        info: the content of its info.json.
+        info: its record.
         repo: USER/NAME, if it is on the hub.
-        licence: the hub's identifier of the licence that the data is under, such as cc-by-4.0.
-        picture: whether `PICTURE`, the sources' learning curve, lies beside it.
-        config: whether the `config.yaml` that it was made with does.
+        licence: the hub's identifier of the data's licence, such as cc-by-4.0.
+        picture: True if `PICTURE`, the sources' learning curve, lies beside it.
+        config: True if the `config.yaml` that the data was made with lies beside it.
     """
     return f"""---
 {_header(name, info, licence)}---
@@ -49,8 +49,8 @@ def dataset_card(
 # {name}: learning histories
 
 {info.num_histories:,} learning histories of {info.history_steps:,} environment steps each. A history is the whole
-lifetime of one learner, or of one of its actors, on one task, episodes one after another: what a transformer needs in
-order to learn to learn in its context (Algorithm Distillation).
+lifetime of one learner, or of one of its actors, on one task, episodes one after another. A transformer that is trained
+on histories learns to learn in its context (Algorithm Distillation).
 {_curve(picture)}
 ## Load
 
@@ -61,8 +61,8 @@ histories = load_dataset("{repo or "PATH_OR_REPOSITORY"}", split="train").with_f
 print(histories[0]["reward"].shape)  # ({info.history_steps},)
 ```
 
-{_needs(info)}`streaming=True` reads one shard after another. A config of in-context-rl that says
-`data: {{repo: {repo or "USER/NAME"}}}` trains on it.
+{_needs(info)}`streaming=True` reads one shard after another. To train on it, write
+`data: {{repo: {repo or "USER/NAME"}}}` in a config of in-context-rl.
 
 ## Tasks
 
@@ -71,22 +71,22 @@ print(histories[0]["reward"].shape)  # ({info.history_steps},)
 | split | tasks | histories |
 |---|---|---|
 | train | {_count(info.num_train_tasks)} | {info.num_histories:,} |
-| held out, for evaluation | {_count(info.num_test_tasks)} | none: nothing here comes from them |
+| held-out, for evaluation | {_count(info.num_test_tasks)} | none: no data comes from them |
 
-`tasks-train.npz` and `tasks-test.npz` hold the tasks, where they are known, as arrays with a row a task.
+`tasks-train.npz` and `tasks-test.npz` hold the tasks, where they are known, as arrays with one row per task.
 
 ## Columns
 
-| column | shape | unit | what |
+| column | shape | unit | content |
 |---|---|---|---|
 {_columns(info)}
 
-A step's row says what was seen before its action, the action, and what came of it; the row after an episode's last one
-begins the next episode, and a history may end in the middle of one.
+The row of a step holds the observation before the action, the action, and its result. The row after the last one of an
+episode begins the next episode. A history may end in the middle of an episode.
 
 ## Sources
 
-By the number in the column `source`, with their hyper-parameters:
+By number in the column `source`, with their hyper-parameters:
 
 {_sources(info)}
 
@@ -96,7 +96,7 @@ By the number in the column `source`, with their hyper-parameters:
 
 ## Licence
 
-{f"`{licence}`." if licence else "None was given; ask whoever published this."}
+{f"`{licence}`." if licence else "No licence was given; ask the publisher."}
 
 ## Citation
 
@@ -107,12 +107,12 @@ By the number in the column `source`, with their hyper-parameters:
 
 
 def config_name(name: str, info: DataInfo) -> str:
-    """What `datasets` calls the data set."""
+    """The name of the data set's config in `datasets`."""
     return f"{name}-{info.fingerprint}"
 
 
 def _header(name: str, info: DataInfo, licence: str | None) -> str:
-    first = PurePosixPath(info.shards[0]["file"])
+    first = PurePosixPath(info.shards[0].file)
     size = min(max(0, len(str(info.num_histories)) - 3), len(_SIZES) - 1)
     header = {
         "pretty_name": f"{name}: learning histories",
@@ -120,7 +120,7 @@ def _header(name: str, info: DataInfo, licence: str | None) -> str:
         "task_categories": ["reinforcement-learning"],
         "size_categories": [_SIZES[size]],
         "tags": ["in-context-reinforcement-learning", "learning-histories", "meta-reinforcement-learning"],
-        # `datasets` caches by this name and the pattern: without the fingerprint it would serve another run's rows.
+        # `datasets` caches by this name and the pattern: without the fingerprint it would return another run's rows.
         "configs": [
             {
                 "config_name": config_name(name, info),
@@ -133,7 +133,7 @@ def _header(name: str, info: DataInfo, licence: str | None) -> str:
 
 
 def _needs(info: DataInfo) -> str:
-    return "" if info.shards[0]["file"].endswith(".parquet") else "`datasets` needs h5py for it. "
+    return "" if info.shards[0].file.endswith(".parquet") else "`datasets` needs h5py for it. "
 
 
 def _curve(picture: bool) -> str:
@@ -143,8 +143,8 @@ def _curve(picture: bool) -> str:
 def _tasks(info: DataInfo) -> str:
     length = f"An episode lasts at most {info.episode_length} steps."
     if info.tasks is None or info.tasks["name"] not in TASKS:
-        said = "of" if info.tasks is None else f"`{info.tasks}`, of"
-        return f"The tasks are {said} a family that is none of in-context-rl's own. {length}"
+        named = "" if info.tasks is None else f": `{info.tasks}`"
+        return f"The task family is not one of in-context-rl's own{named}. {length}"
     family = inspect.getdoc(find_component(info.tasks["name"], TASKS)) or ""
     quoted = "\n".join(f"> {line}".rstrip() for line in family.splitlines())
     return f"`{info.tasks}`. {length}\n\n{quoted}"
@@ -166,18 +166,18 @@ def _columns(info: DataInfo) -> str:
         for path, leaf in json_leaves(info.observation_space).items()
     ]
     action = _shape(steps, info.action_space)
-    rows.append(("`action`", action, "the environment's", f"what the source did; `{_space(info.action_space)}`"))
+    rows.append(("`action`", action, "the environment's", f"the source's action; `{_space(info.action_space)}`"))
     if info.optimal_actions:
         rows.append(
-            ("`optimal_action`", action, "the environment's", "what the optimal policy, or an expert, would do there")
+            ("`optimal_action`", action, "the environment's", "the action of the optimal policy, or of an expert")
         )
     rows += [
-        ("`reward`", f"{steps})", "reward", "what the action earned"),
-        ("`terminated`, `truncated`", f"{steps})", "true or false", "whether this step ended its episode, and how"),
-        ("`history`, `task`, `source`", "(histories,)", "number", "the history's own, its task's, its source's"),
-        ("`seed`, `actor`", "(histories,)", "number", "its learner's seed, and which of its actors it is of"),
+        ("`reward`", f"{steps})", "reward", "the action's reward"),
+        ("`terminated`, `truncated`", f"{steps})", "true or false", "true where the step ended its episode, and how"),
+        ("`history`, `task`, `source`", "(histories,)", "number", "of the history, its task, its source"),
+        ("`seed`, `actor`", "(histories,)", "number", "the learner's seed; the number of its actor"),
         *(
-            (f"`{name}`", "(histories,)", "the parameter's", "its learner's own, NaN of other sources")
+            (f"`{name}`", "(histories,)", "the parameter's", "the learner's own value; NaN for other sources")
             for name in info.swept
         ),
         ("`task_*`", "(histories, ...)", "the environment's", "the task's parameters, where known"),
@@ -195,7 +195,7 @@ def _extents(values: Any) -> list[int]:
 
 
 def _space(space: dict[str, Any]) -> str:
-    """A space, with a MultiDiscrete's or Box's long lists cut short."""
+    """A space as text, with long lists cut short."""
     text = ", ".join(f"{key}={value}" for key, value in space.items() if key != "type")
     return f"{space['type']}({text if len(text) < 120 else text[:117] + '...'})"
 
@@ -204,8 +204,8 @@ def _sources(info: DataInfo) -> str:
     lines = []
     for number, source in enumerate(info.sources):
         values = yaml.safe_dump(source, default_flow_style=True, width=10**6).strip()
-        trained = info.meta_learners.get(f"data.sources.{number}") if info.meta_learners else None
-        cost = f", meta-trained with {trained['environment_steps']:,} environment steps" if trained else ""
+        trained = info.meta_learners.get(f"data.sources.{number}")
+        cost = f", meta-trained with {trained.environment_steps:,} environment steps" if trained else ""
         lines.append(f"{number}. `{values}`{cost}")
     return "\n".join(lines)
 
@@ -216,5 +216,5 @@ def _origin(info: DataInfo, config: bool) -> str:
         return f"Recorded elsewhere, and written as a data set with: {made}."
     how = f"seed {info.seed}, in {info.seconds:.0f} s, with: {made}."
     if not config:
-        return f"By `icrl generate`, {how} The config is not here, but for what is said above."
+        return f"By `icrl generate`, {how} The config is not part of this repository."
     return f"`icrl generate --config config.yaml`, with the `config.yaml` of this repository, {how}"

@@ -88,3 +88,11 @@ def _shaped(values: NDArray[Any], shape: tuple[int, ...], where: str) -> NDArray
     if values.shape != shape:
         raise UserError(f"{where}: has shape {values.shape}, where {shape} is expected")
     return values
+
+
+def check_recordable(observation_space: Space, action_space: Space) -> None:
+    """Raises UserError if steps with these spaces cannot be recorded."""
+    to_json(observation_space)
+    if isinstance(action_space, spaces.Dict | spaces.Tuple):
+        raise UserError(f"actions of {action_space} cannot be recorded: Discrete, MultiDiscrete or Box can")
+    to_json(action_space)

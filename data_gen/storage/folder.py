@@ -1,73 +1,67 @@
 """A data folder: shards, the tasks that they are of, and `info.json`, which is written last and says all is complete.
 
 train-00000-of-00004.h5 ...   learning histories (`data_gen.storage.shards`)
-tasks-train.npz               the tasks, by the numbers that the shards' column `task` has
-tasks-test.npz                those that are held out, where that is known
-README.md                     the card, which makes the folder a hub dataset as it is
+tasks-train.npz               the tasks, by the numbers in the shards' column `task`
+tasks-test.npz                the held-out tasks, where they are known
+README.md                     the card, which makes the folder a hub data set as it is
 info.json                     spaces, sources, checksums: everything that training needs besides the shards
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from data_gen.spaces import space_from_json
 from data_gen.storage.card import dataset_card
 from data_gen.storage.columns import checked_columns, checked_numbers, spaces_of_columns
 from data_gen.storage.info import DataInfo, checked_info
 from data_gen.storage.shards import damaged, read_shard
 from data_gen.tasks.base import Tasks
-from icrl.run.folder import SCHEMA_VERSION, RunFolder, origin
+from icrl.run.folder import CARD, INFO, SCHEMA_VERSION, TASK_FILES, RunFolder, origin
+from icrl.run.records import versioned
 from icrl.support.errors import UserError
-from icrl.support.files import read_record, sha256, write_file, write_json
-
-TASK_FILES = ("tasks-train.npz", "tasks-test.npz")
+from icrl.support.files import sha256, write_file, write_json
 
 
 def finish_data_folder(
-    folder: Path, name: str, tasks: tuple[Tasks | None, Tasks | None], about: dict[str, Any]
-) -> dict[str, Any]:
+    folder: Path, name: str, tasks: tuple[Tasks | None, Tasks | None], about: Mapping[str, Any]
+) -> DataInfo:
     """Writes what belongs to complete shards, `info.json` last; returns its content.
 
     Args:
         folder: has all shards.
         name: of the data, for the card.
         tasks: those that the data is of, and those that are held out; None where not known.
-        about: everything else that `info.json` says.
+        about: the fields of `DataInfo` that do not follow from the other arguments.
     """
     for file, some in zip(TASK_FILES, tasks, strict=True):
         if some is not None:
             some.save(folder / file)
     train, test = (None if some is None else len(some) for some in tasks)
     counts = {"num_train_tasks": train, "num_test_tasks": test}
-    info = {"schema_version": SCHEMA_VERSION, **about, **counts, "made_with": origin()}
-    write_file(folder / "README.md", dataset_card(name, info))
-    write_json(folder / "info.json", info)
-    return read_info(folder / "info.json")
+    record = {"schema_version": SCHEMA_VERSION, **about, **counts, "made_with": origin()}
+    info = checked_info(record, folder / INFO)
+    write_file(folder / CARD, dataset_card(name, info))
+    write_json(folder / INFO, info.plain())
+    return info
 
 
-def load_info(folder: RunFolder) -> dict[str, Any]:
-    """What `info.json` says about complete data. Raises UserError if there is none."""
+def load_info(folder: RunFolder) -> DataInfo:
+    """The record of complete data. Raises UserError if the data is not complete."""
     if not folder.data_info.exists():
         state = "is not complete" if folder.data.is_dir() else "has not been generated"
         raise UserError(f"{folder.data}: the data {state}; run `icrl generate` with this config first")
     return read_info(folder.data_info)
 
 
-def read_info(path: Path) -> dict[str, Any]:
-    """An `info.json`, wherever it is from. Raises UserError if it is none."""
-    return checked_info(read_record(path, SCHEMA_VERSION, ()), path)
-
-
-def is_streamed(info: DataInfo) -> bool:
-    """Whether the data's shards stay on the hub."""
-    return bool(info.get("given", {}).get("streaming"))
+def read_info(path: Path) -> DataInfo:
+    """The record in an `info.json`, wherever it is from. Raises UserError if the file does not hold one."""
+    return checked_info(versioned(path), path)
 
 
 def checked_shards(folder: RunFolder, info: DataInfo) -> Iterator[Path]:
-    """The paths of the shards, each after its checksum was found right. Raises UserError at the first that is not."""
+    """The paths of the shards, each after its checksum was verified. Raises UserError at the first that differs."""
     for shard in info.shards:
         path = folder.data / shard.file
         if not path.exists():
@@ -78,13 +72,12 @@ def checked_shards(folder: RunFolder, info: DataInfo) -> Iterator[Path]:
 
 
 def read_histories(path: Path, info: DataInfo, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-    """A shard's columns, as `read_shard`, after what `info.json` says of them was found true.
+    """A shard's columns, as `read_shard` returns them, after they were checked against `info.json`.
 
-    Raises UserError if there are other columns, shapes or values.
+    Raises UserError for other columns, shapes or values than `info` says.
     """
     columns = read_shard(path, names)
-    seen, action = (space_from_json(info[name]) for name in ("observation_space", "action_space"))
-    known = spaces_of_columns(seen, action)
+    known = spaces_of_columns(*info.spaces())
     needed = {*known, "reward", "terminated", "truncated"} - {"optimal_action"} if names is None else set(names)
     if info.optimal_actions and names is None:
         needed.add("optimal_action")

@@ -1,9 +1,8 @@
 """Data that is given, a repository of the hub or a folder, put into the run's folder as if it had been made there.
 
 The run's `data/` gets links to the files, and an `info.json` of its own, so that everything downstream reads one kind
-of folder. What the data says of itself is only believed where it can be checked: its spaces have to be those of the
-config's tasks, a task family that the config does not name is not built, and held-out tasks are looked for among its
-tasks.
+of folder. What the data reports of itself is believed only where it can be checked: its spaces have to be those of the
+config's tasks, a task family that the config does not name is not built, and no held-out task may be among its tasks.
 """
 
 import json
@@ -12,61 +11,47 @@ from typing import Any
 
 import numpy as np
 
+from data_gen.experiment import Experiment
 from data_gen.spaces import to_json
-from data_gen.storage.folder import TASK_FILES, is_streamed, load_info, read_info
-from data_gen.storage.info import DataInfo
+from data_gen.storage.folder import load_info, read_info
+from data_gen.storage.info import DataInfo, Given
 from data_gen.tasks.base import TaskDistribution, Tasks
 from icrl.config.schema import ExperimentConfig
 from icrl.run.fingerprints import data_fingerprint
-from icrl.run.folder import RunFolder, locked, run_folder, stale, write_config
+from icrl.run.folder import CONFIG, INFO, TASK_FILES, RunFolder, locked, stale, write_config
 from icrl.support.errors import ConfigError, UserError
 from icrl.support.files import new_folder, write_json
 from icrl.support.hub import Repository, Snapshot, fetch, repository, snapshot
 
-INFO = "info.json"
-_BESIDE = (*TASK_FILES, "config.yaml")
-"""What may lie beside the shards."""
+_BESIDE = (*TASK_FILES, CONFIG)
+"""Files that may lie beside the shards."""
 
 
-def take_given(config: ExperimentConfig, overwrite: bool = False) -> bool:
-    """Fetches what is not there yet, checks it, and links it; returns whether there was anything to do.
+def take_given(experiment: Experiment, overwrite: bool = False) -> bool:
+    """Fetches the files that are missing, checks them, and links them into the run folder.
 
     Files that have gone since, from the client's cache, are fetched again, at the same commit.
 
+    Returns:
+        True if there was anything to do.
+
     Raises UserError if the hub or the folder has no such data, ConfigError if it does not go with the config's tasks.
     """
-    folder = run_folder(config)
+    config, folder = experiment.config, experiment.folder
     with locked(folder):
-        before = None
-        if folder.data_info.exists() and not overwrite:
-            before = load_info(folder)
-            if before["fingerprint"] != data_fingerprint(config):
-                raise stale(folder.data)
-            if _unchanged(config, folder, before):
-                return False
-        elif folder.data.exists() and not overwrite and any(folder.data.iterdir()):
-            raise stale(folder.data)
-        if config.data.repo:
-            wanted = repository(config.data.repo, "dataset", "data.repo")
-            if before is not None:
-                wanted = Repository(wanted.id, "dataset", before["given"]["commit"])
-            found = snapshot(wanted)
-            origin = {"repo": wanted.id, "commit": found.commit, "streaming": config.data.streaming}
-            source = fetch(found, [INFO, *_BESIDE])
-        else:
-            source = Path(str(config.data.folder)).resolve()
-            origin = {"folder": str(source)}
-            if source == folder.data.resolve():
-                raise ConfigError(f"data.folder: {source} is this run's own: choose another --name")
+        before = _before(experiment, overwrite)
+        if before is not None and _unchanged(config, folder, before):
+            return False
+        # The record first: it decides whether anything else is fetched.
+        found, origin, source = _located(config, folder, before)
         if not (source / INFO).is_file():
             raise UserError(f"data: {config.data.given} has no {INFO}: it is not a data set of this project's")
         info = read_info(source / INFO)
         shards = [shard.file for shard in info.shards]
-        distribution: TaskDistribution = config.tasks.build()
-        _check_spaces(config, info, distribution)
-        _check_leak(config, source, info, distribution)
-        if config.data.repo and not config.data.streaming:
-            _check_there(found, shards)
+        _check_spaces(config, info, experiment.family)
+        _check_leak(experiment, source, info)
+        if found is not None and not config.data.streaming:
+            _check_complete(found, shards)
             source = fetch(found, [INFO, *_BESIDE, *shards])
         write_config(config, folder)
         with new_folder(folder.data) as temporary:
@@ -76,21 +61,53 @@ def take_given(config: ExperimentConfig, overwrite: bool = False) -> bool:
                     (temporary / name).symlink_to((source / name).resolve())
                 elif name in shards:
                     raise UserError(f"data: {source} has no {name}, which its {INFO} names")
-            own = {**info, "tasks": _believed(config, info), "given": origin, "fingerprint": data_fingerprint(config)}
-            write_json(temporary / INFO, own)
+            own = {"tasks": _believed(config, info), "given": origin, "fingerprint": data_fingerprint(config)}
+            write_json(temporary / INFO, info.model_copy(update=own).plain())
     return True
+
+
+def _before(experiment: Experiment, overwrite: bool) -> DataInfo | None:
+    """The record of what was linked before, None if nothing was. Raises UserError if it is of another config."""
+    folder = experiment.folder
+    if overwrite:
+        return None
+    if folder.data_info.exists():
+        before = load_info(folder)
+        if before.fingerprint != data_fingerprint(experiment.config):
+            raise stale(folder.data)
+        return before
+    if folder.data.exists() and any(folder.data.iterdir()):
+        raise stale(folder.data)
+    return None
+
+
+def _located(
+    config: ExperimentConfig, folder: RunFolder, before: DataInfo | None
+) -> tuple[Snapshot | None, Given, Path]:
+    """The repository's snapshot, if the data is from one; the origin to record; the folder with the data's record."""
+    if config.data.repo:
+        wanted = repository(config.data.repo, "dataset", "data.repo")
+        if before is not None and before.given is not None:
+            wanted = Repository(wanted.id, "dataset", before.given.commit)
+        found = snapshot(wanted)
+        origin = Given(repo=wanted.id, commit=found.commit, streaming=config.data.streaming)
+        return found, origin, fetch(found, [INFO, *_BESIDE])
+    source = Path(str(config.data.folder)).resolve()
+    if source == folder.data.resolve():
+        raise ConfigError(f"data.folder: {source} is this run's own: choose another --name")
+    return None, Given(folder=str(source)), source
 
 
 def _unchanged(config: ExperimentConfig, folder: RunFolder, info: DataInfo) -> bool:
-    """Whether what was linked is still there. Raises UserError if `data.folder` holds something else by now."""
-    if not is_streamed(info) and not all((folder.data / shard.file).exists() for shard in info.shards):
+    """True if what was linked still exists. Raises UserError if `data.folder` holds something else by now."""
+    if not info.streamed and not all((folder.data / shard.file).exists() for shard in info.shards):
         return False
     if config.data.folder and read_info(Path(config.data.folder) / INFO)["shards"] != info.shards:
-        raise UserError(f"{config.data.folder}: was made anew since; take it with `icrl generate --overwrite`")
+        raise UserError(f"{config.data.folder}: has changed since; take it with `icrl generate --overwrite`")
     return True
 
 
-def _check_there(found: Snapshot, shards: list[str]) -> None:
+def _check_complete(found: Snapshot, shards: list[str]) -> None:
     absent = [name for name in shards if name not in found.sizes]
     if absent:
         raise UserError(f"data.repo: {found.repository} has no {absent[0]}, which its {INFO} names; push it again")
@@ -99,10 +116,10 @@ def _check_there(found: Snapshot, shards: list[str]) -> None:
 def _check_spaces(config: ExperimentConfig, info: DataInfo, distribution: TaskDistribution) -> None:
     """Raises ConfigError if histories of this data are not about tasks like those of the config."""
     for name in ("observation_space", "action_space"):
-        own = to_json(getattr(distribution, name))
-        if json.dumps(info[name], sort_keys=True) != json.dumps(own, sort_keys=True):
+        own, theirs = to_json(getattr(distribution, name)), getattr(info, name)
+        if json.dumps(theirs, sort_keys=True) != json.dumps(own, sort_keys=True):
             what = name.replace("_", " ")
-            raise ConfigError(f"tasks: the {what} of {config.tasks.name!r} is {own}, but the data's is {info[name]}")
+            raise ConfigError(f"tasks: the {what} of {config.tasks.name!r} is {own}, but the data's is {theirs}")
     if info.episode_length != distribution.episode_length:
         raise ConfigError(
             f"tasks: episodes of {config.tasks.name!r} have {distribution.episode_length} steps, but the data's "
@@ -110,17 +127,16 @@ def _check_spaces(config: ExperimentConfig, info: DataInfo, distribution: TaskDi
         )
 
 
-def _check_leak(config: ExperimentConfig, source: Path, info: DataInfo, distribution: TaskDistribution) -> None:
-    """Raises ConfigError if a task that the config holds out is one that the data is from.
+def _check_leak(experiment: Experiment, source: Path, info: DataInfo) -> None:
+    """Raises ConfigError if a held-out task of the config is among the tasks of the data.
 
-    Tasks are the same if their arrays are, whatever the other parameters of their family. Of another family nothing
-    can be said: the same numbers may mean something else there.
+    Two tasks are the same if their arrays are, whatever the other parameters of their family. Tasks of another family
+    are not compared: the same numbers may mean something else there.
     """
     path = source / TASK_FILES[0]
-    if not path.exists() or (info.tasks is not None and info.tasks["name"] != config.tasks.name):
+    if not path.exists() or (info.tasks is not None and info.tasks["name"] != experiment.config.tasks.name):
         return
-    trained = Tasks.load(path)
-    _, test = distribution.split(config.split.train, config.split.test, config.seed)
+    trained, test = Tasks.load(path), experiment.test_tasks
     if [*trained] != [*test]:
         return
     seen = int(np.isin(test.keys(), trained.keys()).sum())
@@ -133,7 +149,7 @@ def _check_leak(config: ExperimentConfig, source: Path, info: DataInfo, distribu
 
 
 def _believed(config: ExperimentConfig, info: DataInfo) -> dict[str, Any] | None:
-    """The config's tasks, if the data says that it is of these; a name of its own could make anything be imported."""
+    """The config's tasks, if the data names the same; a name that only the data gives could import anything."""
     own: dict[str, Any] = json.loads(json.dumps(config.tasks.model_dump(mode="json")))
     said = info.tasks
     same = isinstance(said, dict) and "name" in said and all(own.get(key) == value for key, value in said.items())

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from data_gen.spaces import Space, json_leaves, space_from_json, to_json
 from icrl.config.loader import fingerprint
+from icrl.run.records import Record
 from icrl.support.errors import UserError
 from icrl.support.hub import check_name
 
@@ -26,12 +27,6 @@ def _named(value: dict[str, Any]) -> dict[str, Any]:
 
 Named = Annotated[dict[str, Any], AfterValidator(_named)]
 """A component as a config writes it: its name, and its parameters beside it."""
-
-
-class Record(pydantic.BaseModel):
-    """A record that a stage writes and that may come from elsewhere; what it says beyond its fields is kept."""
-
-    model_config = pydantic.ConfigDict(extra="allow", strict=True, frozen=True, populate_by_name=True)
 
 
 class Shard(Record):
@@ -126,10 +121,6 @@ class DataInfo(Record):
     def spaces(self) -> tuple[Space, Space]:
         """Observation and action space as Gymnasium has them."""
         return space_from_json(self.observation_space), space_from_json(self.action_space)
-
-    def plain(self) -> dict[str, Any]:
-        """The content of the file: what was said, without defaults."""
-        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 def checked_info(record: Mapping[str, Any], where: object) -> DataInfo:

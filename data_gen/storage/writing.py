@@ -1,7 +1,7 @@
-"""Learning histories from anywhere else, written as a data folder that training takes like a generated one.
+"""Learning histories from elsewhere, written as a data folder that training takes like a generated one.
 
-An importer, or anyone's own program, gives arrays; what has to be true of a learning history is checked here once:
-every history has the same number of steps, values are of the spaces, and numbers are finite.
+An importer, or a program of the user's own, gives arrays. They are checked here, once: every history has the same
+number of steps, values are elements of their spaces, and numbers are finite.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,54 +15,54 @@ from numpy.typing import NDArray
 from data_gen.spaces import Space, to_json
 from data_gen.storage.columns import checked_columns, checked_numbers, spaces_of_columns
 from data_gen.storage.folder import finish_data_folder
-from data_gen.storage.info import checked_info
+from data_gen.storage.info import DataInfo, checked_info
 from data_gen.storage.shards import shard_name, write_shard
 from data_gen.tasks.base import Tasks
 from icrl.config.loader import fingerprint
-from icrl.run.folder import SCHEMA_VERSION
+from icrl.run.folder import INFO, SCHEMA_VERSION
 from icrl.support.errors import UserError
 from icrl.support.files import new_folder, remove_leftovers
 
 _COUNTED = ("task", "source", "seed", "actor")
-"""Columns (histories,) that may be left out; they are 0 then."""
+"""Columns of shape (histories,) that may be left out; they are then 0."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What histories from elsewhere are of."""
+    """Spaces, sources and tasks of histories from elsewhere."""
 
     observation_space: Space
     action_space: Space
     episode_length: int
     """The most steps that an episode may have; contexts are counted in it."""
     sources: Sequence[Mapping[str, Any]]
-    """Who lived them, by the number in the column `source`: a `name`, and plain values such as hyper-parameters."""
+    """The learners, by the number in the column `source`: a `name`, and plain values such as hyper-parameters."""
     tasks: Mapping[str, Any] | None = None
-    """The task family as a config names it, {"name": ..., parameters}; None where it is none of this project."""
+    """The task family as a config names it, `{"name": ..., parameters}`; None for one that this project lacks."""
     train_tasks: Tasks | None = None
-    """Its tasks, by the number in the column `task`. Needed for normalised returns and against leaks."""
+    """Its tasks, by the number in the column `task`. Normalised returns and the check against leaks need them."""
 
 
 def write_histories(
     path: Path, parts: Iterable[Mapping[str, NDArray[Any]]], about: Recorded, overwrite: bool = False
-) -> dict[str, Any]:
-    """Writes a data folder, whole or not at all; returns what its `info.json` says. Each part becomes a shard.
+) -> DataInfo:
+    """Writes a data folder, whole or not at all; returns the content of its `info.json`. Each part becomes a shard.
 
     Args:
         path: the folder.
-        parts: columns, one part in memory at a time: `observation` (histories, steps, ...), of a Dict or Tuple space
-            one for each leaf, `observation.image`; `action` and, if it is known at all, `optimal_action` likewise;
-            `reward`, `terminated` and `truncated` (histories, steps), each step's own; and if wanted `task`, `source`,
-            `seed`, `actor` (histories,).
-        about: what the histories are of.
-        overwrite: replace a folder that is there.
+        parts: columns, one part in memory at a time: `observation` (histories, steps, ...), for a Dict or Tuple space
+            one column per leaf, such as `observation.image`; `action` and, where it is known, `optimal_action`
+            likewise; `reward`, `terminated` and `truncated` (histories, steps), each step's own; optionally `task`,
+            `source`, `seed`, `actor` (histories,).
+        about: spaces, sources and tasks of the histories.
+        overwrite: replace an existing folder.
 
-    Raises UserError for columns that do not fit, or a folder that is there.
+    Raises UserError for columns that do not fit, or an existing folder.
     """
     if path.exists() and not overwrite:
-        raise UserError(f"{path}: is there already; choose another folder, or --overwrite to replace it")
-    if path.exists() and not (path.is_dir() and ((path / "info.json").is_file() or not any(path.iterdir()))):
-        raise UserError(f"{path}: is no data folder, so it is not replaced; choose another one")
+        raise UserError(f"{path}: already exists; choose another folder, or --overwrite to replace it")
+    if path.exists() and not (path.is_dir() and ((path / INFO).is_file() or not any(path.iterdir()))):
+        raise UserError(f"{path}: is not a data folder and is not replaced; choose another one")
     about_all = {
         "schema_version": SCHEMA_VERSION,
         "observation_space": to_json(about.observation_space),
@@ -112,10 +112,10 @@ def write_histories(
 
 
 def _columns(part: Mapping[str, NDArray[Any]], about: Recorded, where: str) -> dict[str, NDArray[Any]]:
-    """The columns of a shard in their stored types. Raises UserError for one that is missing or does not fit."""
+    """The columns of a shard in their stored types. Raises UserError for a column that is missing or does not fit."""
     shape = np.shape(part.get("reward", ()))
     if len(shape) != 2 or not shape[0] or not shape[1]:
-        raise UserError(f"{where}: reward has to be there, of shape (histories, steps) (got {shape})")
+        raise UserError(f"{where}: reward: must have shape (histories, steps) (got {shape})")
     spaces_of = spaces_of_columns(about.observation_space, about.action_space)
     known = {*spaces_of, "reward", "terminated", "truncated", *_COUNTED}
     absent = [name for name in (*spaces_of, "terminated", "truncated") if name not in part and name != "optimal_action"]
@@ -123,7 +123,7 @@ def _columns(part: Mapping[str, NDArray[Any]], about: Recorded, where: str) -> d
         raise UserError(f"{where}: column {absent[0]!r} is missing")
     strange = sorted(set(part) - known)
     if strange:
-        raise UserError(f"{where}: column {strange[0]!r} is none of {', '.join(sorted(known))}")
+        raise UserError(f"{where}: column {strange[0]!r} is unknown; choose from {', '.join(sorted(known))}")
     columns = checked_columns(part, spaces_of, shape, where)
     counts = {"source": len(about.sources), "task": None if about.train_tasks is None else len(about.train_tasks)}
     for name in _COUNTED:

@@ -1,4 +1,4 @@
-"""Task distributions, one file a family."""
+"""Task distributions, one file per family."""
 
 from data_gen.tasks.base import TaskDistribution, Tasks
 from data_gen.tasks.vector import TaskEnv, TaskVectorEnv

@@ -1,4 +1,4 @@
-"""Tasks are data: a task is a row of a struct of arrays, and a distribution knows how to draw, split and play them."""
+"""Tasks as data: arrays with one row per task, and the distributions that sample, split and score tasks."""
 
 import io
 import zipfile
@@ -20,8 +20,8 @@ from icrl.support.files import write_file
 _RANDOM_RETURN_EPISODES = 256
 _RANDOM_RETURN_SLOTS = 32
 _SLOTS_AT_ONCE = 2**14
-_HASHED_AT_ONCE = 2**16  # words; what stays in a processor's cache
-_MOST_DRAWS = 16  # a task, in a split of a family whose tasks repeat
+_HASHED_AT_ONCE = 2**16  # words; a block of this size stays in a processor's cache
+_MOST_DRAWS = 16  # draws per wanted task, in a split of a family whose tasks repeat
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +34,10 @@ class Tasks:
         return len(next(iter(self.arrays.values())))
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """The array `name`. Raises UserError if these tasks have none."""
+        """The array called `name`. Raises UserError if the tasks do not have it."""
         if name not in self.arrays:
             raise UserError(
-                f"these tasks have no array {name!r}, they are of another family: they have {[*self.arrays]}"
+                f"the tasks have no array {name!r}: they belong to another family, with arrays {[*self.arrays]}"
             )
         return self.arrays[name]
 
@@ -45,17 +45,20 @@ class Tasks:
         return iter(self.arrays)
 
     def take(self, rows: ArrayLike | slice) -> "Tasks":
-        """The tasks at `rows`, in that order, repeated where a row is."""
+        """The tasks at `rows`, indices or a slice, in that order; a repeated index repeats its task."""
         index = rows if isinstance(rows, slice) else np.asarray(rows)
         return Tasks({name: array[index] for name, array in self.arrays.items()})
 
     def keys(self) -> NDArray[np.uint64]:
-        """One opaque value a task, shape (num_tasks,): equal for equal tasks, and else equal once in 2^64 pairs."""
+        """One opaque key per task, shape (num_tasks,).
+
+        Equal tasks have equal keys; two different tasks have equal keys with probability 2^-64.
+        """
         keys = np.zeros(len(self), dtype=np.uint64)
-        for place, array in enumerate(self.arrays.values()):
+        for index, array in enumerate(self.arrays.values()):
             rows = np.ascontiguousarray(array).reshape(len(self), -1).view(np.uint8)
             num_words = -(-rows.shape[1] // 8)
-            weights = make_seeds(num_words, place)
+            weights = make_seeds(num_words, index)
             block = max(1, _HASHED_AT_ONCE // num_words)
             for first in range(0, len(self), block):
                 part = rows[first : first + block]
@@ -66,35 +69,35 @@ class Tasks:
         return keys
 
     def save(self, path: str | Path) -> None:
-        """Writes the arrays to an .npz file; nothing is pickled."""
+        """Writes the arrays to an .npz file without pickling."""
         buffer = io.BytesIO()
         np.savez(buffer, **self.arrays)  # type: ignore[arg-type]
         write_file(Path(path), buffer.getvalue())
 
     @staticmethod
     def load(path: str | Path) -> "Tasks":
-        """Reads what `save` wrote. Raises UserError if the file is missing or damaged."""
+        """Reads a file that `save` has written. Raises UserError if the file is missing or damaged."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 return Tasks({name: file[name] for name in file.files})
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             why = f"{path}: is not a file of tasks ({error})"
-            raise UserError(f"{why}; delete it, and `icrl generate` makes it again") from error
+            raise UserError(f"{why}; delete the file, and `icrl generate` writes it again") from error
 
 
 class TaskDistribution(ABC):
     """A family of tasks that share their spaces. Subclasses are components: dataclasses of their parameters.
 
-    A subclass says what varies, gives its spaces, names or draws its tasks, and builds the vector environment.
-    Everything else here follows from that, and can be overridden where the family knows better.
+    A subclass states what varies, defines its spaces, lists or draws its tasks, and builds the vector environment.
+    Everything else follows from these; a subclass may override it where a better way is known.
     """
 
     episode_length: int
-    """Steps after which an episode is truncated."""
+    """Number of steps after which an episode is truncated."""
 
     @property
     def varies(self) -> str:
-        """What differs between tasks: `rewards`, `dynamics`, or `rewards and dynamics`."""
+        """The part that differs between tasks: `rewards`, `dynamics`, or `rewards and dynamics`."""
         return "rewards"
 
     @property
@@ -109,19 +112,20 @@ class TaskDistribution(ABC):
 
     @abstractmethod
     def make_vec(self, tasks: Tasks) -> VectorEnv[Any, Any, Any]:
-        """A vector environment with one slot a task; slot i plays `tasks.take(i)` for as long as it lives.
+        """A vector environment with one slot per task; slot i plays task i throughout.
 
-        In SAME_STEP mode, with `infos["final_obs"]` for all slots in one array: a `TaskVectorEnv`, or one like it.
+        The result is a `TaskVectorEnv` or behaves like one: autoreset is SAME_STEP, and `infos["final_obs"]` holds all
+        slots in one array.
         """
 
     def all_tasks(self) -> Tasks | None:
-        """Every task of a finite family in a fixed order; None where there is no end of them."""
+        """Every task of a finite family in a fixed order; None for an unbounded family."""
         return None
 
     def sample(self, num_tasks: int, seed: int) -> Tasks:
-        """Draws `num_tasks` tasks, repeats possible; a pure function of its arguments.
+        """Draws `num_tasks` tasks, possibly with repeats; a pure function of its arguments.
 
-        Here uniformly from `all_tasks`; a family without end overrides this.
+        By default, draws uniformly from `all_tasks`. An unbounded family overrides this method.
         """
         every = self.all_tasks()
         if every is None:
@@ -129,44 +133,45 @@ class TaskDistribution(ABC):
         return every.take(np.random.default_rng(seed).integers(len(every), size=num_tasks))
 
     def optimal_return(self, tasks: Tasks) -> NDArray[np.float64]:
-        """Expected undiscounted return of an episode under the optimal policy, (num_tasks,); NaN where not known."""
+        """Expected undiscounted return of an episode under the optimal policy, (num_tasks,); NaN where unknown."""
         return np.full(len(tasks), np.nan)
 
     def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
         """Expected undiscounted return of an episode under uniformly random actions, shape (num_tasks,).
 
-        Here an estimate from 256 simulated episodes a task with fixed seeds, 8 in each of 32 slots; families that know
-        it, or where that takes long, override this.
+        By default, an estimate from 256 simulated episodes per task with fixed seeds, 8 in each of 32 slots. A family
+        overrides this method if it knows the exact value or if its simulation is slow.
         """
         return simulated_random_return(self, tasks, _RANDOM_RETURN_EPISODES, _RANDOM_RETURN_SLOTS)
 
     def draw(self, axes: Any, task: Tasks, observation: Any, reward: NDArray[Any]) -> bool:
-        """Draws one episode on one task onto matplotlib axes; returns whether this family has a picture at all.
+        """Draws one episode on one task onto matplotlib axes; returns True if the family has a picture.
 
         Args:
-            task: the task, as one row.
-            observation: (steps, ...) what was seen before each step, of a Dict or Tuple space by each leaf's dotted
-                path; may be empty, for the task alone.
-            reward: (steps,) what each step earned.
+            task: a single task, as `Tasks` of length 1.
+            observation: (steps, ...) the observation before each step; for a Dict or Tuple space, a mapping from each
+                leaf's dotted path to its array. Without steps, the task alone is drawn.
+            reward: (steps,) the reward of each step.
         """
         return False
 
     def split(self, train: float, test: float, seed: int) -> tuple[Tasks, Tasks]:
-        """Disjoint training and held-out tasks, a pure function of the arguments.
+        """Disjoint training and held-out tasks; a pure function of the arguments.
 
         Args:
-            train: number of training tasks; below 1, a share of a finite family.
-            test: the same for the held-out tasks.
-            seed: decides which task goes where.
+            train: number of training tasks; a value below 1 is a fraction of a finite family.
+            test: number or fraction of held-out tasks, likewise.
+            seed: decides which tasks go to which set.
 
-        Raises ConfigError if the family has not got so many tasks.
+        Raises ConfigError if a size is not positive, if the family has too few tasks, or if a fraction of an unbounded
+        family is asked for.
         """
         if train <= 0 or test <= 0:
-            raise ConfigError(f"split.train {train} and split.test {test} have to be above 0")
+            raise ConfigError(f"split.train {train} and split.test {test} must be above 0")
         every = self.all_tasks()
         if every is None:
             return self._split_unbounded(train, test, seed)
-        # A share of .2 of 81 tasks is 16 and one of .8 is the 65 that are left: test rounds down, train up.
+        # A fraction of .2 of 81 tasks is 16, and one of .8 is the remaining 65: test rounds down, train rounds up.
         num_test = int(test) if test >= 1 else max(1, int(test * len(every) + 1e-9))
         num_train = int(train) if train >= 1 else max(1, int(np.ceil(train * len(every) - 1e-9)))
         if train < 1 and train + test <= 1:
@@ -180,10 +185,11 @@ class TaskDistribution(ABC):
         return every.take(order[:num_train]), every.take(order[num_train : num_train + num_test])
 
     def _split_unbounded(self, train: float, test: float, seed: int) -> tuple[Tasks, Tasks]:
+        """`split` of an unbounded family: draws tasks, and more of them if too few are distinct."""
         if train < 1 or test < 1:
             raise ConfigError(
-                f"split.train {train} and split.test {test}: {type(self).__name__} has no last task to take a share "
-                "of; give numbers of tasks"
+                f"split.train {train} and split.test {test}: {type(self).__name__} is unbounded, so a fraction of "
+                "its tasks is undefined; give numbers of tasks"
             )
         wanted = int(train) + int(test)
         drawn = self.sample(wanted, seed)
@@ -194,21 +200,21 @@ class TaskDistribution(ABC):
         if len(first) < wanted:
             name, draws = type(self).__name__, _MOST_DRAWS * wanted
             raise ConfigError(
-                f"split.train {train} and split.test {test}: {name} gave only {len(first)} different tasks of {wanted} "
-                f"in {draws} draws: lower one of them"
+                f"split.train {train} and split.test {test}: {name} gave only {len(first)} distinct tasks of the "
+                f"{wanted} asked for, in {draws} draws: lower one of them"
             )
-        if len(first) == len(drawn):  # no copy of what may be large
+        if len(first) == len(drawn):  # all are distinct: slices avoid a copy of large arrays
             return drawn.take(slice(int(train))), drawn.take(slice(int(train), None))
         return drawn.take(first[: int(train)]), drawn.take(first[int(train) :])
 
     def normalise(self, returns: NDArray[np.floating], tasks: Tasks) -> NDArray[np.float64]:
-        """Returns of shape (num_tasks, ...) on the scale where random is 0 and optimal is 1; NaN where not known."""
-        _, first, place = np.unique(tasks.keys(), return_index=True, return_inverse=True)
+        """Rescales returns, (num_tasks, ...), so that random is 0 and optimal is 1; NaN where optimal is unknown."""
+        _, first, inverse = np.unique(tasks.keys(), return_index=True, return_inverse=True)
         distinct = tasks.take(first)
-        optimal = self.optimal_return(distinct)[place]
-        if np.isnan(optimal).all():  # then no need to simulate the random policy
+        optimal = self.optimal_return(distinct)[inverse]
+        if np.isnan(optimal).all():  # the random policy need not be simulated
             return np.full(np.shape(returns), np.nan)
-        random = self.random_return(distinct)[place]
+        random = self.random_return(distinct)[inverse]
         shape = (len(tasks),) + (1,) * (np.ndim(returns) - 1)
         return (returns - random.reshape(shape)) / (optimal - random).reshape(shape)
 
@@ -220,9 +226,9 @@ def simulated_random_return(
     slots_per_task: int,
     slots_at_once: int = _SLOTS_AT_ONCE,
 ) -> NDArray[np.float64]:
-    """Mean return of uniformly random actions over `episodes` episodes a task, in `slots_per_task` slots each; (num_tasks,).
+    """Mean return of uniformly random actions over `episodes` episodes per task, shape (num_tasks,).
 
-    `slots_at_once` bounds the memory that many tasks take.
+    Each task runs in `slots_per_task` slots. `slots_at_once` bounds the slots at any one time, and so the memory.
     """
     means, block = [], max(1, slots_at_once // slots_per_task)
     for first in range(0, len(tasks), block):
@@ -234,9 +240,8 @@ def simulated_random_return(
         envs.reset(seed=seeds)  # type: ignore[arg-type]
         while (ended < episodes // slots_per_task).any():
             _, rewards, terminated, truncated, _ = envs.step(sample_actions(distribution.action_space, streams))
-            counted = (
-                ended < episodes // slots_per_task
-            )  # the first ones: of a fixed time, short ones would be a greater part
+            # Each slot counts its first episodes. In a fixed number of steps, short episodes would be over-represented.
+            counted = ended < episodes // slots_per_task
             total += rewards * counted
             ended += terminated | truncated
         envs.close()
@@ -245,7 +250,7 @@ def simulated_random_return(
 
 
 def sample_actions(space: gymnasium.Space[Any], streams: SlotStreams) -> NDArray[Any]:
-    """One uniformly random action a slot, shape (num_slots, ...). Raises UserError for an unbounded space."""
+    """One uniformly random action per slot, (num_slots, ...). Raises UserError for an unbounded or unknown space."""
     if isinstance(space, gymnasium.spaces.Discrete):
         return space.start + (streams.uniform() * space.n).astype(np.int64)
     if isinstance(space, gymnasium.spaces.MultiDiscrete):
@@ -255,4 +260,4 @@ def sample_actions(space: gymnasium.Space[Any], streams: SlotStreams) -> NDArray
     if isinstance(space, gymnasium.spaces.Box) and space.is_bounded():
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
         return (low + streams.uniform(*space.shape) * (high - low)).astype(space.dtype)
-    raise UserError(f"no uniformly random actions for the action space {space}")
+    raise UserError(f"cannot draw uniformly random actions from the action space {space}")

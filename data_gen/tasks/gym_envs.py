@@ -15,7 +15,7 @@ from icrl.support.errors import UserError
 
 
 def register(env_id: str, family: str, **params: Any) -> None:
-    """Registers `family` with Gymnasium, by strings, so that nothing is imported before it is made."""
+    """Registers `family` with Gymnasium by strings, so that nothing is imported before an environment is made."""
     gymnasium.register(
         env_id,
         entry_point="data_gen.tasks.gym_envs:make_env",
@@ -28,9 +28,9 @@ def make_env(family: str, task: dict[str, Any] | None = None, task_seed: int = 0
     """Entry point of the registered scalar environments.
 
     Args:
-        family: a task distribution's name, with its parameters in `params`.
-        task: one task as a mapping of names to values, such as {"goal": (2, 3)}; without it, the task that
-            `task_seed` draws.
+        family: name of a task distribution; `params` are its parameters.
+        task: one task as a mapping from names to values, such as {"goal": (2, 3)}; by default, a task drawn with
+            `task_seed`.
     """
     rows = None if task is None else {name: [value] for name, value in task.items()}
     return TaskEnv(make_vector_env(1, family, rows, task_seed, **params))
@@ -43,13 +43,15 @@ def make_vector_env(
 
     Args:
         num_envs: number of slots.
-        family: a task distribution's name, with its parameters in `params`.
-        tasks: the slots' tasks as a mapping of names to arrays with a leading slot axis; without it, those that
-            `task_seed` draws.
+        family: name of a task distribution; `params` are its parameters.
+        tasks: one task per slot, as a mapping from names to arrays with a leading slot axis; by default, tasks drawn
+            with `task_seed`.
+
+    Raises UserError if `tasks` has wrong names, shapes or types, and TypeError for an unknown parameter.
     """
     cls = find_component(family, TASKS)
     unknown = params.keys() - {field.name for field in dataclasses.fields(cls)}
-    if unknown:  # as Gymnasium's own environments do: others try `render_mode`, and go without after this error
+    if unknown:  # a TypeError as in Gymnasium: callers that try `render_mode` then retry without
         raise TypeError(f"{family!r} has no parameter {min(unknown)!r}")
     distribution: TaskDistribution = cls(**params)
     sampled: Tasks = distribution.sample(num_envs, task_seed)
@@ -64,7 +66,7 @@ def make_vector_env(
 
 
 def _as_given(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The value in the family's type. Raises UserError if that would make another value of it."""
+    """The value in the family's data type. Raises UserError if the conversion would change the value."""
     try:
         plain = np.asarray(value)
         array = plain.astype(dtype)
@@ -72,5 +74,5 @@ def _as_given(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     except (TypeError, ValueError):
         same = False
     if not same:
-        raise UserError(f"tasks: {name} has to be numbers of type {dtype} (got {value!r})")
+        raise UserError(f"tasks: {name} must be numbers of type {dtype} (got {value!r})")
     return array

@@ -1,4 +1,4 @@
-"""A vector environment whose slots each play a task of their own, and the scalar form of the same dynamics."""
+"""A vector environment in which each slot plays its own task, and the scalar form of the same dynamics."""
 
 from abc import abstractmethod
 from typing import Any
@@ -16,17 +16,17 @@ from data_gen.streams import Seeds, SlotStreams, make_seeds, slot_seeds
 class TaskVectorEnv(VectorEnv[Any, Any, Any]):
     """Base of the natively vectorised families: a subclass gives the dynamics as array operations over all slots.
 
-    This class keeps the episodes: time limits, SAME_STEP autoreset (Gymnasium's default NEXT_STEP would put a phantom
-    step with an ignored action into every history), final observations, and a random stream a slot.
+    This class manages the episodes: time limits, SAME_STEP autoreset (Gymnasium's default NEXT_STEP would put a phantom
+    step with an ignored action into every history), final observations, and one random stream per slot.
 
-    `infos["final_obs"]` holds the observations before any reset for *all* slots, shape (num_envs, ...), and
-    `infos["_final_obs"]` says which slots ended; both are there only when some slot did, and so is
-    `infos["final_state"]`, which is to `state()` what the final observation is to the observation.
+    `infos` has entries only when at least one slot ends its episode. `infos["final_obs"]` holds the observations before
+    any reset for *all* slots, shape (num_envs, ...). `infos["_final_obs"]` marks the slots that ended.
+    `infos["final_state"]` is the counterpart of the final observation for `state()`.
 
-    A family that knows its optimal policy has a method `optimal_action()` as well: an optimal action in every slot's
-    present state, hidden parts included, shape (num_envs, ...). One whose observation hides more than the task (whether
-    the key is held) overrides `state` and `single_state_space`, so that a source may learn from the state what a
-    transformer has to infer from its context.
+    A family that knows its optimal policy also has a method `optimal_action()`: an optimal action in the present state
+    of every slot, hidden parts included, shape (num_envs, ...). A family whose observation hides more than the task
+    (such as whether the key is held) overrides `state` and `single_state_space`. A source can then learn from the state
+    what a transformer has to infer from its context.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -48,15 +48,15 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
 
     @abstractmethod
     def _restart(self, slots: NDArray[np.intp]) -> None:
-        """Puts `slots`, an index array, at the start of an episode; draws only from those slots' streams."""
+        """Puts `slots`, an index array, at the start of an episode; draws from the streams of those slots only."""
 
     @abstractmethod
     def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Takes one step in every slot: (num_envs,) rewards and whether the episode terminated."""
+        """Takes one step in every slot; returns rewards and termination flags, both (num_envs,)."""
 
     @abstractmethod
     def _observe(self) -> Any:
-        """The observations now, shape (num_envs, ...), in arrays that later steps leave alone."""
+        """The current observations, shape (num_envs, ...), in arrays that later steps do not change."""
 
     @property
     def single_state_space(self) -> gymnasium.Space[Any]:
@@ -64,7 +64,7 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
         return self.single_observation_space
 
     def state(self) -> Any:
-        """Everything about an episode that matters to acting in it, the task apart; here the observation."""
+        """Everything about an episode that matters for acting in it, except the task; by default the observation."""
         return self._observe()
 
     def reset(
@@ -72,8 +72,8 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         """Starts an episode in every slot.
 
-        One seed a slot, or one for all, of which slot i gets `seed + i`; none goes on with the present streams. A slot
-        lives what the scalar form lives with the same seed.
+        `seed` is one seed per slot, or one integer from which slot i gets `seed + i`; None continues the present
+        streams. With the same seed, a slot and the scalar form give the same trajectory.
         """
         if seed is not None:
             self.streams = SlotStreams(slot_seeds(self.num_envs, seed))
@@ -84,7 +84,7 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[Any, NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One step in every slot; slots whose episode ends are reset in the same step."""
+        """Takes one step in every slot; slots whose episode ends are reset in the same step."""
         rewards, terminated = self._advance(np.asarray(actions))
         observations = self._observe()
         self.elapsed += 1
@@ -107,9 +107,10 @@ class TaskEnv(gymnasium.Env[Any, Any]):
     def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
         self._envs = envs
         self.observation_space, self.action_space = envs.single_observation_space, envs.single_action_space
-        self._following: Any = None  # first observation of the episode that the slot has begun by itself
+        self._following: Any = None  # first observation of the episode that an autoreset has begun
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Starts an episode; without a seed, the one that the autoreset of the vector environment has already begun."""
         super().reset(seed=seed)
         following, self._following = self._following, None
         if seed is None and following is not None:
@@ -118,6 +119,7 @@ class TaskEnv(gymnasium.Env[Any, Any]):
         return self._first(observations), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Takes one step; the last observation of an episode is the one before the autoreset."""
         observations, rewards, terminated, truncated, infos = self._envs.step(np.asarray(action)[None])
         observation = self._first(infos.get("final_obs", observations))
         self._following = self._first(observations) if infos else None

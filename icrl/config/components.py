@@ -1,4 +1,4 @@
-"""Components: task distributions and agents, named in a config and built from its parameters.
+"""Components: task distributions, agents and objectives, named in a config and built from its parameters.
 
 A component is a dataclass whose fields are its parameters, so the class that uses a parameter is the one place that
 declares its type, range and default:
@@ -7,13 +7,15 @@ declares its type, range and default:
     class QLearning(Agent):
         step_size: Annotated[float, Field(gt=0, le=1)] = 0.5
 
-A config names it: `{name: q_learning, step_size: 0.3}`. The tables below map names to where the class lives, as
-strings, so that reading a config imports only what it uses. Your own class needs no entry: `name: my_module:MyClass`.
+A config names it: `{name: q_learning, step_size: 0.3}`. The tables below map names to classes, as strings, so that
+reading a config imports only what it uses. A class of your own needs no entry: `name: my_module:MyClass`.
 """
 
 import dataclasses
 import importlib
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast, dataclass_transform
 
 import pydantic
@@ -69,6 +71,20 @@ AGENTS = {
     "ucrl2": "data_gen.agents.tabular.ucrl2:UCRL2",
 }
 
+
+def _objectives() -> dict[str, str]:
+    """One objective per file of `ad_model/objectives/`: `q_learning.py` has the class `QLearning`.
+
+    The package is found, not imported: that takes seconds.
+    """
+    package = importlib.util.find_spec("ad_model")
+    folder = Path(package.submodule_search_locations[0]) / "objectives" if package else Path()  # type: ignore[index]
+    names = sorted(path.stem for path in folder.glob("[a-z]*.py") if path.stem != "base")
+    return {name: f"ad_model.objectives.{name}:{name.title().replace('_', '')}" for name in names}
+
+
+OBJECTIVES = _objectives()
+
 Class = TypeVar("Class", bound=type)
 
 
@@ -87,7 +103,7 @@ def component(cls: Class) -> Class:
 def find_component(name: str, table: dict[str, str]) -> type:
     """The class that `name` stands for: an entry of `table`, or any importable `module:Class`.
 
-    Raises ConfigError if there is none, with the nearest valid name.
+    Raises ConfigError, with the nearest valid name, if there is no such class.
     """
     target = table.get(name, name)
     module_name, _, class_name = target.partition(":")
@@ -98,7 +114,7 @@ def find_component(name: str, table: dict[str, str]) -> type:
     except Exception as error:  # the user's own module may raise anything
         raise ConfigError(f"cannot import {target!r}: {type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and pydantic.dataclasses.is_pydantic_dataclass(found)):
-        raise ConfigError(f"{target!r} is not a component: decorate the class with @configs.component")
+        raise ConfigError(f"{target!r} is not a component: decorate the class with @icrl.component")
     return cast(type, found)
 
 

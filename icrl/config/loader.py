@@ -19,9 +19,16 @@ import yaml
 
 from icrl.config.components import find_component
 from icrl.config.schema import ExperimentConfig
-from icrl.config.sections import AgentComponent, Component, Source, TasksComponent
+from icrl.config.sections import AgentComponent, Component, ObjectiveComponent, Source, TasksComponent
 from icrl.config.shipped import find_config
 from icrl.support.errors import ConfigError, did_you_mean
+
+RENAMED = {
+    "training.target": "is now training.objective: write {name: imitation} for action, or {name: optimal_action}",
+    "training.selection.weight": "is now training.selection.likelihood",
+    "data.sources.*.weight": "is now called share",
+}
+"""Keys of earlier versions, with what to write now."""
 
 _ALONE: dict[type[Component], tuple[str, ...]] = {TasksComponent: ("tasks",), AgentComponent: ()}
 """What stands before the keys of a component, in errors, where there is no config around it."""
@@ -190,6 +197,8 @@ def _components(values: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...],
     """Location, kind and value of everything in a plain config that is written as a component."""
     if "tasks" in values:
         yield ("tasks",), TasksComponent, values["tasks"]
+    if isinstance(values.get("training"), dict) and "objective" in values["training"]:
+        yield ("training", "objective"), ObjectiveComponent, values["training"]["objective"]
     for section, key, kind in (("data", "sources", Source), ("evaluation", "baselines", AgentComponent)):
         items = values[section].get(key) if isinstance(values.get(section), dict) else None
         for index, item in enumerate(items if isinstance(items, list) else []):
@@ -219,6 +228,9 @@ def _line(error: Any, prefix: tuple[str | int, ...] = (), names: list[str] | Non
     if kind == "relation":
         return f"{context['path']}: {context['message']} (got {context['value']!r})"
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        renamed = RENAMED.get(".".join("*" if isinstance(item, int) else item for item in location))
+        if renamed:
+            return f"{_dotted(location)}: {renamed} (value {error['input']!r})"
         valid = _names_at(location[:-1]) if names is None else [name for name in names if name != "params"]
         return f"{_dotted(location)}: unknown key (value {error['input']!r}){did_you_mean(location[-1], valid)}"
     if kind == "missing":

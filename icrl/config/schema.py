@@ -8,9 +8,11 @@ how fast, where, and what is logged, and changes no result beyond rounding, so c
 
 from typing import Annotated, Any, Literal
 
+import pydantic
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from icrl.config.sections import AgentComponent, Section, Source, TasksComponent, problem
+from icrl.config.sections import AgentComponent, ObjectiveComponent, Section, Source, TasksComponent, problem
+from icrl.support.errors import ConfigError
 from icrl.support.hub import NAME
 
 TaskShare = Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, lt=1)]
@@ -145,17 +147,17 @@ class SelectionConfig(Section):
     best_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Of each task's histories, the share with the best final return, rounded up. Needs no scale that tasks share."""
 
-    weight: Literal["uniform", "improvement", "final_return", "stability"] = "uniform"
-    """What a history's likelihood is proportional to: nothing, or how far its score lies above that of the worst that
-    is left (of stability: how far its largest drop lies below the worst one's). The worst is then not read at all."""
+    likelihood: Literal["uniform", "improvement", "final_return", "stability"] = "uniform"
+    """The score that a history's likelihood is proportional to, counted from the worst history that is left. For
+    `stability`, the score is how far the largest drop lies below the worst one. The worst history is then not read."""
 
 
 class TrainingConfig(Section):
     """Training of the transformer."""
 
-    target: Literal["action", "optimal_action"] = "action"
-    """What it learns to predict: the action that the source took, or the optimal one, recorded beside it with
-    `data.optimal_actions` (DPT, expert distillation). The context holds the action taken in either case."""
+    objective: ObjectiveComponent = ObjectiveComponent(name="imitation")
+    """What the transformer learns from its contexts: `imitation` of the sources' actions (Algorithm Distillation),
+    `optimal_action`, recorded beside them with `data.optimal_actions` (DPT), or `module:Class` of your own."""
 
     selection: SelectionConfig = SelectionConfig()
 
@@ -189,6 +191,11 @@ class TrainingConfig(Section):
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are clipped to this norm."""
 
+    @property
+    def imitates(self) -> bool:
+        """True if the sources' own actions are what is learned, so that the data has to improve."""
+        return "action" in self.objective.build().columns
+
     @model_validator(mode="after")
     def _fits(self) -> "TrainingConfig":
         if self.batch_size % self.accumulation_steps:
@@ -220,6 +227,9 @@ class EvaluationConfig(Section):
 
     baselines: tuple[AgentComponent, ...] = (AgentComponent(name="random"), AgentComponent(name="optimal"))
     """Agents to compare with. The sources are always among them."""
+
+    figures: tuple[str, ...] = ()
+    """Figures of your own beside the usual ones, each as `module:function` (`eval.figures`)."""
 
     checkpoint: str | None = None
     """A model folder, a checkpoint, or a repository of the hub, to evaluate instead of the run's last checkpoint."""
@@ -295,9 +305,16 @@ class ExperimentConfig(Section):
     runtime: RuntimeConfig = RuntimeConfig()
 
     @model_validator(mode="after")
-    def _target_is_recorded(self) -> "ExperimentConfig":
-        if self.training.target == "optimal_action" and not (self.data.optimal_actions or self.data.given):
-            raise problem("training.target", "optimal_action", "needs data.optimal_actions: true, which records them")
+    def _labels_are_recorded(self) -> "ExperimentConfig":
+        objective = self.training.objective
+        try:
+            columns = objective.build().columns
+        except (ConfigError, pydantic.ValidationError):  # reported with the component's own parameters
+            return self
+        if "optimal_action" in columns and not (self.data.optimal_actions or self.data.given):
+            raise problem(
+                "training.objective", objective.name, "needs data.optimal_actions: true, which records its labels"
+            )
         return self
 
     @model_validator(mode="after")

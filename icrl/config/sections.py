@@ -6,7 +6,7 @@ import pydantic
 from pydantic import Field, PositiveFloat, field_validator, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
-from icrl.config.components import AGENTS, TASKS, find_component, parameters
+from icrl.config.components import AGENTS, OBJECTIVES, TASKS, find_component, parameters
 from icrl.support.errors import ConfigError
 
 
@@ -26,7 +26,7 @@ class Section(pydantic.BaseModel):
 
 
 class Component(Section):
-    """A named task distribution or agent with its parameters, written as one flat mapping: `{name: ..., key: ...}`."""
+    """A named class with its parameters, written as one flat mapping: `{name: ..., key: ...}`."""
 
     name: str
     params: dict[str, Any] = {}
@@ -51,10 +51,10 @@ class Component(Section):
     """The names known to this kind of component."""
 
     methods: ClassVar[tuple[str, ...]] = ("reset", "act", "observe", "actors", "swept")
-    """What its classes can do."""
+    """Methods and attributes that its classes have to have."""
 
-    base: ClassVar[str] = "derive it from data_gen.agents.Agent"
-    """Where they have it from."""
+    base: ClassVar[str] = "derive it from icrl.Agent"
+    """What to do about a class that lacks one of them."""
 
     def build(self) -> Any:
         """A new instance. Raises ConfigError for an unknown name, pydantic.ValidationError for bad parameters."""
@@ -75,28 +75,36 @@ class TasksComponent(Component):
 
     table: ClassVar[dict[str, str]] = TASKS
     methods: ClassVar[tuple[str, ...]] = ("split", "make_vec", "optimal_return", "random_return")
-    base: ClassVar[str] = "derive it from data_gen.tasks.TaskDistribution"
+    base: ClassVar[str] = "derive it from icrl.TaskDistribution"
+
+
+class ObjectiveComponent(Component):
+    """The objective of the transformer's training."""
+
+    table: ClassVar[dict[str, str]] = OBJECTIVES
+    methods: ClassVar[tuple[str, ...]] = ("columns", "heads", "loss", "act")
+    base: ClassVar[str] = "derive it from icrl.Objective"
 
 
 class AgentComponent(Component):
     """An agent, and what it is shown."""
 
     sees: Literal["observation", "state"] = "observation"
-    """What the agent is shown. `state` is the environments' whole state, where they hide more than the task; histories
-    hold the observation in either case, so a source may learn with more than the transformer will have."""
+    """What the agent is shown. `state` is the environments' whole state, where they hide more than the task. Histories
+    hold the observation in either case, so a source may learn from more than the transformer will have."""
 
     label: Annotated[str, Field(min_length=1)] | None = None
-    """What it is called in results, if not by its name."""
+    """The name of the agent in results, if not `name`."""
 
 
 class Source(AgentComponent):
     """An agent whose learning histories are recorded."""
 
-    weight: PositiveFloat = 1.0
-    """Its share of the learners, relative to the other sources' weights."""
+    share: PositiveFloat = 1.0
+    """Its share of the learners, relative to the other sources' shares."""
 
     record: Literal["first", "all"] = "first"
-    """Which of a learner's actors leave a history: its first, or all of them."""
+    """The actors of a learner that leave a history: the first alone, or all of them."""
 
 
 def problem(path: str, value: object, message: str) -> PydanticCustomError:

@@ -1,19 +1,56 @@
 """Folders of checkpoints, each complete or absent: `step-000600/`, complete when its record is there.
 
 The record, `training.json`, says which config the checkpoint belongs to. The transformer's training and meta-training
-keep theirs in the same way.
+keep their checkpoints in the same way.
 """
 
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from icrl.run.folder import SCHEMA_VERSION
+from pydantic import Field
+
+from icrl.run.folder import RECORD
+from icrl.run.records import Record, read_record
 from icrl.support.errors import UserError
-from icrl.support.files import TEMPORARY_SUFFIX, read_record
+from icrl.support.files import TEMPORARY_SUFFIX
 
-RECORD = "training.json"
+
+class CheckpointRecord(Record):
+    """What every checkpoint says of itself."""
+
+    step: int
+    """Updates, or iterations of meta-training, that are done."""
+    fingerprint: str
+    """Of the training that it belongs to."""
+    seconds: float
+    made_with: dict[str, str] = {}
+
+
+class TrainingRecord(CheckpointRecord):
+    """A checkpoint of the transformer's training."""
+
+    data: str | None = None
+    """Identity of the data that it was trained on."""
+    parameters: int = 0
+    processes: int = 1
+    loss: float | None = None
+    """Mean loss of the last updates, in nats per action."""
+
+
+class MetaTrainingRecord(CheckpointRecord):
+    """A checkpoint of a meta-learner."""
+
+    environment_steps: int
+    """Steps of meta-training so far."""
+    mean_return: Annotated[float | None, Field(alias="return")] = None
+    """Mean return of the last iteration, as the learner reports it."""
+    agent: dict[str, Any] = {}
+    tasks: dict[str, Any] = {}
+
+
+Kind = TypeVar("Kind", bound=CheckpointRecord)
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
@@ -23,7 +60,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of `step` lies, or would lie."""
+    """The folder of the checkpoint of `step`, whether it exists or not."""
     return folder / f"step-{step:06d}"
 
 
@@ -35,9 +72,9 @@ def last_checkpoint(folder: Path, verb: str = "train") -> Path:
     return checkpoint_path(folder, steps[-1])
 
 
-def checkpoint_record(path: Path) -> dict[str, Any]:
-    """What `training.json` says: `step`, `fingerprint` and what training reported. Raises UserError if unreadable."""
-    return read_record(path / RECORD, SCHEMA_VERSION, ("step", "fingerprint", "seconds"))
+def checkpoint_record(path: Path, kind: type[Kind]) -> Kind:
+    """The record of a checkpoint. Raises UserError if it cannot be read."""
+    return read_record(path / RECORD, kind)
 
 
 def delete_checkpoint(path: Path) -> None:

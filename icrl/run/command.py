@@ -1,7 +1,8 @@
-"""What the commands share: `--config FILE`, dotted overrides, `--overwrite`, and errors for people."""
+"""The command line that all verbs share: the config, dotted overrides, and `--overwrite`."""
 
 import argparse
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ SHORTHANDS = {
     "device": "runtime.device",
     "checkpoint": "evaluation.checkpoint",
 }
-"""Overrides that are long to type."""
+"""Short forms of overrides that are long to type."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +29,32 @@ class Invocation:
     overwrite: bool = False
     overrides: list[str] = field(default_factory=list)
     alone: bool = True
-    """Whether the person has to type the next verb."""
+    """True if the next stage has to be called by the user."""
 
     def next_command(self, verb: str) -> str:
-        """What to type for another verb with the same config."""
-        return shlex.join(["icrl", verb, "--config", self.config_file, *self.overrides])
+        """The command line of another verb with the same config."""
+        return shlex.join(["icrl", verb, self.config_file, *self.overrides])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of every verb that takes a config."""
-    parser.add_argument("--config", required=True, metavar="FILE", help="the experiment, a YAML file")
+    """Adds the arguments of every verb that takes a config."""
+    parser.usage = f"{parser.prog} CONFIG [--overwrite] [--KEY VALUE ...]"
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="CONFIG",
+        help="the experiment: a YAML file, or the name of a shipped one, such as demo or dark_room/ppo",
+    )
     parser.add_argument("--overwrite", action="store_true", help="delete this stage's outputs first")
     shorthands = ", ".join(f"--{short} for --{full}" for short, full in SHORTHANDS.items())
     parser.epilog = f"Any key of the config can be set: --tasks.size 7, --seed 1, --name NAME. Short: {shorthands}."
+
+
+def named_config(words: Sequence[str]) -> list[str]:
+    """The words of a verb, with a config that comes first and without its flag as `--config CONFIG`."""
+    first = words[0] if words else ""
+    alone = first and not first.startswith("-") and "=" not in first
+    return ["--config", *words] if alone else list(words)
 
 
 def invocation(arguments: argparse.Namespace, rest: Sequence[str]) -> Invocation:
@@ -51,10 +65,10 @@ def invocation(arguments: argparse.Namespace, rest: Sequence[str]) -> Invocation
 
 
 def run_module(program: str, description: str, run: Callable[[Invocation], object]) -> int:
-    """The main function of `python -m ...`: parses, runs, reports; returns the exit code."""
+    """The main function of `python -m ...`: parses, runs, reports errors; returns the exit code."""
     parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
     add_arguments(parser)
-    arguments, rest = parser.parse_known_args()
+    arguments, rest = parser.parse_known_args(named_config(sys.argv[1:]))
     return reported(lambda: run(invocation(arguments, rest)))
 
 

@@ -1,10 +1,8 @@
 """Fingerprints: a short hash for each stage that changes with whatever changes the stage's result.
 
-A finished stage carries its fingerprint. Equal fingerprints mean that the work can be skipped, others that it belongs to
-another config.
+A finished stage carries its fingerprint. If the fingerprint equals the config's, the work can be skipped; otherwise it
+belongs to another config.
 """
-
-from typing import Any
 
 from icrl.config.loader import fingerprint
 from icrl.config.schema import ExperimentConfig
@@ -16,7 +14,7 @@ def data_fingerprint(config: ExperimentConfig) -> str:
     """Changes with whatever changes the learning histories."""
     data = config.data.model_dump(mode="json")
     for source in data["sources"]:
-        source.pop("label", None)  # which is for people
+        source.pop("label", None)  # a label is for people alone
     if config.data.given is None:
         for key in ("repo", "folder", "streaming", "resident_shards"):
             del data[key]
@@ -25,7 +23,7 @@ def data_fingerprint(config: ExperimentConfig) -> str:
 
 def meta_fingerprint(config: ExperimentConfig, agent: AgentComponent) -> str:
     """Changes with whatever changes the weights of a meta-learner that `config` names."""
-    ignored = {"label", "weight", "record"} | agent.build().acting_only
+    ignored = {"label", "share", "record"} | agent.build().acting_only
     trained = {key: value for key, value in agent.model_dump(mode="json").items() if key not in ignored}
     return fingerprint(SCHEMA_VERSION, config.seed, config.tasks, config.split, trained)
 
@@ -38,8 +36,3 @@ def training_fingerprint(config: ExperimentConfig) -> str:
 def evaluation_fingerprint(config: ExperimentConfig) -> str:
     """Changes with whatever changes the evaluation."""
     return fingerprint(training_fingerprint(config), config.evaluation)
-
-
-def data_identity(info: dict[str, Any]) -> str:
-    """Changes with every byte of the data; `info` is its info.json."""
-    return fingerprint(info["fingerprint"], [shard["sha256"] for shard in info["shards"]])

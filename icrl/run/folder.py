@@ -1,7 +1,7 @@
-"""The run folder: what lies where in `runs/NAME/`, and which of it is finished for a given config.
+"""The run folder: the one place where the file names in `runs/NAME/` are spelled, and the lock that guards it.
 
-A stage (data, training, evaluation) is finished when its last file is there; that file carries the fingerprint of
-every config section the stage depends on. A stage with another fingerprint is never overwritten without being asked.
+A stage (data, training, evaluation) is finished when its last file is there. That file carries the fingerprint of every
+config section that the stage depends on, and a stage with another fingerprint is never overwritten without being asked.
 """
 
 import contextlib
@@ -23,6 +23,13 @@ from icrl.support.files import write_file
 SCHEMA_VERSION = 2
 """Version of what lies on disk; part of every fingerprint."""
 
+CONFIG, INFO, CARD = "config.yaml", "info.json", "README.md"
+TASK_FILES = ("tasks-train.npz", "tasks-test.npz")
+SUMMARY, RETURNS, PATHS = "summary.json", "returns.parquet", "paths.npz"
+TRAINING_LOG, RECORD, MODEL = "training_log.jsonl", "training.json", "model"
+META_WEIGHTS, META_STATE = "weights.safetensors", "training_state.safetensors"
+REPORT, LOGS = "report.html", "logs"
+
 _PACKAGES = ("in-context-rl", "torch", "transformers", "datasets", "accelerate", "gymnasium", "h5py", "numpy")
 
 
@@ -33,23 +40,26 @@ class RunFolder:
     path: Path
 
     own_data: Path | None = None
-    """The data folder, if it is elsewhere."""
+    """The data folder, if it lies elsewhere."""
 
     @property
     def config(self) -> Path:
-        return self.path / "config.yaml"
+        """The resolved config."""
+        return self.path / CONFIG
 
     @property
     def data(self) -> Path:
+        """The data folder."""
         return self.own_data or self.path / "data"
 
     @property
     def data_info(self) -> Path:
-        return self.data / "info.json"
+        """The record of complete data."""
+        return self.data / INFO
 
     @property
     def meta(self) -> Path:
-        """A folder for each meta-learner."""
+        """One folder per meta-learner."""
         return self.path / "meta"
 
     @property
@@ -59,30 +69,47 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
+        """One folder per checkpoint of the transformer's training."""
         return self.path / "checkpoints"
 
     @property
     def training_log(self) -> Path:
-        return self.path / "training_log.jsonl"
+        """The log of the transformer's training, one JSON object per line."""
+        return self.path / TRAINING_LOG
+
+    @property
+    def logs(self) -> Path:
+        """The trackers' files of the transformer's training."""
+        return self.path / LOGS
 
     @property
     def eval(self) -> Path:
+        """The evaluation's folder."""
         return self.path / "eval"
 
     @property
     def summary(self) -> Path:
-        return self.eval / "summary.json"
+        """The figures of the evaluation."""
+        return self.eval / SUMMARY
 
     @property
     def returns(self) -> Path:
-        return self.eval / "returns.parquet"
+        """The returns of the evaluation, one row per episode."""
+        return self.eval / RETURNS
+
+    @property
+    def paths(self) -> Path:
+        """First and last episodes of a few tasks, for pictures."""
+        return self.eval / PATHS
 
     @property
     def report(self) -> Path:
-        return self.path / "report.html"
+        """The report, one self-contained HTML file."""
+        return self.path / REPORT
 
     @property
     def report_pictures(self) -> Path:
+        """The report's pictures."""
         return self.path / "report"
 
 
@@ -92,13 +119,13 @@ def run_folder(config: ExperimentConfig) -> RunFolder:
 
 
 def folder_of_data(path: Path) -> RunFolder:
-    """The run folder `path`; or, where that is a data folder itself, one whose data it is."""
-    return RunFolder(path.resolve().parent, path) if (path / "info.json").is_file() else RunFolder(path)
+    """The run folder `path`; where `path` is a data folder itself, the run folder whose data it is."""
+    return RunFolder(path.resolve().parent, path) if (path / INFO).is_file() else RunFolder(path)
 
 
 def stale(path: Path, flag: str = "--overwrite") -> UserError:
     """The error for finished work of another config at `path`."""
-    return UserError(f"{path} belongs to another config: choose another --name, or {flag} to delete it and start anew")
+    return UserError(f"{path} belongs to another config: choose another --name, or {flag} to delete it and start again")
 
 
 def write_config(config: ExperimentConfig, folder: RunFolder) -> None:
@@ -108,7 +135,7 @@ def write_config(config: ExperimentConfig, folder: RunFolder) -> None:
 
 
 def origin() -> dict[str, str]:
-    """What a stage was made with: versions and the git commit."""
+    """Versions and the git commit that a stage was made with."""
     return {"python": platform.python_version(), **_versions(), "git": git_commit()}
 
 

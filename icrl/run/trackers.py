@@ -19,17 +19,26 @@ from pathlib import Path
 from typing import Any
 
 from icrl.config.schema import ExperimentConfig
-from icrl.run.folder import SCHEMA_VERSION, RunFolder, run_folder
+from icrl.run.folder import run_folder
+from icrl.run.records import Record, read_record, write_record
 from icrl.support.errors import UserError, did_you_mean
-from icrl.support.files import read_record, sha256, write_json
+from icrl.support.files import sha256
 
 PROJECT = "in-context-rl"
 """Weights & Biases and trackio gather runs in projects, and in groups within one: ours are called by the experiment."""
 
 
+class RunRecord(Record):
+    """`run.json`: by which the trackers know a run again."""
+
+    id: str
+    reported: dict[str, str] = {}
+    """By tracker, the SHA-256 of the summary of the evaluation that it has."""
+
+
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker shows as one run."""
+    """One run as trackers show it."""
 
     config: ExperimentConfig
     name: str
@@ -38,18 +47,20 @@ class TrackedRun:
 
     @property
     def id(self) -> str:
-        """By which the run is found again."""
-        return self.record["id"]
+        """The identifier by which trackers find the run again."""
+        return self.record.id
 
     @property
-    def record(self) -> dict[str, Any]:
-        """The id, and which evaluation each tracker has; made where there is none."""
+    def record(self) -> RunRecord:
+        """The record of the run; made where there is none."""
         if not self._record_file.exists():
-            self.write_record({"schema_version": SCHEMA_VERSION, "id": secrets.token_hex(4), "reported": {}})
-        return read_record(self._record_file, SCHEMA_VERSION, ("id", "reported"))
+            write_record(self._record_file, RunRecord(id=secrets.token_hex(4), reported={}))
+        return read_record(self._record_file, RunRecord)
 
-    def write_record(self, record: dict[str, Any]) -> None:
-        write_json(self._record_file, record)
+    def remember(self, tracker: str, evaluation: str) -> None:
+        """Records that a tracker has an evaluation."""
+        reported = {**self.record.reported, tracker: evaluation}
+        write_record(self._record_file, self.record.model_copy(update={"reported": reported}))
 
     @property
     def config_file(self) -> Path:
@@ -230,11 +241,6 @@ def check_trackers(names: Sequence[str]) -> None:
             ) from None
 
 
-def training_logs(folder: RunFolder) -> Path:
-    """The trackers' folder of a training."""
-    return folder.path / "logs"
-
-
 class Trackers:
     """A run in several trackers. One that fails is left behind, with a warning, since curves are not worth a training.
 
@@ -294,10 +300,10 @@ def attach_report(config: ExperimentConfig, report: Report) -> None:
 
     Raises UserError if one of them has not got it, after the others have; the next call goes on with it.
     """
-    run, step = TrackedRun(config, config.name, "train", training_logs(run_folder(config))), config.training.steps
+    run, step = TrackedRun(config, config.name, "train", run_folder(config).logs), config.training.steps
     evaluation, failed = sha256(report.summary), list[str]()
     for name in dict.fromkeys(config.runtime.trackers):
-        if run.record["reported"].get(name) == evaluation:
+        if run.record.reported.get(name) == evaluation:
             continue
         try:
             with closing(_opened(name, run, step)) as tracker:
@@ -307,7 +313,7 @@ def attach_report(config: ExperimentConfig, report: Report) -> None:
         except Exception as error:
             failed.append(f"runtime.trackers: {name!r} has not got the report: {_brief(error)}; evaluate again")
         else:
-            run.write_record({**run.record, "reported": {**run.record["reported"], name: evaluation}})
+            run.remember(name, evaluation)
     if failed:
         raise UserError("\n".join(failed))
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,20 +81,6 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is missing") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-
-
-def read_record(path: Path, schema_version: int, keys: Iterable[str]) -> dict[str, Any]:
-    """A JSON file that a stage wrote last. Raises UserError if it is missing, or is not such a record."""
-    record = read_json(path)
-    if not isinstance(record, dict) or record.get("schema_version") != schema_version:
-        raise UserError(
-            f"{path}: not a record of schema version {schema_version}, but of another version of this project, or "
-            "damaged; make it again with --overwrite"
-        )
-    absent = [key for key in keys if key not in record]
-    if absent:
-        raise UserError(f"{path}: has no {absent[0]!r}; make it again with --overwrite")
-    return record
 
 
 def read_json_lines(path: Path, keys: set[str]) -> list[dict[str, Any]]:

@@ -117,7 +117,7 @@ def test_other_priors_do_not_shift():
     [
         ({"arms": 1}, "greater than or equal to 2"),
         ({"prior": "normal"}, r"prior normal gives means outside \[0, 1\]"),
-        ({"noise": 0.5}, "noise 0.5 is of Gaussian rewards"),
+        ({"noise": 0.5}, "noise 0.5 is for Gaussian rewards"),
         ({"reward": "gaussian", "noise": -1}, "greater than or equal to 0"),
         ({"episode_length": 0}, "greater than or equal to 1"),
         ({"prior": "odd"}, "'uniform', 'normal' or 'odd_arms'"),
@@ -137,7 +137,7 @@ def test_a_bad_bandit_in_a_config_is_one_line():
 
 @pytest.mark.parametrize("mean", [[0.5, 1.2], [-0.1, 0.5], [0.5, np.nan]])
 def test_a_task_whose_means_are_no_probabilities_is_refused(mean):
-    with pytest.raises(UserError, match=r"outside \[0, 1\]|not a finite"):
+    with pytest.raises(UserError, match=r"outside \[0, 1\]|is not finite"):
         gymnasium.make("icrl/BernoulliBandit-v0", task={"mean": mean}, arms=2)
 
 

@@ -217,18 +217,18 @@ def test_spaces_of_other_problems_are_refused(agent):
     for seen in (gymnasium.spaces.Discrete(2), gymnasium.spaces.MultiDiscrete([1])):
         with pytest.raises(UserError, match="is for bandits"):
             agent.reset(Spec(seen, arms, 10), 2, seeds)
-    with pytest.raises(UserError, match="among the arms"):
+    with pytest.raises(UserError, match="one action per arm"):
         agent.reset(Spec(ONE_STATE, gymnasium.spaces.MultiDiscrete([2, 2]), 10), 2, seeds)
 
 
 def test_rewards_and_priors_that_a_beta_posterior_has_no_place_for_are_refused():
     for agent in (Thompson(), OptimisticThompson(), Gittins()):
-        with pytest.raises(UserError, match=r"rewards of 0 and 1, and got 0\.5"):
+        with pytest.raises(UserError, match=r"rewards of 0 and 1, but got 0\.5"):
             pulled(started(agent), [0], [0.5])
     for agent in (Thompson, Gittins):
-        with pytest.raises(ValueError, match="no Beta prior"):
+        with pytest.raises(ValueError, match="do not make a Beta prior"):
             agent(prior_mean=0)
-        with pytest.raises(ValueError, match="no Beta prior"):
+        with pytest.raises(ValueError, match="do not make a Beta prior"):
             agent(prior_pulls=0)
     with pytest.raises(ValueError, match="posterior normal"):
         Thompson(noise=1.0)

@@ -165,10 +165,10 @@ def test_the_optimum_of_pendulum_and_acrobot_is_said_to_be_unknown():
 def test_what_varies_is_checked(family):
     assert family().varies == "dynamics"
     first = next(iter(family.DEFAULTS))
-    with pytest.raises(ValueError, match=f"there is no constant '{first}x'; did you mean '{first}'"):
+    with pytest.raises(ValueError, match=f"vary: '{first}x' is not a constant; did you mean '{first}'"):
         family(vary=[f"{first}x"])
     for vary in ([], [first, first]):
-        with pytest.raises(ValueError, match="has to name one constant or more, each once"):
+        with pytest.raises(ValueError, match="must name at least one constant, and each only once"):
             family(vary=vary)
     for low, high in ((2.0, 0.5), (1.0, 1.0)):
         with pytest.raises(ValueError, match=f"low {low} and high {high} leave no range"):

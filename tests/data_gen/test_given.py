@@ -288,16 +288,16 @@ def test_histories_from_elsewhere_are_a_data_folder(given, tmp_path):
     config = given(folder=tmp_path / "mine", model={"context_episodes": 2}, training={"subsample": 1})
     generate(config)
     assert train(config)
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         write_histories(tmp_path / "mine", parts, recorded())
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"reward": None}, "reward has to be there"),
+        ({"reward": None}, r"reward: must have shape"),
         ({"action": None}, "'action' is missing"),
-        ({"colour": np.zeros((3, 12))}, "'colour' is none of action, actor"),
+        ({"colour": np.zeros((3, 12))}, "'colour' is unknown; choose from action, actor"),
         ({"observation": np.full((3, 12, 2), 4)}, r"observation: has values that are not in MultiDiscrete"),
         ({"action": np.zeros((3, 12))}, "action: has values that are not in"),
         ({"action": np.zeros((3, 11), int)}, r"has shape \(3, 11\), where \(3, 12\)"),
@@ -318,7 +318,7 @@ def test_only_a_data_folder_is_overwritten(tmp_path):
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.tex").write_text("all of it")
-    with pytest.raises(UserError, match="is no data folder, so it is not replaced"):
+    with pytest.raises(UserError, match="is not a data folder and is not replaced"):
         write_histories(precious, [histories(np.random.default_rng(0))], recorded(), overwrite=True)
     assert (precious / "thesis.tex").read_text() == "all of it"
 

@@ -21,9 +21,9 @@ from test_tasks import (  # noqa: F401 - the contract of every family, with the 
 from data_gen.agents.tabular.q_learning import QLearning
 from data_gen.generation.generate import generate
 from data_gen.interaction import interact
+from data_gen.returns import episode_returns
 from data_gen.spaces import leaves
 from data_gen.storage.folder import load_info
-from data_gen.returns import episode_returns
 from data_gen.streams import SlotStreams, make_seeds
 from data_gen.tasks.adapted.gym_adapter import GymnasiumTasks
 from data_gen.tasks.adapted.process_vector import ExpertProcessVectorEnv, ProcessVectorEnv
@@ -254,26 +254,29 @@ def test_the_whole_family_is_a_config_and_goes_through_generate(tmp_path):
         ({"vary": {}}, "nothing varies: give `vary` a keyword with a range or a list, or `layouts` a number"),
         ({"vary": {"success_rate": 0.3}}, "vary.success_rate: give a list of values, low and high, or call and seeds"),
         ({"vary": {"success_rate": {"low": 0.5, "high": 0.2}}}, "vary.success_rate: low 0.5 is not below high 0.2"),
-        ({"vary": {"success_rate": {"low": 0, "high": 1, "log": True}}}, "log-uniform range is above 0, and low is 0"),
+        (
+            {"vary": {"success_rate": {"low": 0, "high": 1, "log": True}}},
+            "log-uniform range must lie above 0, but low is 0",
+        ),
         ({"vary": {"success_rate": {"low": 0, "high": "1"}}}, "success_rate.high: expected a number, got '1'"),
         ({"vary": {"success_rate": {"low": 0, "high": 1, "lag": 1}}}, "unknown key 'lag'; did you mean 'log'"),
-        ({"vary": {"is_slippery": [True]}}, "vary.is_slippery: 1 value does not vary"),
+        ({"vary": {"is_slippery": [True]}}, "vary.is_slippery: a list of 1 does not vary"),
         ({"vary": {"is_slippery": [True, False, True]}}, "vary.is_slippery: True is in the list twice"),
         ({"kwargs": {"is_slippery": True}}, "vary.is_slippery is also fixed by kwargs, to True"),
         (
             {"kwargs": {"max_episode_steps": 3}},
-            "'max_episode_steps' is no argument of the environment: give episode_le",
+            "'max_episode_steps' is not an argument of the environment: give episode_le",
         ),
         ({"vary": {"a": [1, 2], "a.b": [1, 2]}}, "vary.a.b lies inside vary.a"),
-        ({"layouts": (4, 4)}, r"layouts \[4, 4\]: has to be two or more"),
+        ({"layouts": (4, 4)}, r"layouts \[4, 4\]: give two or more layouts"),
         ({"vary": {"desc": {"call": f"{MAPS}s", "seeds": 3}}}, "no 'generate_random_maps'; did you mean 'generate_ra"),
         (
             {"vary": {"desc": {"call": MAPS, "seeds": 3, "sise": 4}}},
             "raised TypeError: .*unexpected keyword argument 'sise'",
         ),
         ({"wrappers": [{"name": "FlattenObservatio"}]}, "wrappers.0.name: .*; did you mean 'FlattenObservation'"),
-        ({"wrappers": [{"filter_keys": []}]}, "wrappers.0: give its name"),
-        ({"env_id": "minigrid:MiniGrid-Empty-5x5-v0"}, "sets no limit to an episode: give episode_length"),
+        ({"wrappers": [{"filter_keys": []}]}, "wrappers.0: give a name"),
+        ({"env_id": "minigrid:MiniGrid-Empty-5x5-v0"}, "has no episode limit of its own: give episode_length"),
     ],
 )
 def test_bad_parameters_are_refused_in_a_line(changes, said):
@@ -291,7 +294,7 @@ def test_bad_parameters_are_refused_in_a_line(changes, said):
         ({"vary": {"is_slipery": [1, 2]}}, "FrozenLake-v1: takes no argument 'is_slipery'; did you mean 'is_slippery'"),
         (
             {"vary": {"map_name": ["4x4", "8x8"]}},
-            r"'8x8'.*has the observation space Discrete\(64\), and other tasks have",
+            r"'8x8'.*has the observation space Discrete\(64\), but other tasks have",
         ),
         ({"vary": {"map_name": ["4x4", "5x5"]}}, "with {'map_name': '5x5'}: cannot be made: KeyError: '5x5'"),
         (
@@ -313,14 +316,14 @@ def test_a_space_that_differs_in_the_middle_of_a_list_is_found_when_its_slot_is_
     family = GymnasiumTasks(
         env_id="FrozenLake-v1", vary={"desc": [["SF", "FG"], ["SFF", "FFF", "FFG"], ["SH", "FG"]]}, episode_length=5
     )
-    with pytest.raises(UserError, match=r"has the observation space Discrete\(9\), and other tasks have Discrete\(4\)"):
+    with pytest.raises(UserError, match=r"has the observation space Discrete\(9\), but other tasks have Discrete\(4\)"):
         family.make_vec(family.all_tasks())
 
 
 @pytest.mark.parametrize("task", [{"is_slippery": np.array([2])}, {"is_slipery": np.array([0])}])
 def test_a_task_outside_the_family_is_refused(task):
     family = GymnasiumTasks(env_id="FrozenLake-v1", vary={"is_slippery": [True, False]})
-    with pytest.raises(UserError, match="'is_slippery' lies outside the family: it has places 0 to 1"):
+    with pytest.raises(UserError, match="'is_slippery' lies outside the family: expected indices 0 to 1"):
         family.make_vec(Tasks(task))
 
 

@@ -4,8 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from data_gen.storage.shards import STEP_COLUMNS, read_shard, write_shard
 from data_gen.returns import episode_returns, final_returns
+from data_gen.storage.shards import STEP_COLUMNS, read_shard, write_shard
 from icrl.support.errors import UserError
 
 

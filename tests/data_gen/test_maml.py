@@ -527,5 +527,5 @@ def test_a_greedy_learner_explores_until_its_last_gradient_step_and_not_after():
         features = torch.from_numpy(lived.observation[:, 10:])
         means = agent.policy.outputs(agent.life.parameters, features)
     np.testing.assert_allclose(lived.action[:, 10:], means.clamp(-1, 1).numpy(), rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValidationError, match="give test_steps"):
+    with pytest.raises(ValidationError, match="set test_steps"):
         MAML(greedy=True)

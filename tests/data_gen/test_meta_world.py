@@ -133,7 +133,7 @@ def test_the_scripted_policy_reaches_the_goal():
     [
         ({"benchmark": "ML12"}, "Input should be 'ML1', 'ML10' or 'ML45'"),
         ({"env": "rech-v3"}, "env 'rech-v3': Meta-World has no such environment; did you mean 'reach-v3'?"),
-        ({"benchmark": "ML10", "env": "reach-v3"}, "env 'reach-v3': is for ML1; ML10 has kinds of its own"),
+        ({"benchmark": "ML10", "env": "reach-v3"}, "env 'reach-v3': is for ML1; ML10 has its own kinds: leave env out"),
         ({"episode_length": 501}, "less than or equal to 500"),
     ],
 )

@@ -17,8 +17,8 @@ from data_gen.agents.deep.optimisers import Adam, RMSprop
 from data_gen.agents.deep.ppo import PPO
 from data_gen.agents.deep.returns import gae
 from data_gen.interaction import interact
-from data_gen.spaces import leaves
 from data_gen.returns import episode_returns
+from data_gen.spaces import leaves
 from data_gen.streams import SlotStreams, make_seeds
 from data_gen.tasks.control.cart_pole import CartPole
 from data_gen.tasks.grids.dark_room import DarkRoom

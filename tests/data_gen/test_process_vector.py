@@ -175,8 +175,8 @@ def test_experts_are_asked_in_every_slot():
     [
         ("raises", r"Drift 9.0: RuntimeError: the motor broke"),
         ("constructor", r"Drift 9.0: cannot be made: TypeError: no such strength"),
-        ("space", r"Drift 9.0: has the observation space Box.*leave the spaces as they are"),
-        ("shape", r"Drift 9.0: ValueError: resets to an observation of shape \(1,\); its space says \(2,\)"),
+        ("space", r"Drift 9.0: has the observation space Box.*what varies must not change the spaces"),
+        ("shape", r"Drift 9.0: ValueError: reset gave an observation of shape \(1,\), but its space has \(2,\)"),
     ],
 )
 def test_what_an_environment_raises_is_one_line_that_names_it(processes, trouble, said):
@@ -191,7 +191,7 @@ def test_a_process_that_dies_is_an_error_and_takes_the_others_with_it():
     envs = vector([*MAKERS[:4], Make(9.0, "dies")])
     processes = envs._processes
     envs.reset(seed=0)
-    with pytest.raises(UserError, match=r"^Drift 1.5: a process that steps it and others ended with code 7$"):
+    with pytest.raises(UserError, match=r"^Drift 1.5: the process of this and other slots ended with code 7$"):
         for action in actions(5):
             envs.step(action)
     assert not any(process.is_alive() for process in processes)

@@ -242,17 +242,17 @@ def test_a_step_that_is_none_of_an_episode_is_refused():
     for _ in range(2):
         recorded.step(0)
     assert recorded.step(0)[3]
-    with pytest.raises(UserError, match="its last has ended: call reset"):
+    with pytest.raises(UserError, match="the last one has ended; call reset"):
         recorded.step(0)
     envs, _ = counting(2, AutoresetMode.NEXT_STEP)
-    with pytest.raises(UserError, match="slot 0 where no episode has begun"):
+    with pytest.raises(UserError, match="slot 0: no episode has begun"):
         RecordVectorHistory(envs).step(np.zeros(2, int))
     inside = RecordHistory(Counting())
     observation, _ = (env := Autoreset(inside)).reset()
     for _ in range(20):
         observation, *_ = env.step(int(policy(observation)))
     check_equal(inside.recording.histories[0], inside.env.lived)
-    with pytest.raises(UserError, match="put wrappers that reset by themselves outside"):
+    with pytest.raises(UserError, match="put wrappers that reset automatically outside"):
         live_vector_of_one(RecordHistory(Autoreset(Counting())), 20)
 
 
@@ -408,10 +408,10 @@ def live_zero(env, steps: int) -> None:
         (spaces.Box(0, 255, (2,), np.uint8), np.array([0.5, 0.25]), "of type float64 with values such as 0.5"),
         (spaces.Box(0, 255, (2,), np.uint8), np.array([1, 256]), "of type int64 with values such as 256"),
         (spaces.Discrete(5), -1, "of type int64 with values such as -1"),
-        (spaces.Box(0, 1, (2,)), np.zeros(3), r"of shape \(1, 3\) where \(1, 2\) is expected"),
-        (spaces.Discrete(5), np.zeros(1, int), r"of shape \(1, 1\) where \(1,\) is expected"),
+        (spaces.Box(0, 1, (2,)), np.zeros(3), r"of shape \(1, 3\), expected \(1, 2\)"),
+        (spaces.Discrete(5), np.zeros(1, int), r"of shape \(1, 1\), expected \(1,\)"),
         (spaces.Dict({"a": spaces.Discrete(2)}), {"b": 0}, r"has \['observation.a'\], but this .*\['observation.b'\]"),
-        (spaces.MultiDiscrete([3, 3]), (1, 1), "but this observation .'observation.0', 'observation.1'"),
+        (spaces.MultiDiscrete([3, 3]), (1, 1), "but this observation has .'observation.0', 'observation.1'"),
     ],
 )
 def test_observations_that_are_not_of_their_space_are_refused(space, given, said):
@@ -438,7 +438,7 @@ def test_environments_that_cannot_be_recorded_are_refused_at_once():
         RecordHistory(Counting(space=spaces.Tuple((spaces.Discrete(2), spaces.Discrete(2)))))
     envs, _ = counting(2, AutoresetMode.SAME_STEP)
     envs.metadata = {}
-    with pytest.raises(UserError, match="its metadata names no autoreset_mode"):
+    with pytest.raises(UserError, match="its metadata has no valid autoreset_mode"):
         RecordVectorHistory(envs)
 
 
@@ -520,26 +520,26 @@ def test_recorders_that_do_not_fit_together_are_refused(tmp_path):
     other = RecordHistory(gymnasium.make("CartPole-v1"))
     live_zero(other, 20)
     cases = [
-        ([], {}, "there are no recorders"),
+        ([], {}, "recorders: the list is empty"),
         ([*two, RecordHistory(Counting())], {}, "recorder 2 has a history with 0 steps"),
-        (two, {"steps": 25}, "recorder 0 has a history with 20 steps of the 25 that are asked for"),
+        (two, {"steps": 25}, "recorder 0 has a history with 20 steps, fewer than the requested 25"),
         ([two[0], other], {}, "recorder 1 has the observation_space Box.*, and recorder 0 has Box"),
         ([gymnasium.wrappers.RecordEpisodeStatistics(two[0])], {}, "recorder 0 is a RecordEpisodeStatistics"),
-        (two, {"seeds": [1]}, "seeds: 1 are given for 2 recorders"),
+        (two, {"seeds": [1]}, "seeds: got 1 values for 2 recorders"),
         (two, {"task_numbers": [0, [1, 2]]}, "task_numbers: recorder 1 has 1 slots"),
-        (two, {"seeds": [1, -2]}, "seeds: -2 of recorder 1 is no number that can be stored"),
-        (two, {"task_numbers": [0, 0.5]}, "task_numbers: 0.5 of recorder 1 is no number"),
-        (two, {"train_tasks": tasks}, "task_numbers: say for each recorder"),
+        (two, {"seeds": [1, -2]}, "seeds: -2 of recorder 1 is not an integer that can be stored"),
+        (two, {"task_numbers": [0, 0.5]}, "task_numbers: 0.5 of recorder 1 is not an integer"),
+        (two, {"train_tasks": tasks}, "task_numbers: give the row of train_tasks for each recorder"),
         (two, {"train_tasks": tasks, "task_numbers": [0, 2]}, "task 2 is no"),
         (two, {"sources": {"rate": 1}}, "has no name"),
-        (two, {"sources": {"name": "ppo", "policy": object()}}, "is not made of plain values"),
+        (two, {"sources": {"name": "ppo", "policy": object()}}, "contains values that JSON cannot store"),
     ]
     for given, options, said in cases:
         with pytest.raises(UserError, match=said):
             save_histories(tmp_path / "data", given, **options)
         assert not any(tmp_path.iterdir()), said
     save_histories(tmp_path / "data", two)
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         save_histories(tmp_path / "data", two)
     assert save_histories(tmp_path / "data", two, steps=10, overwrite=True).steps_left_out == 30
 
@@ -562,7 +562,7 @@ def test_a_recordings_file_is_whole_or_absent_and_a_strange_one_is_named(tmp_pat
     path = tmp_path / "runs" / "one.h5"
     recorder.save(path)
     assert [file.name for file in path.parent.iterdir()] == ["one.h5"]
-    with pytest.raises(UserError, match="there is no such file"):
+    with pytest.raises(UserError, match="file not found"):
         Recording.load(tmp_path / "two.h5")
     content = path.read_bytes()
     (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
@@ -570,9 +570,9 @@ def test_a_recordings_file_is_whole_or_absent_and_a_strange_one_is_named(tmp_pat
     with h5py.File(tmp_path / "strange.h5", "w") as file:
         file["reward"] = np.zeros(3)
     for name in ("cut", "text", "strange"):
-        with pytest.raises(UserError, match=f"{name}.h5: is not a recording, or damaged"):
+        with pytest.raises(UserError, match=f"{name}.h5: is not a recording, or is damaged"):
             Recording.load(tmp_path / f"{name}.h5")
     with h5py.File(path, "r+") as file:
         file.attrs["schema_version"] = "1"
-    with pytest.raises(UserError, match="is of schema version 1, not"):
+    with pytest.raises(UserError, match="has schema version 1, expected"):
         Recording.load(path)

@@ -367,9 +367,9 @@ def test_joint_inputs_need_finite_spaces():
     spec = spec_of(plane.make_vec(plane.sample(1, 0)), 4)
     with pytest.raises(UserError, match="joint_inputs needs Discrete actions"):
         RL2(joint_inputs=True).check(spec)
-    with pytest.raises(UserError, match="how long an episode is"):
+    with pytest.raises(UserError, match="the length of an episode is unknown"):
         RL2().check(dataclasses.replace(spec, episode_length=None))
-    with pytest.raises(ValueError, match="minibatches 3 has to divide trials"):
+    with pytest.raises(ValueError, match="minibatches 3 does not divide trials 8"):
         RL2(trials=8, minibatches=3)
 
 

@@ -203,5 +203,5 @@ def test_a_task_of_another_size_or_without_finite_rewards_is_refused():
         TabularMDP().make_vec(TabularMDP(states=4).sample(2, seed=0))
     tasks = TabularMDP().sample(2, seed=0)
     tasks["reward"][1, 0, 0] = np.inf
-    with pytest.raises(UserError, match="not a finite number"):
+    with pytest.raises(UserError, match="reward is not finite"):
         TabularMDP().make_vec(tasks)

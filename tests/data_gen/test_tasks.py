@@ -11,8 +11,8 @@ import data_gen
 from data_gen.agents.optimal import Optimal
 from data_gen.agents.random import Random
 from data_gen.interaction import interact
-from data_gen.spaces import leaves, map_leaves, to_json
 from data_gen.returns import episode_returns
+from data_gen.spaces import leaves, map_leaves, to_json
 from data_gen.streams import SlotStreams, make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks, sample_actions
 from data_gen.tasks.mujoco.locomotion import Locomotion
@@ -140,7 +140,7 @@ def test_one_seed_for_all_gives_slot_i_the_scalar_forms_seed_plus_i(distribution
 
 
 def test_another_number_of_seeds_is_one_line(distribution):
-    with pytest.raises(UserError, match="give one whole number, or 3"):
+    with pytest.raises(UserError, match="give one integer, or 3"):
         distribution.make_vec(few(distribution)).reset(seed=[1, 2])
 
 
@@ -267,5 +267,5 @@ def test_registered_environments_are_made_by_their_names():
 
 @pytest.mark.parametrize("goal", [(2.7, 3.9), "corner", ((1, 2), (3,))])
 def test_a_task_that_would_be_another_one_in_the_familys_type_is_refused(goal):
-    with pytest.raises(UserError, match="goal has to be numbers of type int64"):
+    with pytest.raises(UserError, match="goal must be numbers of type int64"):
         gymnasium.make("icrl/DarkRoom-v0", task={"goal": goal})

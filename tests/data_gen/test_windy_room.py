@@ -142,10 +142,14 @@ def test_a_tasks_dynamics_depend_on_its_slot_alone():
     ("parameters", "task", "message"),
     [
         ({}, {"goal": (9, 0)}, "a goal lies outside the 9x9 room"),
-        ({}, {"moves": [0, 1, 2, 3, 3]}, "moves have to be an order of 0, 1, 2, 3, 4"),
-        ({}, {"wind": 5}, "a task's wind has to be one of"),
-        ({"shuffle_actions": False}, {"moves": [1, 0, 2, 3, 4]}, "do not belong to a windy_room with shuffle_actions"),
-        ({"wind": 0}, {"wind": 1}, "does not belong to a windy_room with wind: 0"),
+        ({}, {"moves": [0, 1, 2, 3, 3]}, "moves must be a permutation of 0, 1, 2, 3, 4"),
+        ({}, {"wind": 5}, "a task's wind must be one of"),
+        (
+            {"shuffle_actions": False},
+            {"moves": [1, 0, 2, 3, 4]},
+            "moves are out of order, but windy_room has shuffle_actions",
+        ),
+        ({"wind": 0}, {"wind": 1}, "wind is not 0, but windy_room has wind: 0"),
     ],
 )
 def test_tasks_outside_the_family_are_refused(parameters, task, message):

@@ -227,31 +227,34 @@ def compressed_by_an_unknown_filter(group):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without("expert_actions"), "group 1: is not of XLand-100B's layout: it has no dataset 'expert_actions'"),
-        (without("states"), "it has no dataset 'states'"),
-        (lambda group: group.parent.create_group("meta"), r"layout, groups 0, 1, 2 \.\.\.: it has 'meta'"),
-        (lambda group: group.attrs.__delitem__("ruleset-id"), "its attribute 'ruleset-id' is not a whole number"),
-        (attribute("env-id", 3), "its attribute 'env-id' is not a text"),
-        (attribute("benchmark-id", "small-1m"), "is of XLand-MiniGrid-R1-3x3, benchmark small-1m.*: import them apart"),
+        (without("expert_actions"), "group 1: does not have XLand-100B's layout: dataset 'expert_actions' is missing"),
+        (without("states"), "dataset 'states' is missing"),
+        (lambda group: group.parent.create_group("meta"), r"layout of groups 0, 1, 2 \.\.\.: found 'meta'"),
+        (lambda group: group.attrs.__delitem__("ruleset-id"), "attribute 'ruleset-id' is not a whole number"),
+        (attribute("env-id", 3), "attribute 'env-id' is not a string"),
+        (
+            attribute("benchmark-id", "small-1m"),
+            "has XLand-MiniGrid-R1-3x3, benchmark small-1m.*; import the tasks separately",
+        ),
         (
             replaced("dones", lambda dones: dones[:, :99]),
-            r"dones has shape \(2, 99\), where states has \(2, 100, 5, 5\)",
+            r"dones has shape \(2, 99\), but states has \(2, 100, 5, 5\)",
         ),
         (replaced("rewards", lambda rewards: rewards[:1]), r"rewards has shape \(1, 100\)"),
-        (replaced("states", lambda states: states[..., 0]), r"states has shape \(2, 100, 5\), where"),
-        (replaced("dones", lambda dones: dones.astype(np.uint8)), "dones is of type uint8"),
-        (replaced("actions", lambda actions: actions.astype(np.float32)), "actions is of type float32"),
+        (replaced("states", lambda states: states[..., 0]), r"states has shape \(2, 100, 5\), expected"),
+        (replaced("dones", lambda dones: dones.astype(np.uint8)), "dones has type uint8"),
+        (replaced("actions", lambda actions: actions.astype(np.float32)), "actions has type float32"),
         (linked("actions", h5py.SoftLink("/0/actions")), "'actions' is a link, and links are not followed"),
         (linked("actions", h5py.ExternalLink("other.hdf5", "/actions")), "'actions' is a link"),
-        (lying_in_another_file, "actions lies in other files"),
-        (virtual, "actions lies in other files"),
+        (lying_in_another_file, "actions is stored in other files"),
+        (virtual, "actions is stored in other files"),
         (compressed_by_an_unknown_filter, r"actions is compressed by HDF5 filter 32123 .* h5repack -f GZIP=6"),
-        (at("states", (0, 0, 0, 0), 156), "states has 156, but XLand-MiniGrid's are below 156"),
-        (at("actions", (0, 0), 6), "actions has 6, but XLand-MiniGrid's are below 6"),
+        (at("states", (0, 0, 0, 0), 156), "states has 156, but XLand-MiniGrid's values are below 156"),
+        (at("actions", (0, 0), 6), "actions has 6, but XLand-MiniGrid's values are below 6"),
         (at("expert_actions", (1, 99), 255), "expert_actions has 255"),
-        (at("rewards", (0, slice(None)), 0.5), "how episodes end cannot be told"),
-        (at("rewards", (0, 99), np.nan), "how episodes end cannot be told"),
-        (at("rewards", (0, 99), -1), "how episodes end cannot be told"),
+        (at("rewards", (0, slice(None)), 0.5), "the rewards do not tell how episodes ended"),
+        (at("rewards", (0, 99), np.nan), "the rewards do not tell how episodes ended"),
+        (at("rewards", (0, 99), -1), "the rewards do not tell how episodes ended"),
         (lambda group: group["dones"].__setitem__(..., False) or group["rewards"].__setitem__(..., 0), "has 100 steps"),
     ],
 )
@@ -268,7 +271,7 @@ def test_a_file_of_another_layout_is_one_line_and_leaves_nothing(rooms, tmp_path
 def test_groups_that_are_links_or_differ_in_length_are_refused(rooms, tmp_path):
     file, _ = rooms
     longer = write_xland(tmp_path / "longer.hdf5", {7: random_columns(0), 8: random_columns(1, steps=120)})
-    with pytest.raises(UserError, match="group 1: has histories of 120 steps, but the first task of 100"):
+    with pytest.raises(UserError, match="group 1: has histories of 120 steps, but the first task has 100"):
         import_xland(longer, tmp_path / "data")
     assert import_xland(longer, tmp_path / "cut", steps=90)["num_steps"] == 90
     with h5py.File(file, "r+") as opened:
@@ -287,9 +290,9 @@ def test_a_damaged_or_missing_file_is_one_line(rooms, tmp_path):
     file.write_bytes(content)
     for broken, message in (
         (file, "group 3: states cannot be read .* the file is damaged"),
-        (tmp_path / "nothing.hdf5", "nothing.hdf5: there is no such file"),
+        (tmp_path / "nothing.hdf5", "nothing.hdf5: file not found"),
         (shutil.copy(__file__, tmp_path / "text.hdf5"), "text.hdf5: is not an HDF5 file, or is damaged"),
-        (write_xland(tmp_path / "empty.hdf5", {}), "it is empty"),
+        (write_xland(tmp_path / "empty.hdf5", {}), "the file is empty"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             import_xland(broken, tmp_path / "data")
@@ -300,14 +303,14 @@ def test_a_damaged_or_missing_file_is_one_line(rooms, tmp_path):
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        ({"tasks": [4, 11]}, "there is no task 11: it has tasks 0 to 10"),
-        ({"tasks": [-1]}, "there is no task -1"),
+        ({"tasks": [4, 11]}, "task 11 does not exist; the file has tasks 0 to 10"),
+        ({"tasks": [-1]}, "task -1 does not exist"),
         ({"tasks": []}, "no task is chosen"),
-        ({"histories": 3}, "group 0: has 2 histories of 100 steps, and not 3 of 100"),
-        ({"histories": 0}, "has 2 histories of 100 steps, and not 0 of 100"),
-        ({"steps": 101}, "has 2 histories of 100 steps, and not 2 of 101"),
-        ({"steps": 0}, "has 2 histories of 100 steps, and not 2 of 0"),
-        ({"episode_length": 26}, "an episode has 27 steps, and the time limit is 26"),
+        ({"histories": 3}, "group 0: has 2 histories of 100 steps, not 3 of 100"),
+        ({"histories": 0}, "has 2 histories of 100 steps, not 0 of 100"),
+        ({"steps": 101}, "has 2 histories of 100 steps, not 2 of 101"),
+        ({"steps": 0}, "has 2 histories of 100 steps, not 2 of 0"),
+        ({"episode_length": 26}, "an episode has 27 steps, but the time limit is 26"),
     ],
 )
 def test_what_the_file_has_not_is_refused(rooms, tmp_path, selection, message):
@@ -317,14 +320,14 @@ def test_what_the_file_has_not_is_refused(rooms, tmp_path, selection, message):
 
 def test_another_environments_time_limit_has_to_be_given(tmp_path):
     file = write_xland(tmp_path / "own.hdf5", {7: random_columns(0)}, environment="Own-Room-v0")
-    with pytest.raises(UserError, match="the time limit of 'Own-Room-v0' is not known here: give --episode-length"):
+    with pytest.raises(UserError, match="the time limit of 'Own-Room-v0' is unknown; give --episode-length"):
         import_xland(file, tmp_path / "data")
     assert import_xland(file, tmp_path / "data", episode_length=30)["episode_length"] == 30
 
 
 def test_a_folder_that_is_there_is_replaced_only_when_asked(rooms, tmp_path):
     import_xland(rooms[0], tmp_path / "data", tasks=[0])
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         import_xland(rooms[0], tmp_path / "data")
     assert import_xland(rooms[0], tmp_path / "data", overwrite=True)["num_train_tasks"] == 11
 
@@ -386,4 +389,4 @@ def test_the_console_command_imports(rooms, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "import: 1 histories of 30 steps, on 1 tasks" in said
     assert icrl.main(words) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""Bandit algorithms, one file each."""
+"""Bandit algorithms, one per file."""

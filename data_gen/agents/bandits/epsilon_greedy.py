@@ -1,4 +1,4 @@
-"""Epsilon-greedy: the arm of the best mean so far, but now and then any."""
+"""Epsilon-greedy for bandits: the arm with the highest mean so far, and now and then a random one."""
 
 from typing import Annotated, Any
 
@@ -15,12 +15,13 @@ from icrl.config.components import component
 
 @component
 class EpsilonGreedy(BanditAgent):
-    """A uniformly random arm with probability epsilon, else the one of the highest mean so far; 0 is greedy.
+    """Pulls a random arm with probability epsilon, otherwise the arm with the highest mean so far; 0 is greedy.
 
-    As in Duan et al. 2016 (Table 1), means start from the prior's pulls. Rewards may be any.
+    As in Duan et al. 2016 (Table 1), means start from the prior's pulls. Rewards may be any numbers.
     """
 
     epsilon: PerLearner[Annotated[float, Field(ge=0, le=1)]] = 0.1
+    """Probability of a uniformly random arm."""
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         super().reset(spec, num_envs, seeds)
@@ -31,5 +32,5 @@ class EpsilonGreedy(BanditAgent):
 
     def act(self, observation: Any) -> NDArray[Any]:
         greedy = super().act(observation)
-        coin, arm = self.streams.uniform(2).T
-        return np.where(coin < self.threshold, self.first_arm + (arm * self.arms).astype(np.int64), greedy)
+        coin, uniform = self.streams.uniform(2).T
+        return np.where(coin < self.threshold, self.first_arm + (uniform * self.arms).astype(np.int64), greedy)

@@ -1,4 +1,4 @@
-"""UCB1: optimism about every arm by as much as its pulls leave open."""
+"""UCB1: the mean reward of every arm plus a bonus that shrinks as the arm is pulled."""
 
 from typing import Annotated
 
@@ -15,15 +15,16 @@ from icrl.config.components import component
 
 @component
 class UCB1(BanditAgent):
-    """Auer, Cesa-Bianchi and Fischer 2002, "Finite-time Analysis of the Multiarmed Bandit Problem", section 2.
+    """UCB1 (Auer, Cesa-Bianchi and Fischer 2002, "Finite-time Analysis of the Multiarmed Bandit Problem", section 2).
 
-    Pulls the arm of the highest `mean_i + exploration sqrt(2 ln t / m_i)` in step t, from 1, where m_i counts the pulls
-    of arm i. As in Duan et al. 2016 (Table 1), the width is scaled by a parameter, where Auer et al. have 1, and means
-    and counts start from the prior's pulls rather than from one pull of every arm; `prior_pulls: 0` is Auer et al.'s
-    start. Rewards may be any, but the width is meant for rewards within about [0, 1].
+    In step t, counted from 1, pulls the arm with the highest `mean_i + exploration sqrt(2 ln t / m_i)`, where m_i is
+    the number of pulls of arm i. As in Duan et al. 2016 (Table 1), a parameter scales the bonus, where Auer et al.
+    have 1; means and counts start from the prior's pulls instead of one pull per arm. `prior_pulls: 0` gives the start
+    of Auer et al. Rewards may be any numbers, but the bonus is meant for rewards within about [0, 1].
     """
 
     exploration: PerLearner[Annotated[float, Field(ge=0)]] = 0.3
+    """Factor of the bonus."""
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         super().reset(spec, num_envs, seeds)

@@ -1,7 +1,7 @@
-"""Deep learners: one network a learner, all of them stacked, one file an algorithm."""
+"""Deep learners: one network per learner, all of them stacked; one file per algorithm."""
 
 import os
 
-# The matrix library otherwise picks its code path by how many matrices there are, and a learner's last bits, and so in
-# time its life, would depend on its neighbours. It reads this when it is first used; there is no cost (measured).
+# Otherwise MKL picks its code path by the number of matrices. A learner's last bits, and so in time its history, would
+# then depend on its neighbours. MKL reads this variable at its first use; the setting costs no time (measured).
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")

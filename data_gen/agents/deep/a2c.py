@@ -1,4 +1,4 @@
-"""Advantage actor-critic: one gradient step on every short rollout of several actors."""
+"""Advantage actor-critic: one gradient step per short rollout of several actors."""
 
 from typing import Annotated
 
@@ -20,7 +20,7 @@ def a2c_losses(
     value_coefficient: Tensor,
     entropy_coefficient: Tensor,
 ) -> Tensor:
-    """-E[log pi(a|s) A] + c_v E[(R - V(s))^2] - c_h E[H(pi(.|s))], a loss a learner.
+    """-E[log pi(a|s) A] + c_v E[(R - V(s))^2] - c_h E[H(pi(.|s))], one loss per learner.
 
     Args:
         log_prob, entropy, values, advantages, returns: (N, B).
@@ -35,7 +35,7 @@ def a2c_losses(
 class A2C(OnPolicy):
     """A2C, the synchronous form of A3C (Mnih et al. 2016, "Asynchronous Methods for Deep Reinforcement Learning").
 
-    With Stable-Baselines3's defaults: n-step returns over 5 steps, RMSprop, separate networks for policy and value.
+    Defaults as in Stable-Baselines3: n-step returns over 5 steps, RMSprop, separate networks for policy and value.
     """
 
     rms_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99

@@ -1,4 +1,4 @@
-"""What deep learners share: a device, features of observations, and a twin for a learner that is alone."""
+"""Base class of the deep learners: a device, features of observations, and a twin for a lone learner."""
 
 from abc import abstractmethod
 from typing import Annotated, Any
@@ -23,9 +23,10 @@ HiddenSizes = Annotated[tuple[Count, ...], Field(min_length=1)]
 class DeepLearner(Agent):
     """Base of the learners with networks.
 
-    On a CPU a learner lives the same life, bit for bit, whoever its neighbours are. MKL gives the matrices of a batched
-    product the same bits however many there are, if it is told to (`data_gen/agents/deep/__init__.py`) and there are at
-    least two. So a lone learner gets a twin: the same learner in the same environments, of whom nobody hears.
+    On a CPU, a learner has the same history, bit for bit, whatever its neighbours are. MKL gives the matrices of a
+    batched product the same bits however many there are, if it is configured to (`data_gen/agents/deep/__init__.py`)
+    and if there are at least two. So a lone learner gets a twin, a copy that gets the same observations and rewards.
+    The twin's actions are discarded.
     """
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
@@ -53,24 +54,24 @@ class DeepLearner(Agent):
 
     @abstractmethod
     def choose(self, observation: Any) -> NDArray[Any]:
-        """(num_learners * actors, ...) observations -> actions."""
+        """(num_learners * actors, ...) observations -> (num_learners * actors, ...) actions."""
 
     @abstractmethod
     def learn(self, transition: Transition) -> None:
-        """Takes note of a step of all learners' environments, number `steps` from 1, and learns where it is time to."""
+        """Records a step of all environments, step number `steps` counted from 1, and learns when due."""
 
     def parameter(self, name: str, *trailing: int) -> Tensor:
-        """Every learner's value of a parameter, as a tensor (num_learners, *(1 for trailing axes))."""
+        """Every learner's value of the parameter `name`, as a tensor (num_learners, *trailing); `trailing` are ones."""
         values = torch.from_numpy(self.drawn(name, self.seeds).astype(np.float32)).to(self.device)
         return values.reshape(-1, *trailing)
 
     @property
     def progress(self) -> float:
-        """Share of the planned lifetime that has passed, at most 1."""
+        """Fraction of the planned lifetime that has passed, at most 1."""
         return min(1.0, self.steps / self.planned_steps)
 
     def rows(self, values: NDArray[Any]) -> Tensor:
-        """(N x A, ...) values of all environments -> (N, A, ...) on the device."""
+        """(N x A, ...) values of all environments -> (N, A, ...) tensor on the device."""
         tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
         return tensor.view(self.num_learners, self.actors, *tensor.shape[1:])
 

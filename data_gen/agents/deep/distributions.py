@@ -1,4 +1,4 @@
-"""Policies' action distributions over stacked networks: factored categorical ones, and diagonal Gaussians."""
+"""Action distributions of policies that are stacked networks: factored categoricals and diagonal Gaussians."""
 
 import math
 from abc import ABC, abstractmethod
@@ -19,24 +19,24 @@ from icrl.support.errors import UserError
 
 
 class ActionDistribution(ABC):
-    """A distribution of actions for every row, by what the policy network says of it."""
+    """Distribution of actions for every row of a batch, given the outputs of the policy network."""
 
     outputs: int
-    """Outputs of the policy network."""
+    """Number of outputs of the policy network."""
     shapes: tuple[tuple[int, ...], ...] = ()
-    """Of parameters that do not depend on the observation."""
+    """Shapes of the free parameters, which do not depend on the observation."""
 
     @abstractmethod
     def noise(self, streams: SlotStreams, rows: int) -> Tensor:
-        """(N, rows, parts) random numbers, from which `sample` makes actions."""
+        """(N, rows, parts) random numbers that `sample` turns into actions."""
 
     @abstractmethod
     def sample(self, outputs: Tensor, free: list[Tensor], noise: Tensor) -> Tensor:
-        """(N, B, outputs) and parameters of `shapes` -> (N, B, parts) actions."""
+        """(N, B, outputs) outputs, free parameters of `shapes` and (N, B, parts) noise -> (N, B, parts) actions."""
 
     @abstractmethod
     def log_prob_and_entropy(self, outputs: Tensor, free: list[Tensor], actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Of (N, B, parts) actions: (N, B) log-probabilities, summed over the parts, and (N, B) entropies."""
+        """(N, B) log-probabilities of (N, B, parts) actions, summed over the parts, and (N, B) entropies."""
 
     @abstractmethod
     def to_space(self, actions: Tensor) -> NDArray[Any]:
@@ -44,7 +44,7 @@ class ActionDistribution(ABC):
 
 
 def action_distribution(space: gymnasium.Space[Any], agent: str, device: torch.device) -> ActionDistribution:
-    """The distribution for an action space. Raises UserError, naming `agent`, for an unsupported space."""
+    """Distribution for an action space. Raises UserError, naming `agent`, for an unsupported space."""
     if isinstance(space, spaces.Discrete):
         return Categorical(np.array([space.n]), np.array([space.start]), (), space.dtype, device)
     if isinstance(space, spaces.MultiDiscrete):
@@ -59,14 +59,14 @@ def action_distribution(space: gymnasium.Space[Any], agent: str, device: torch.d
 
 
 class Categorical(ActionDistribution):
-    """One categorical factor for each part of an action.
+    """Product of categorical distributions, one per part of an action.
 
     Args:
-        sizes: (parts,) values that each part can take.
-        start: (parts,) the first of them.
-        shape: of an element of the action space.
-        dtype: of an element.
-        device: where the actions are.
+        sizes: (parts,) number of values that each part can take.
+        start: (parts,) first value of each part.
+        shape: shape of an element of the action space.
+        dtype: type of an element.
+        device: device of the actions.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Categorical(ActionDistribution):
         parts = []
         for part, logits in enumerate(outputs.split(self.sizes, dim=-1)):
             cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
-            # The first value whose cumulative probability is above the uniform number, rounding or not.
+            # The first value with a cumulative probability above the uniform number; the clamp covers rounding.
             drawn = (cumulative <= noise[..., part : part + 1]).sum(dim=-1)
             parts.append(drawn.clamp_(max=self.sizes[part] - 1))
         return torch.stack(parts, dim=-1)
@@ -101,10 +101,10 @@ class Categorical(ActionDistribution):
 
 
 class Gaussian(ActionDistribution):
-    """A diagonal Gaussian whose mean is the network's output; its log standard deviations are parameters of their own.
+    """Diagonal Gaussian: the mean is the network's output, and the log standard deviations are free parameters.
 
-    Its scale is that of the box: a standard deviation of 1, the initial one, is half the box's range. What lies outside
-    the box is clipped on the way to the environment, and the probability is that of the action before.
+    Actions are on the scale of the box: a standard deviation of 1, the initial one, is half the box's range. Actions
+    outside the box are clipped on the way to the environment; probabilities are those before clipping.
     """
 
     def __init__(self, space: spaces.Box, device: torch.device) -> None:
@@ -126,3 +126,10 @@ class Gaussian(ActionDistribution):
 
     def to_space(self, actions: Tensor) -> NDArray[Any]:
         return self._scale.to_space(actions)
+
+
+def most_likely(distribution: ActionDistribution, outputs: Tensor) -> Tensor:
+    """(..., K) outputs -> (..., P) most likely actions."""
+    if isinstance(distribution, Categorical):
+        return torch.stack([part.argmax(dim=-1) for part in outputs.split(distribution.sizes, dim=-1)], dim=-1)
+    return outputs

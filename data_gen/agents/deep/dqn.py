@@ -1,4 +1,4 @@
-"""Deep Q-networks: a value for every action, learned from replayed transitions."""
+"""Deep Q-networks: one value per action, learned from replayed transitions."""
 
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ from icrl.support.errors import UserError
 
 
 def dqn_losses(q: Tensor, actions: Tensor, targets: Tensor) -> Tensor:
-    """E[huber(Q(s, a) - y)], a loss a learner.
+    """E[huber(Q(s, a) - y)], one loss per learner.
 
     Args:
         q: (N, B, actions) Q(s, .).
@@ -40,8 +40,8 @@ def dqn_targets(
         rewards, terminated: (N, B).
         discount: (N, 1).
         next_q: (N, B, actions) Q'(s', .) of the target network.
-        choosing_q: (N, B, actions) Q''(s', .) of the network that chooses: the learned one in Double DQN (van Hasselt
-            et al. 2016, equation 4); None for the target network itself.
+        choosing_q: (N, B, actions) Q''(s', .) of the network that chooses the action: in Double DQN the learned network
+            (van Hasselt et al. 2016, equation 4); None for the target network itself.
     """
     if choosing_q is None:
         value = next_q.amax(dim=2)
@@ -54,20 +54,19 @@ def dqn_targets(
 class DQN(OffPolicy):
     """DQN (Mnih et al. 2015, "Human-level control through deep reinforcement learning"), or Double DQN.
 
-    As Stable-Baselines3 has it, with its defaults but for `buffer_size`: Adam, gradients clipped by their norm, random
-    actions until learning starts. Actions of several parts are numbered jointly. Every actor tosses its own coin for
-    exploration.
+    As in Stable-Baselines3, with its defaults except for `buffer_size`: Adam, gradients clipped by their norm, random
+    actions until learning starts. Actions of several parts are numbered jointly. Every actor explores independently.
     """
 
     target_every: Count = 10_000
-    """Steps, over all actors, between moves of the target network."""
+    """Steps between changes of the target network, summed over the actors."""
     epsilon_start: PerLearner[Share] = 1.0
     epsilon_end: PerLearner[Share] = 0.05
     epsilon_fraction: PerLearner[Annotated[float, Field(gt=0, le=1)]] = 0.1
-    """Share of the lifetime over which epsilon falls linearly from start to end."""
+    """Fraction of the lifetime over which epsilon falls linearly from start to end."""
     max_grad_norm: PerLearner[Positive] = 10.0
     double: bool = False
-    """The learned network chooses the action that the target network values (van Hasselt et al. 2016)."""
+    """Double DQN: the learned network chooses the action, the target network values it (van Hasselt et al. 2016)."""
 
     def begin(self, spec: Spec) -> None:
         super().begin(spec)
@@ -87,7 +86,7 @@ class DQN(OffPolicy):
         )
 
     def epsilon(self) -> NDArray[np.float64]:
-        """(N,) each learner's share of random actions now."""
+        """(N,) current probability of a random action, per learner."""
         return self.start + np.minimum(1, self.progress / self.fraction) * (self.end - self.start)
 
     def random_actions(self) -> Tensor:
@@ -97,7 +96,7 @@ class DQN(OffPolicy):
         with torch.no_grad():
             greedy = self.network(self.learned.parameters, features).argmax(dim=2, keepdim=True)
         coin, epsilon = self.streams.uniform(self.actors), self.epsilon()[:, None]
-        # Given that the coin fell below epsilon, coin / epsilon is uniform again: one draw a step, not two.
+        # Given coin < epsilon, coin / epsilon is uniform again: one draw per step is enough.
         at_random = coin / np.where(epsilon > 0, epsilon, 1) * self.actions.size
         explore = torch.from_numpy(coin < epsilon).to(self.device).unsqueeze(2)
         return torch.where(explore, self._numbers(np.minimum(at_random, self.actions.size - 1)), greedy.int())
@@ -114,7 +113,7 @@ class DQN(OffPolicy):
         self.optimiser.step(self.rate, self.grad_norm)
 
     def losses(self, batch: Batch) -> Tensor:
-        """(N,) of a minibatch."""
+        """(N,) losses of a minibatch."""
         with torch.no_grad():
             next_q = self.network(self.target.parameters, batch.next_features)
             choosing_q = self.network(self.learned.parameters, batch.next_features) if self.double else None
@@ -122,5 +121,5 @@ class DQN(OffPolicy):
         return dqn_losses(self.network(self.learned.parameters, batch.features), batch.actions, targets)
 
     def _numbers(self, values: NDArray[np.float64]) -> Tensor:
-        """(N, A) -> (N, A, 1) whole numbers."""
+        """(N, A) numbers -> (N, A, 1) action numbers, rounded down."""
         return torch.from_numpy(values.astype(np.int32)).to(self.device).unsqueeze(2)

@@ -1,4 +1,4 @@
-"""Observations and actions as tensors, for networks: what a Gymnasium space's elements are to them."""
+"""Tensors for networks: observations of a Gymnasium space as features, and network outputs as actions of a Box."""
 
 from typing import Any
 
@@ -15,32 +15,34 @@ _BYTE = 255.0
 
 
 class Encoder:
-    """Turns observations into features: integers into one-hot vectors, numbers as they are, bytes divided by 255.
+    """Turns observations into features: Discrete ones into one-hot vectors, bytes divided by 255, others as they are.
 
-    The leaves of a Dict or Tuple observation follow each other; so do all numbers of an image. Integers of a
-    MultiDiscrete observation have a one-hot vector each.
+    The features of a Dict or Tuple observation are those of its leaves, one after another. The features of an image are
+    all its numbers. In a MultiDiscrete observation, every integer has its own one-hot vector.
 
     Args:
-        space: of the observations. Raises UserError for an unsupported one.
-        device: where the features are.
+        space: space of the observations.
+        device: device of the features.
+
+    Raises UserError for an unsupported space.
     """
 
     def __init__(self, space: gymnasium.Space[Any], device: torch.device) -> None:
         self.device = device
         self._leaves = {path: _Leaf(leaf, device) for path, leaf in leaves(space).items()}
         if not self._leaves:
-            raise UserError(f"networks cannot read observations of {one_line(space)}: there is nothing in it")
+            raise UserError(f"networks cannot read observations of {one_line(space)}: the space is empty")
         self.size = sum(leaf.size for leaf in self._leaves.values())
         """Number of features, F."""
         self.is_number = torch.cat([torch.full((leaf.size,), leaf.numbers) for leaf in self._leaves.values()])
-        """(F,) whether a feature is a number, which may be normalised, and not a part of a one-hot vector."""
+        """(F,) True for a number, which may be normalised; False for a part of a one-hot vector."""
 
     def stored(self, observation: Any) -> dict[str, Tensor]:
-        """Leaves of observations as compact tensors (rows, values), to keep and to encode later."""
+        """Leaves of observations as compact tensors (rows, values), to keep and encode later."""
         return {path: self._leaves[path].stored(values) for path, values in leaves(observation).items()}
 
     def encode(self, stored: dict[str, Tensor]) -> Tensor:
-        """(..., values) leaves as `stored` gives them -> (..., F) float32 features."""
+        """(..., values) leaves, as returned by `stored` -> (..., F) float32 features."""
         return torch.cat([leaf.encode(stored[path]) for path, leaf in self._leaves.items()], dim=-1)
 
     def __call__(self, observation: Any) -> Tensor:
@@ -82,14 +84,14 @@ class _Leaf:
 
 
 class BoxScale:
-    """Actions of a Box on the scale of a network: [-1, 1] is the box's range.
+    """Scale of a Box's actions for networks: [-1, 1] stands for the box's range.
 
-    A number with one bound alone has its unit interval at that bound, and one with none keeps its scale. Of a box of
-    whole numbers, the nearest one is taken.
+    For a number with a single bound, [-1, 1] has length 2 and one end at that bound. A number without bounds keeps its
+    scale. In a box of integers, actions are rounded to the nearest integer.
 
     Args:
         space: the Box.
-        device: where the actions are.
+        device: device of the actions.
     """
 
     def __init__(self, space: spaces.Box, device: torch.device) -> None:
@@ -105,7 +107,7 @@ class BoxScale:
         self._low, self._high = low, high
 
     def to_space(self, actions: Tensor) -> np.ndarray[Any, Any]:
-        """(..., size) actions on the network's scale -> (rows, *shape) elements of the box, clipped to it."""
+        """(..., size) actions on the network's scale -> (rows, *shape) elements of the box, clipped to its bounds."""
         scaled = self._centre + self._reach * actions.reshape(-1, self.size).cpu().numpy().astype(np.float64)
         clipped = np.clip(scaled, self._low, self._high)
         if np.issubdtype(self.space.dtype, np.integer):

@@ -1,8 +1,8 @@
-"""One network a learner, all of them stacked: a layer of all learners is one batched matrix product.
+"""Stacked networks, one per learner: a layer of all learners is one batched matrix product.
 
-The parameters of a stack lie in one flat array (num_learners, size), of which the layers' matrices are views: an
-optimiser's step, a copy to a target network and a norm are a few operations over that array, however many layers there
-are. Axes in comments: N learners, B rows (of a batch or of actors), F features.
+The parameters of a stack lie in one flat array (num_learners, size); the layers' matrices are views of the array. So an
+update, a copy to a target network and a norm take a few operations over the array, however many layers there are. Axes
+in comments: N learners, B rows (of a batch or of actors), F features.
 """
 
 import itertools
@@ -18,19 +18,19 @@ from data_gen.streams import SlotStreams
 
 Activation = Literal["tanh", "relu"]
 
-_NARROW = 16  # outputs of a layer, below which `_NarrowLayer` is faster
+_NARROW = 16  # with fewer outputs, a layer is faster as a `_NarrowLayer`
 
 _FUNCTIONS = {"tanh": torch.tanh, "relu": torch.relu}
 
 
 class Stack:
-    """Parameters of several layers, and their gradients, one row a learner.
+    """Parameters of several layers and their gradients, one row per learner.
 
     Args:
-        num_learners: N, at least 2: a stack of one takes another code path of the matrix library, whose results differ
+        num_learners: N, at least 2: for a stack of one, the matrix library takes another code path, and results differ
             in the last bits (`DeepLearner` gives a lone learner a twin).
-        shapes: of the parameters of one learner.
-        device: where they are.
+        shapes: shapes of the parameters of one learner.
+        device: device of the parameters.
     """
 
     def __init__(self, num_learners: int, shapes: Sequence[tuple[int, ...]], device: torch.device) -> None:
@@ -38,28 +38,30 @@ class Stack:
         self.flat = torch.zeros(num_learners, sum(sizes), device=device)
         """(N, size) all parameters."""
         self.gradient = torch.zeros_like(self.flat)
-        """(N, size) what `differentiate` found."""
+        """(N, size) gradient from the last call of `differentiate`."""
         self.parameters: list[Tensor] = []
-        """(N, *shape) views of `flat`."""
+        """Views of `flat`, one (N, *shape) tensor per shape."""
         for part, shape in zip(self.flat.split(sizes, dim=1), shapes, strict=True):
             self.parameters.append(part.view(num_learners, *shape).requires_grad_())
 
     def differentiate(self, losses: Tensor) -> None:
-        """Sets `gradient` to each learner's own: a sum of losses that share no parameters falls apart in its gradient.
+        """Sets `gradient` to every learner's own gradient.
+
+        Learners share no parameters, so the gradient of the summed losses holds every learner's gradient.
 
         Args:
-            losses: (N,) one a learner.
+            losses: (N,) one loss per learner.
         """
         found = torch.autograd.grad(losses.sum(), self.parameters)
         torch.cat([part.reshape(len(part), -1) for part in found], dim=1, out=self.gradient)
 
 
 class MLP:
-    """Multi-layer perceptrons over some parameters of a stack.
+    """Multi-layer perceptrons over some parameters of a stack, one per learner.
 
     Args:
-        sizes: features of the input, of the hidden layers and of the output.
-        activation: between layers, none after the last.
+        sizes: number of features of the input, the hidden layers and the output.
+        activation: function between layers; not applied to the output.
     """
 
     def __init__(self, sizes: Sequence[int], activation: Activation) -> None:
@@ -67,13 +69,13 @@ class MLP:
         self.shapes = [
             shape for inputs, outputs in itertools.pairwise(self.sizes) for shape in ((inputs, outputs), (1, outputs))
         ]
-        """A matrix and a bias a layer, as `Stack` takes them."""
+        """Shapes of a matrix and a bias per layer, as `Stack` takes them."""
 
     def __call__(self, parameters: Sequence[Tensor], inputs: Tensor) -> Tensor:
-        """(N, B, F) -> (N, B, outputs).
+        """(N, B, F) inputs -> (N, B, outputs) outputs.
 
         Args:
-            parameters: (N, *shape) for each of `shapes`.
+            parameters: one (N, *shape) tensor per shape of `shapes`.
             inputs: (N, B, F).
         """
         hidden = inputs
@@ -92,9 +94,9 @@ class MLP:
 
         Args:
             parameters: as for `__call__`.
-            streams: (N,) streams.
-            gains: one a layer for orthogonal matrices and zero biases (Saxe et al. 2014), as policy gradients take
-                them; None for uniform ones in +-1 / sqrt(inputs), PyTorch's own.
+            streams: one stream per learner.
+            gains: one gain per layer, for orthogonal matrices and zero biases (Saxe et al. 2014), as is usual for
+                policy gradients; None for uniform parameters in +-1 / sqrt(inputs), PyTorch's default.
         """
         with torch.no_grad():
             for layer, (matrix, bias) in enumerate(zip(parameters[::2], parameters[1::2], strict=True)):
@@ -109,10 +111,10 @@ class MLP:
 
 
 class _NarrowLayer(torch.autograd.Function):
-    """`torch.baddbmm` for few outputs, as those of a policy or a value.
+    """`torch.baddbmm` for few outputs, such as a policy's or a value's.
 
-    The matrix library is quick where the short side of a product is its rows, and five times slower where it is its
-    columns; so the products here are transposed ones. A tenth of PPO's time for 256 learners of 64 x 64 networks.
+    The matrix library is fast if the short side of a product is its rows, and five times slower if the short side is
+    its columns. So the products here are transposed, worth a tenth of PPO's time for 256 learners of 64 x 64 networks.
     """
 
     @staticmethod
@@ -123,20 +125,21 @@ class _NarrowLayer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, matrix = ctx.saved_tensors
-        of_bias, of_inputs, of_matrix = ctx.needs_input_grad
-        turned = matrix.transpose(1, 2)
-        narrowest = matrix.shape[2] == 1
+        needs_bias, needs_inputs, needs_matrix = ctx.needs_input_grad
+        transposed = matrix.transpose(1, 2)
+        one_output = matrix.shape[2] == 1
         return (
-            gradient.sum(dim=1, keepdim=True) if of_bias else None,
-            (gradient * turned if narrowest else torch.bmm(gradient, turned)) if of_inputs else None,
-            torch.bmm(gradient.transpose(1, 2), inputs).transpose(1, 2) if of_matrix else None,
+            gradient.sum(dim=1, keepdim=True) if needs_bias else None,
+            (gradient * transposed if one_output else torch.bmm(gradient, transposed)) if needs_inputs else None,
+            torch.bmm(gradient.transpose(1, 2), inputs).transpose(1, 2) if needs_matrix else None,
         )
 
 
 def _orthogonal(streams: SlotStreams, inputs: int, outputs: int, gain: float) -> Tensor:
-    """(N, inputs, outputs) matrices with orthogonal rows or columns, whichever are fewer, uniformly distributed."""
+    """Uniformly distributed (N, inputs, outputs) matrices with orthogonal rows or columns, whichever are fewer."""
     drawn = torch.from_numpy(streams.normal(max(inputs, outputs), min(inputs, outputs)))
     basis, triangle = torch.linalg.qr(drawn)
+    # The QR decomposition leaves signs open; fixing them makes the distribution uniform.
     basis = basis * torch.diagonal(triangle, dim1=1, dim2=2).sign().unsqueeze(1)
     return gain * (basis if inputs >= outputs else basis.transpose(1, 2))
 
@@ -152,5 +155,5 @@ def normal(streams: SlotStreams, device: torch.device, *shape: int) -> Tensor:
 
 
 def softplus(values: Tensor) -> Tensor:
-    """log(1 + exp(x)). PyTorch's own gives other last bits at other places of a tensor, on a CPU."""
+    """log(1 + exp(x)). On a CPU, the last bits of PyTorch's own depend on the position in the tensor."""
     return values.relu() + (1 + (-values.abs()).exp()).log()

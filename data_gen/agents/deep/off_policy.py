@@ -1,4 +1,4 @@
-"""What DQN and SAC share: a replay memory, and when to act at random, to learn and to look back.
+"""Base class of DQN and SAC: a replay memory, and the schedule of random actions and updates.
 
 Axes: N learners, A actors, B rows of a minibatch, F features.
 """
@@ -24,7 +24,7 @@ from icrl.config.components import component
 
 @dataclass(frozen=True)
 class Batch:
-    """Transitions, each learner's own."""
+    """Minibatch of transitions, each learner's own."""
 
     features: Tensor
     """(N, B, F)."""
@@ -33,39 +33,39 @@ class Batch:
     rewards: Tensor
     """(N, B)."""
     terminated: Tensor
-    """(N, B) bool: a time limit is no end, and the value of the state that it cut off is bootstrapped through it."""
+    """(N, B) bool. A time limit is not termination: the value of the episode's last state is bootstrapped."""
     next_features: Tensor
-    """(N, B, F) of what the action led to, at an episode's end its last observation."""
+    """(N, B, F) features after the action; at an episode's end, the features of its last observation."""
 
 
 @component
 class OffPolicy(DeepLearner):
-    """Base of the learners with a replay memory. A subclass says how it acts, and how a minibatch changes it.
+    """Base of the learners with a replay memory. Subclasses define how to act, and how to learn from a minibatch.
 
-    Steps are counted as Stable-Baselines3 counts them: `learning_starts` and `buffer_size` over all actors of a
-    learner, `train_every` in steps of each. The observations in the memory are raw; they are normalised by what is
-    known when they are sampled, and so are the rewards.
+    Steps are counted as in Stable-Baselines3: `learning_starts` and `buffer_size` over all actors of a learner,
+    `train_every` per actor. The memory holds raw observations and rewards. They are normalised when they are sampled,
+    by the statistics at that time.
     """
 
     actors: Count = 1
-    """Environments of its task that each learner acts in at once."""
+    """Number of environments of its task that each learner acts in at once."""
     learning_rate: PerLearner[Positive] = 1e-4
     buffer_size: Count = 100_000
-    """Last transitions that a learner remembers, at most; no more memory is taken than its lifetime fills."""
+    """Most transitions that a learner's memory holds; a shorter lifetime allocates less."""
     learning_starts: Annotated[int, Field(ge=0)] = 100
     """Steps of uniformly random actions before the first update."""
     batch_size: Count = 32
     discount: PerLearner[Share] = 0.99
     train_every: Count = 4
-    """Steps of every actor between updates."""
+    """Steps per actor between rounds of updates."""
     gradient_steps: Count = 1
-    """Minibatches that an update learns from."""
+    """Updates per round, each from its own minibatch."""
     tau: PerLearner[Share] = 1.0
-    """How far target parameters move towards the learned ones when they do."""
+    """Fraction of the way to the learned parameters that the target parameters move at a time."""
     hidden_sizes: HiddenSizes = (64, 64)
     activation: Activation = "relu"
     normalise_observations: bool = False
-    """Standardise what is a number in an observation, by what the learner has seen."""
+    """Standardise the numbers in observations by the learner's running mean and standard deviation."""
     normalise_rewards: bool = False
     """Divide rewards by the running standard deviation of the discounted return."""
 
@@ -88,11 +88,11 @@ class OffPolicy(DeepLearner):
 
     @abstractmethod
     def random_actions(self) -> Tensor:
-        """(N, A, parts) uniformly random actions, as they are remembered."""
+        """(N, A, parts) uniformly random actions, in the memory's form."""
 
     @abstractmethod
     def policy_actions(self, features: Tensor) -> Tensor:
-        """(N, A, F) features -> (N, A, parts) actions of the present policy with its exploration."""
+        """(N, A, F) features -> (N, A, parts) actions of the current policy, with exploration."""
 
     @abstractmethod
     def to_space(self, actions: Tensor) -> NDArray[Any]:
@@ -103,7 +103,7 @@ class OffPolicy(DeepLearner):
         """Learns from a minibatch."""
 
     def stepped(self, steps: int) -> None:
-        """Called after step number `steps` (from 1) of every actor, before the updates that may follow it."""
+        """Called after every actor's step number `steps`, counted from 1, and before any updates of that step."""
 
     def choose(self, observation: Any) -> NDArray[Any]:
         self.seen = self.encoder.stored(observation)
@@ -117,6 +117,7 @@ class OffPolicy(DeepLearner):
         return self.to_space(self.taken)
 
     def learn(self, transition: Transition) -> None:
+        # Remember the step.
         fields = {f"observation.{path}": leaf for path, leaf in self.seen.items()}
         arrived = self.encoder.stored(transition.next_observation)
         fields |= {f"next_observation.{path}": leaf for path, leaf in arrived.items()}
@@ -127,13 +128,14 @@ class OffPolicy(DeepLearner):
         if self.reward_scale is not None:
             ended = self.rows(transition.terminated | transition.truncated)
             self.reward_scale.add(self.rows(transition.reward.astype(np.float32)), ended)
+        # Update.
         self.stepped(self.steps)
         if self.steps % self.train_every == 0 and self.steps * self.actors > self.learning_starts:
             for _ in range(self.gradient_steps):
                 self.update(self.sample())
 
     def sample(self) -> Batch:
-        """A minibatch of every learner's memory."""
+        """Minibatch from every learner's memory."""
         drawn = self.replay.sample(self.streams.uniform(self.batch_size))
 
         def features(name: str) -> Tensor:

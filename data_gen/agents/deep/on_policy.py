@@ -1,4 +1,4 @@
-"""What A2C and PPO share: actors that collect rollouts, a policy and a value network, and advantages.
+"""Base class of A2C and PPO: actors that collect rollouts, a policy and a value network, and advantages.
 
 Axes: N learners, T steps of a rollout, A actors, F features; B = T x A rows of a rollout.
 """
@@ -23,8 +23,8 @@ from data_gen.agents.sweep import Count, NotNegative, PerLearner, Positive, Shar
 from icrl.config.components import component
 
 _HIDDEN_GAIN, _POLICY_GAIN = 2**0.5, 0.01
-"""Gains of the initial orthogonal matrices; the small last one makes first policies uniform (Andrychowicz et al. 2021,
-"What Matters in On-Policy Reinforcement Learning?")."""
+"""Gains of the initial orthogonal matrices. The small gain of the policy's last layer makes the initial policy nearly
+uniform (Andrychowicz et al. 2021, "What Matters in On-Policy Reinforcement Learning?")."""
 
 
 @dataclass(frozen=True)
@@ -35,36 +35,36 @@ class Batch:
     actions: Tensor
     advantages: Tensor
     returns: Tensor
-    """lambda-returns: what values are regressed on."""
+    """lambda-returns, the targets of the values."""
 
     def rows(self, numbers: Tensor) -> "Batch":
-        """The rows at (N, b) `numbers`, each learner's own."""
+        """Rows at (N, b) `numbers`, different ones for each learner."""
         learner = torch.arange(len(numbers), device=numbers.device).unsqueeze(1)
         return Batch(*(array[learner, numbers] for array in vars(self).values()))
 
 
 @component
 class OnPolicy(DeepLearner):
-    """Base of the policy-gradient learners. A subclass says how a rollout changes the parameters."""
+    """Base of the policy-gradient learners. Subclasses define how to learn from a rollout."""
 
     actors: Count = 8
-    """Environments of its task that each learner acts in at once."""
+    """Number of environments of its task that each learner acts in at once."""
     rollout_steps: Count = 5
-    """Steps of every actor between two updates, T."""
+    """Steps per actor in a rollout, T."""
     learning_rate: PerLearner[Positive] = 7e-4
     final_learning_rate: PerLearner[Share] = 1.0
-    """Learning rate at the lifetime's end, as a share of the first; linear in between."""
+    """Learning rate at the end of the lifetime, as a fraction of the initial one; linear in between."""
     discount: PerLearner[Share] = 0.99
     gae_lambda: PerLearner[Share] = 1.0
-    """Of the advantages: 1 gives n-step returns, 0 one-step ones."""
+    """Lambda of the advantages: 1 gives n-step returns, 0 one-step returns."""
     entropy_coefficient: PerLearner[NotNegative] = 0.0
     value_coefficient: PerLearner[NotNegative] = 0.5
     max_grad_norm: PerLearner[Positive] = 0.5
     hidden_sizes: HiddenSizes = (64, 64)
-    """Of the policy network and of the value network, which share nothing."""
+    """Hidden layers of the policy network and of the value network, which share no parameters."""
     activation: Activation = "tanh"
     normalise_observations: bool = False
-    """Standardise what is a number in an observation, by what the learner has seen."""
+    """Standardise the numbers in observations by the learner's running mean and standard deviation."""
     normalise_rewards: bool = False
     """Divide rewards by the running standard deviation of the discounted return."""
 
@@ -73,6 +73,7 @@ class OnPolicy(DeepLearner):
         return self.rollout_steps
 
     def begin(self, spec: Spec) -> None:
+        # Networks: the policy, the value, and free parameters of the distribution, in one stack.
         features, actors = self.encoder.size, self.actors
         self.distribution = action_distribution(spec.action_space, type(self).__name__.lower(), self.device)
         self.policy = MLP((features, *self.hidden_sizes, self.distribution.outputs), self.activation)
@@ -86,6 +87,7 @@ class OnPolicy(DeepLearner):
         gains = [_HIDDEN_GAIN] * len(self.hidden_sizes)
         self.policy.initialise(self.policy_parameters, self.streams, [*gains, _POLICY_GAIN])
         self.value.initialise(self.value_parameters, self.streams, [*gains, 1.0])
+        # Optimiser and coefficients, one per learner.
         self.optimiser = self.make_optimiser(self.stack)
         self.coefficient = {name: self.parameter(name) for name in ("entropy_coefficient", "value_coefficient")}
         self.rates = self.parameter("learning_rate"), self.parameter("final_learning_rate")
@@ -97,6 +99,7 @@ class OnPolicy(DeepLearner):
             else None
         )
         self.reward_scale = RewardScale(self.gamma, actors) if self.normalise_rewards else None
+        # Rollout, (N, T, A).
         shape = (self.num_learners, self.rollout_steps, actors)
         self.features = torch.empty(*shape, features, device=self.device)
         self.actions: Tensor | None = None
@@ -104,7 +107,7 @@ class OnPolicy(DeepLearner):
         self.terminated, self.ended, self.cut = (
             torch.empty(shape, dtype=torch.bool, device=self.device) for _ in range(3)
         )
-        self.arrival_values = torch.zeros(shape, device=self.device)  # V of where a step led, of the steps that are cut
+        self.arrival_values = torch.zeros(shape, device=self.device)  # V after each step that is cut
 
     @abstractmethod
     def make_optimiser(self, stack: Stack) -> Optimiser:
@@ -136,21 +139,21 @@ class OnPolicy(DeepLearner):
         self.rewards[:, step], self.terminated[:, step] = rewards, terminated
         self.ended[:, step], self.cut[:, step] = terminated | truncated, truncated | last
         if last or transition.truncated.any():
-            # A product of this one step's rows, whoever else was cut: more rows would give other last bits.
+            # Always the rows of this one step, whatever slots were cut: more rows would give other last bits.
             with torch.no_grad():
                 self.arrival_values[:, step] = self.values(self._features(transition.next_observation, seen=False))
         if last:
             self.update()
 
     def batch(self, values: Tensor) -> Batch:
-        """The rollout with its advantages.
+        """Batch of the whole rollout, with its advantages.
 
         Args:
             values: (N, B) V of the rollout's observations.
         """
         values = values.view(self.rewards.shape)
-        # The value of where a step led: that of the next observation in the rollout, unless the step was the last of
-        # the rollout, or cut off by the time limit.
+        # The value after a step is that of the next observation in the rollout, unless the step was the rollout's last
+        # or was cut off by the time limit.
         next_values = torch.where(self.cut, self.arrival_values, values.roll(-1, dims=1))
         advantages = gae(self.rewards, values, next_values, self.terminated, self.ended, self.gamma, self.lambda_)
         assert self.actions is not None
@@ -172,13 +175,13 @@ class OnPolicy(DeepLearner):
         return self.value(self.value_parameters, features).squeeze(-1)
 
     def descend(self, losses: Tensor) -> None:
-        """One optimiser step along the gradient of (N,) losses, at the learning rate of now."""
-        first, share = self.rates
+        """Takes one optimiser step down the gradient of (N,) losses, at the current learning rate."""
+        initial, fraction = self.rates
         self.stack.differentiate(losses)
-        self.optimiser.step(first * (1 - (1 - share) * self.progress), self.grad_norm)
+        self.optimiser.step(initial * (1 - (1 - fraction) * self.progress), self.grad_norm)
 
     def _features(self, observation: Any, seen: bool) -> Tensor:
-        """(N, A, F) features; those that are `seen` for the first time count in the normalisation."""
+        """(N, A, F) features; with `seen`, they are new and count in the normalisation."""
         features = self.encoder(observation).view(self.num_learners, self.actors, -1)
         if self.feature_scale is None:
             return features

@@ -1,4 +1,4 @@
-"""Optimisers of stacked networks: every learner has a learning rate, moments and a gradient norm of its own."""
+"""Optimisers of stacked networks: every learner has its own learning rate, moments and gradient norm."""
 
 from abc import ABC, abstractmethod
 
@@ -8,31 +8,31 @@ from torch import Tensor
 from data_gen.agents.deep.networks import Stack
 
 _PART = 2**19
-"""Parameters handled at once on a CPU, so that an update's operations find them in its cache: 1.3 times as fast as all
-at once for 256 networks of 11,000 parameters."""
+"""Number of parameters handled at once on a CPU, so that they stay in its cache during an update: 1.3 times as fast as
+all at once, for 256 networks of 11,000 parameters."""
 
 _LEAST = 1e-37
-"""Square roots of zeros, which one-hot features leave many of, take up to ten times as long on some processors. Beside
-epsilon, the root of this is lost in rounding."""
+"""Lower bound of numbers under a square root. On some processors, square roots of zeros take up to ten times as long,
+and one-hot features leave many zeros. Next to epsilon, the root of the bound is lost in rounding."""
 
 
 class Optimiser(ABC):
-    """Base: cuts a stack into parts of whole learners, and clips gradients."""
+    """Base of the optimisers: cuts a stack into parts of whole learners, and clips gradients."""
 
     def __init__(self, stack: Stack, num_moments: int) -> None:
         self.stack = stack
         self.moments = [torch.zeros_like(stack.flat) for _ in range(num_moments)]
         learners, size = stack.flat.shape
-        whole = stack.flat.device.type != "cpu"
-        self._parts = 1 if whole else max(1, min(learners // 2, learners * size // _PART))
+        at_once = stack.flat.device.type != "cpu"
+        self._parts = 1 if at_once else max(1, min(learners // 2, learners * size // _PART))
         self.updates = 0
 
     def step(self, learning_rate: Tensor, max_grad_norm: Tensor | None = None) -> None:
         """Moves every learner's parameters along its `stack.gradient`.
 
         Args:
-            learning_rate: (N,) of each learner.
-            max_grad_norm: (N,) its gradient is scaled down to this norm if it is longer; None leaves it.
+            learning_rate: (N,) learning rates.
+            max_grad_norm: (N,) norms that longer gradients are scaled down to; None for no limit.
         """
         self.updates += 1
         cut = [
@@ -49,7 +49,7 @@ class Optimiser(ABC):
 
     @abstractmethod
     def _move(self, parameters: Tensor, gradient: Tensor, rate: Tensor, moments: list[Tensor]) -> None:
-        """(n, size) parameters of a part, their gradients, (n, 1) learning rates and (n, size) moments."""
+        """Moves a part's (n, size) parameters, given their gradients, (n, 1) learning rates and (n, size) moments."""
 
 
 class Adam(Optimiser):
@@ -69,7 +69,7 @@ class Adam(Optimiser):
 
 
 class RMSprop(Optimiser):
-    """RMSprop (Tieleman and Hinton 2012), as PyTorch has it: epsilon outside the root."""
+    """RMSprop (Tieleman and Hinton 2012), as in PyTorch: epsilon outside the root."""
 
     def __init__(self, stack: Stack, decay: float = 0.99, epsilon: float = 1e-8) -> None:
         super().__init__(stack, num_moments=1)

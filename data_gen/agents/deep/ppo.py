@@ -1,4 +1,4 @@
-"""Proximal policy optimisation: several epochs of minibatches on every rollout, held near the policy that made it."""
+"""Proximal policy optimisation: epochs of minibatches per rollout, kept close to the policy that collected it."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from data_gen.agents.deep.optimisers import Adam, Optimiser
 from data_gen.agents.sweep import Count, PerLearner, Positive, Share
 from icrl.config.components import component
 
-_ADAM_EPSILON = 1e-5  # OpenAI Baselines' and Stable-Baselines3's
+_ADAM_EPSILON = 1e-5  # as in OpenAI Baselines and Stable-Baselines3
 _ADVANTAGE_EPSILON = 1e-8
 
 
@@ -28,7 +28,7 @@ def ppo_losses(
     value_coefficient: Tensor,
     entropy_coefficient: Tensor,
 ) -> Tensor:
-    """-E[min(rho A, clip(rho, 1 - eps, 1 + eps) A)] + c_v E[(R - V(s))^2] - c_h E[H(pi(.|s))], a loss a learner.
+    """-E[min(rho A, clip(rho, 1 - eps, 1 + eps) A)] + c_v E[(R - V(s))^2] - c_h E[H(pi(.|s))], one loss per learner.
 
     Schulman et al. 2017, equations 7 and 9, with rho = pi(a|s) / pi_old(a|s).
 
@@ -47,15 +47,15 @@ def ppo_losses(
 class PPO(OnPolicy):
     """PPO (Schulman et al. 2017, "Proximal Policy Optimization Algorithms").
 
-    As Stable-Baselines3 has it: advantages are normalised in every minibatch, values are not clipped, and policy and
-    value have separate networks. Minibatches are drawn without replacement in every epoch, each learner's by itself.
+    As in Stable-Baselines3: advantages are normalised per minibatch, values are not clipped, and policy and value have
+    separate networks. In every epoch, each learner draws its own minibatches without replacement.
     """
 
     rollout_steps: Count = 128
     learning_rate: PerLearner[Positive] = 3e-4
     gae_lambda: PerLearner[Share] = 0.95
     batch_size: Annotated[int, Field(ge=2)] = 64
-    """Rows of a minibatch; divides rollout_steps x actors."""
+    """Rows per minibatch; divides rollout_steps x actors."""
     epochs: Count = 10
     clip_range: PerLearner[Positive] = 0.2
     normalise_advantages: bool = True
@@ -71,10 +71,12 @@ class PPO(OnPolicy):
 
     def update(self) -> None:
         assert self.actions is not None
+        # Advantages, and log-probabilities before the first update.
         with torch.no_grad():
             rows = self.features.flatten(1, 2), self.actions.flatten(1, 2)
             old_log_prob, _, values = self.evaluate(*rows)
             batch = self.batch(values)
+        # Updates.
         count = batch.advantages.shape[1]
         for _ in range(self.epochs):
             order = torch.from_numpy(np.argsort(self.streams.uniform(count), axis=1)).to(self.device)

@@ -1,4 +1,4 @@
-"""Returns and advantages of a rollout, across the ends of its episodes."""
+"""Advantages in a rollout, across the ends of its episodes."""
 
 import torch
 from torch import Tensor
@@ -13,21 +13,21 @@ def gae(
     discount: Tensor,
     gae_lambda: Tensor,
 ) -> Tensor:
-    """Generalised advantage estimates (Schulman et al. 2016, equation 16); with lambda 1, n-step returns less values.
+    """Generalised advantage estimates (Schulman et al. 2016, equation 16); n-step returns minus values if lambda is 1.
 
-    A time limit is not an end of the world: an episode that it cuts off is bootstrapped from the value of its last
-    observation (Pardo et al. 2018), and only termination makes the future worth nothing. No advantage flows from one
-    episode into the one before it.
+    A time limit is not termination: a truncated episode is bootstrapped from the value of its last observation (Pardo
+    et al. 2018). Only termination makes the future worth nothing. No advantage flows from one episode into the one
+    before.
 
     Args:
         rewards: (N, T, ...) r_t.
         values: (N, T, ...) V(s_t).
-        next_values: (N, T, ...) V of what the action led to, which at an episode's end is that episode's last
-            observation and not the first of the next.
+        next_values: (N, T, ...) V of the observation after the action; at an episode's end, of that episode's last
+            observation, not of the next episode's first.
         terminated: (N, T, ...) bool.
         ended: (N, T, ...) bool, terminated or truncated.
-        discount: broadcast to (N, ...).
-        gae_lambda: likewise.
+        discount: broadcasts to (N, ...).
+        gae_lambda: broadcasts to (N, ...).
 
     Returns:
         (N, T, ...) advantages; adding `values` gives the lambda-returns.

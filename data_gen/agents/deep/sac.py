@@ -46,7 +46,7 @@ def squashed_gaussian(outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def critic_losses(q: Tensor, targets: Tensor) -> Tensor:
-    """(1/2) sum_k E[(Q_k(s, a) - y)^2], a loss a learner (equation 5), of (N, 2, B) values and (N, B) targets."""
+    """(1/2) sum_k E[(Q_k(s, a) - y)^2], one loss per learner (equation 5), of (N, 2, B) q and (N, B) targets."""
     return 0.5 * (q - targets.unsqueeze(1)).square().mean(dim=2).sum(dim=1)
 
 
@@ -58,21 +58,21 @@ def critic_targets(
     Args:
         rewards, terminated, next_log_prob: (N, B).
         discount, alpha: (N, 1).
-        next_q: (N, 2, B) of the target networks.
+        next_q: (N, 2, B) Q' of the target networks.
     """
     value = torch.minimum(next_q[:, 0], next_q[:, 1]) - alpha * next_log_prob
     return rewards + discount * value * ~terminated
 
 
 def actor_losses(q: Tensor, log_prob: Tensor, alpha: Tensor) -> Tensor:
-    """E[alpha log pi(a|s) - min_k Q_k(s, a)] (equation 9), of (N, 2, B) values, (N, B) log_prob and (N, 1) alpha."""
+    """E[alpha log pi(a|s) - min_k Q_k(s, a)] (equation 9), of (N, 2, B) q, (N, B) log_prob and (N, 1) alpha."""
     return (alpha * log_prob - torch.minimum(q[:, 0], q[:, 1])).mean(dim=1)
 
 
 def temperature_losses(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
     """E[-log alpha (log pi(a|s) + target entropy)], of (N, 1) log_alpha and (N, B) log_prob.
 
-    Equation 18 with log alpha for alpha, as the authors' code has it.
+    Equation 18 with log alpha in place of alpha, as in the authors' code.
     """
     return -(log_alpha * (log_prob + target_entropy)).mean(dim=1)
 
@@ -81,8 +81,8 @@ def temperature_losses(log_alpha: Tensor, log_prob: Tensor, target_entropy: floa
 class SAC(OffPolicy):
     """SAC (Haarnoja et al. 2018b, "Soft Actor-Critic Algorithms and Applications").
 
-    As Stable-Baselines3 has it, with its defaults but for `buffer_size`: twin critics, random actions until learning
-    starts, target networks that follow in every update. The two critics of every learner are one stack of 2 N networks.
+    As in Stable-Baselines3, with its defaults except for `buffer_size`: twin critics, random actions until learning
+    starts, and target networks that follow in every update. All learners' critics are one stack of 2 N networks.
     """
 
     learning_rate: PerLearner[Positive] = 3e-4
@@ -90,15 +90,15 @@ class SAC(OffPolicy):
     train_every: Count = 1
     tau: PerLearner[Share] = 0.005
     hidden_sizes: HiddenSizes = (256, 256)
-    """Of the actor and of each critic."""
+    """Hidden layers of the actor and of each critic."""
     entropy_coefficient: Literal["auto"] | PerLearner[NotNegative] = "auto"
-    """Weight of entropy beside reward, alpha; `auto` learns it from 1, so that entropy comes to `target_entropy`."""
+    """Coefficient of the entropy, alpha; `auto` learns it from 1, to bring the entropy to `target_entropy`."""
     target_entropy: float | None = None
-    """Nats; none is minus the number of parts of an action."""
+    """Target of the policy's entropy in nats; by default, minus the number of parts of an action."""
 
     def __post_init__(self) -> None:
         if self.entropy_coefficient != "auto" and self.target_entropy is not None:
-            raise ValueError(f"target_entropy {self.target_entropy} is what entropy_coefficient auto aims at: drop one")
+            raise ValueError(f"target_entropy {self.target_entropy} is for entropy_coefficient auto: remove either")
 
     def begin(self, spec: Spec) -> None:
         super().begin(spec)
@@ -106,6 +106,7 @@ class SAC(OffPolicy):
         if not (isinstance(space, spaces.Box) and space.is_bounded()):
             raise UserError(f"sac needs Box actions with finite bounds, not {one_line(space)}")
         self.scale = BoxScale(space, self.device)
+        # Networks: an actor, two critics and their targets, and a temperature.
         features, parts = self.encoder.size, self.scale.size
         self.actor = MLP((features, *self.hidden_sizes, 2 * parts), self.activation)
         self.policy = Stack(learners, self.actor.shapes, self.device)
@@ -136,24 +137,26 @@ class SAC(OffPolicy):
 
     def update(self, batch: Batch) -> None:
         noise = normal(self.streams, self.device, 2, self.batch_size, self.scale.size)
+        # Actions of the current policy, and the temperature.
         actions, log_prob = squashed_gaussian(self.actor(self.policy.parameters, batch.features), noise[:, 0])
         alpha = self.temperature.flat.exp()
         if self.entropy_coefficient == "auto":
             (log_alpha,) = self.temperature.parameters
             self.temperature.differentiate(temperature_losses(log_alpha, log_prob.detach(), self.entropy))
             self.temperature_optimiser.step(self.rate)
+        # Critics.
         targets = self.soft_targets(batch, noise[:, 1], alpha)
         q = self.values(self.critics.parameters, batch.features, batch.actions)
         self.critics.differentiate(critic_losses(q, targets))
         self.critic_optimiser.step(self.critic_rate)
-        # The new critics judge the actions; they themselves learn nothing from it.
+        # Actor: the updated critics value its actions, but get no gradient from that.
         q = self.values([parameter.detach() for parameter in self.critics.parameters], batch.features, actions)
         self.policy.differentiate(actor_losses(q, log_prob, alpha))
         self.policy_optimiser.step(self.rate)
         self.targets.flat.lerp_(self.critics.flat, self.critic_share)
 
     def soft_targets(self, batch: Batch, noise: Tensor, alpha: Tensor) -> Tensor:
-        """(N, B) targets of the critics, with (N, B, parts) noise for the next actions and (N, 1) alpha."""
+        """(N, B) targets of the critics, given (N, B, parts) noise for the next actions and (N, 1) alpha."""
         with torch.no_grad():
             outputs = self.actor(self.policy.parameters, batch.next_features)
             actions, log_prob = squashed_gaussian(outputs, noise)
@@ -161,11 +164,11 @@ class SAC(OffPolicy):
             return critic_targets(batch.rewards, batch.terminated, self.gamma, next_q, log_prob, alpha)
 
     def values(self, parameters: list[Tensor], features: Tensor, actions: Tensor) -> Tensor:
-        """(N, 2, B) both critics' Q of (N, B, F) features and (N, B, parts) actions."""
+        """(N, 2, B) Q of both critics for (N, B, F) features and (N, B, parts) actions."""
         q = self.critic(parameters, _per_critic(torch.cat([features, actions], dim=2)))
         return q.view(self.num_learners, _CRITICS, -1)
 
 
 def _per_critic(values: Tensor) -> Tensor:
-    """(N, ...) values of learners -> (2 N, ...) of their critics."""
+    """(N, ...) values per learner -> (2 N, ...) values per critic."""
     return values.unsqueeze(1).expand(-1, _CRITICS, *values.shape[1:]).flatten(0, 1)

@@ -1,1 +1,1 @@
-"""Learners that keep tables, one file each."""
+"""Learners that keep tables, one per file."""

@@ -16,14 +16,14 @@ Share = PerLearner[Annotated[float, Field(ge=0, le=1)]]
 
 @component
 class ActorCritic(Agent):
-    """Synchronous advantage actor-critic (Mnih et al. 2016) with tables, softmax policy, and GAE.
+    """Synchronous advantage actor-critic (Mnih et al. 2016) with tables, a softmax policy and GAE.
 
-    After every `rollout_steps` steps of its actors a learner estimates advantages A (GAE, Schulman et al. 2016) and, in
-    every state that they visited, moves the value by `critic_step` towards the mean of the lambda returns from there,
-    and the policy's preferences by `actor_step` along the mean of `A grad log pi(a | s)` plus `entropy_bonus` times the
-    gradient of the policy's entropy. The means are over the visits to the state, not over the rollout, so that a step
-    does not shrink with the number of states. Only termination ends a return: a time limit is bootstrapped through,
-    with the value of the episode's last observation (Pardo et al. 2018).
+    After every `rollout_steps` steps of its actors, a learner estimates advantages A (GAE, Schulman et al. 2016). In
+    every state that the actors visited, the value moves by `critic_step` towards the mean of the lambda-returns from
+    that state. The policy's preferences move by `actor_step` along the mean of `A grad log pi(a | s)` plus
+    `entropy_bonus` times the gradient of the policy's entropy. The means are over the visits to the state, not over
+    the rollout, so that a change does not shrink with the number of states. Only termination ends a return: at a time
+    limit, the return is bootstrapped from the value of the episode's last observation (Pardo et al. 2018).
     """
 
     actors: Annotated[int, Field(ge=1)] = 4
@@ -34,10 +34,10 @@ class ActorCritic(Agent):
     critic_step: PerLearner[Annotated[float, Field(gt=0, le=1)]] = 0.3
     discount: Share = 0.9
     gae_lambda: Share = 0.9
-    """1 for n-step returns, 0 for one-step ones."""
+    """Lambda of the advantages: 1 gives n-step returns, 0 one-step returns."""
     entropy_bonus: PerLearner[Annotated[float, Field(ge=0)]] = 0.01
     initial_value: PerLearner[float] = 1.0
-    """Of every state. Optimistic where it exceeds what can be earned: going where no one was looks better then."""
+    """Initial value of every state. A value above what can be earned is optimistic: unvisited states look better."""
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         self.states, self.actions = (
@@ -46,6 +46,7 @@ class ActorCritic(Agent):
         self.num_actions, num_learners = self.actions.size, len(seeds)
         each = np.stack([derive(seeds, actor) for actor in range(self.actors)], axis=1)
         self.streams = SlotStreams(each.reshape(-1))
+        # Tables, and hyper-parameters of every row: one row per learner and state.
         rows = num_learners * self.states.size
         self.preferences = np.zeros((rows, self.num_actions))  # (learner x state, action)
         self.policy = np.full((rows, self.num_actions), 1 / self.num_actions)
@@ -54,6 +55,7 @@ class ActorCritic(Agent):
         self.values = per_row["initial_value"]
         self.critic_steps, self.actor_steps = per_row["critic_step"], per_row["actor_step"][:, None]
         self.entropy_bonuses = per_row["entropy_bonus"][:, None]
+        # Hyper-parameters of every actor.
         self.discounts, self.lambdas = (
             np.repeat(self.drawn(name, seeds), self.actors) for name in ("discount", "gae_lambda")
         )
@@ -63,7 +65,7 @@ class ActorCritic(Agent):
     def act(self, observation: Any) -> NDArray[Any]:
         policy = self.policy[self.first_row + self.states(observation)]
         above = policy.cumsum(axis=1) > self.streams.uniform()[:, None]
-        above[:, -1] = True  # whatever the rounding
+        above[:, -1] = True  # even if rounding leaves the sum below 1
         return self.actions.elements(above.argmax(axis=1))
 
     def observe(self, transition: Transition) -> None:
@@ -77,25 +79,27 @@ class ActorCritic(Agent):
             self.rollout.clear()
 
     def learn(self) -> None:
-        """One update of every learner from its actors' last `rollout_steps` steps."""
+        """Updates every learner from its actors' last `rollout_steps` steps."""
+        # Advantages.
         row, action, reward, terminated, truncated, next_row = (
             np.stack(part) for part in zip(*self.rollout, strict=True)
         )
         delta = reward + self.discounts * np.where(terminated, 0, self.values[next_row]) - self.values[row]
         advantage = generalised_advantages(delta, terminated | truncated, self.discounts * self.lambdas)
 
-        # Every learner's samples lie together, in the order of its actors and steps: sums have the same order whoever
-        # else is there.
+        # The samples of a learner lie together, ordered by actor and step: sums have the same order whatever other
+        # learners there are.
         row, action, advantage = (part.T.reshape(-1) for part in (row, action, advantage))
-        visited, place, visits = np.unique(row, return_inverse=True, return_counts=True)
+        visited, position, visits = np.unique(row, return_inverse=True, return_counts=True)
         policy = self.policy[visited]
-        # The mean of A (1[a] - pi) over a state's visits: the advantages by action, less their sum times pi.
-        entry = place * self.num_actions + action
+        # Gradient: the mean of A (1[a] - pi) over a state's visits, from the advantages summed by action.
+        entry = position * self.num_actions + action
         by_action = np.bincount(entry, weights=advantage, minlength=policy.size).reshape(policy.shape)
         total = by_action.sum(axis=1, keepdims=True)
         gradient = (by_action - total * policy) / visits[:, None]
         gradient += self.entropy_bonuses[visited] * entropy_gradient(policy)
 
+        # Update.
         self.values[visited] += self.critic_steps[visited] * total[:, 0] / visits
         preferences = self.preferences[visited] + self.actor_steps[visited] * gradient
         preferences -= preferences.max(axis=1, keepdims=True)
@@ -107,13 +111,13 @@ class ActorCritic(Agent):
 def generalised_advantages(
     delta: NDArray[np.float64], ended: NDArray[np.bool_], decay: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Sums of the temporal-difference errors to come in the episode, (steps, actors), each step's `decay` times less.
+    """Generalised advantage estimates, (steps, actors): sums of this and later errors, decayed, within an episode.
 
     Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage Estimation", equation 16.
 
     Args:
         delta: (steps, actors) temporal-difference errors, bootstrapped where an episode was cut off.
-        ended: (steps, actors) whether the step was its episode's last.
+        ended: (steps, actors) True if the step was its episode's last.
         decay: (actors,) discount times lambda.
     """
     advantage = np.empty_like(delta)
@@ -124,7 +128,7 @@ def generalised_advantages(
 
 
 def entropy_gradient(policy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of the entropy of softmax policies by their preferences: -pi (log pi + entropy); (n, actions)."""
+    """Gradient of softmax policies' entropy by their preferences, -pi (log pi + entropy); shape (n, actions)."""
     logarithm = np.log(np.maximum(policy, np.finfo(np.float64).tiny))
     entropy = -(policy * logarithm).sum(axis=1, keepdims=True)
     gradient: NDArray[np.float64] = -policy * (logarithm + entropy)

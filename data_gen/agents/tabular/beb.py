@@ -1,4 +1,4 @@
-"""BEB: acts greedily in the posterior's mean MDP, whose rewards have a bonus for what was seldom tried."""
+"""BEB: acts greedily in the posterior's mean MDP, with a bonus on the rewards of seldom tried actions."""
 
 from typing import Annotated
 
@@ -17,13 +17,15 @@ from icrl.config.components import component
 class BEB(ModelBased):
     """Bayesian Exploration Bonus (Kolter and Ng 2009, "Near-Bayesian Exploration in Polynomial Time", equation 4).
 
-    Value iteration in the posterior's mean MDP with the reward `mean + beta / (1 + n)`, where n counts a state and
-    action's visits and the prior's counts of its next states. Osband's code, which Duan et al. 2016 compare with, has
-    two bonuses, `1 / (2 + visits)` and `beta left / (1 + n)` with so many steps left; tuned, it earns about the same.
+    Value iteration in the posterior's mean MDP with the reward `mean + beta / (1 + n)`, where n is the number of visits
+    of a state and action plus the prior's counts of its next states. Osband's code, which Duan et al. 2016 compare
+    with, has two bonuses: `1 / (2 + visits)`, and `beta left / (1 + n)` with `left` steps left. Tuned, Osband's code
+    earns about the same.
     """
 
     beta: PerLearner[Annotated[float, Field(ge=0)]] = 30.0
-    """The theory asks for 2 H^2, with an episode's H steps and rewards within [0, 1]; much less does better."""
+    """Factor of the bonus. The theory asks for 2 H^2, for H steps per episode and rewards within [0, 1]; much smaller
+    values do better."""
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         super().reset(spec, num_envs, seeds)

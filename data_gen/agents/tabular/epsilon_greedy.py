@@ -1,4 +1,4 @@
-"""Certainty equivalence: the model's means are taken for the truth, and explored by chance."""
+"""Certainty equivalence: the agent takes the model's means as the truth, and explores with random actions."""
 
 from typing import Annotated
 
@@ -17,11 +17,11 @@ from icrl.config.components import component
 class EpsilonGreedy(ModelBased):
     """Epsilon-greedy on the optimal policy of the posterior's mean MDP; greedy with epsilon 0.
 
-    The baseline of Duan et al. 2016. Theirs has next to no prior: `prior_std: 100`, `concentration: 0.0001`.
+    The baseline of Duan et al. 2016, where the prior is very weak: `prior_std: 100`, `concentration: 0.0001`.
     """
 
     epsilon: PerLearner[Annotated[float, Field(ge=0, le=1)]] = 0.1
-    """Probability of an action drawn uniformly."""
+    """Probability of a uniformly random action."""
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         super().reset(spec, num_envs, seeds)
@@ -33,5 +33,5 @@ class EpsilonGreedy(ModelBased):
 
     def choose(self, values: NDArray[np.float64]) -> NDArray[np.intp]:
         coin, uniform = self.streams.uniform(2).T
-        anything = (uniform * self.actions.size).astype(np.intp)
-        return np.where(coin < self.epsilons, anything, super().choose(values))
+        random = (uniform * self.actions.size).astype(np.intp)
+        return np.where(coin < self.epsilons, random, super().choose(values))

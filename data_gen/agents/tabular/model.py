@@ -1,9 +1,9 @@
-"""What the model-based algorithms share: what a learner has seen, its posterior, and planning over an episode's steps.
+"""Base class of the model-based algorithms: a learner's counts, its posterior, and planning over an episode's steps.
 
-They are those that Duan et al. 2016 ("RL^2", section 3.2) compare with, after Osband's agents for episodic MDPs: one
-posterior for every state and action, a new plan at every episode's start, and actions by the plan, the state and the
-number of steps left. A learner's plan follows from its own counts and its own random stream, and learners whose
-episodes end at different times plan at different times.
+The algorithms are those that Duan et al. 2016 ("RL^2", section 3.2) compare with, after Osband's agents for episodic
+MDPs: one posterior per state and action, a new plan at the start of every episode, and actions that follow from the
+plan, the state and the number of steps left. A learner's plan depends on its own counts and its own random stream
+alone. Learners plan at different times if their episodes end at different times.
 """
 
 from abc import abstractmethod
@@ -19,18 +19,18 @@ from data_gen.streams import Seeds, SlotStreams, derive
 from icrl.config.components import component
 from icrl.support.errors import UserError
 
-_LARGEST_MODEL = 2**24  # transition counts of one learner
-_PLANNED_AT_ONCE = 2**18  # transition probabilities in one array operation; what stays in a processor's cache
+_LARGEST_MODEL = 2**24  # transition counts per learner
+_PLANNED_AT_ONCE = 2**18  # transition probabilities per array operation; as many as stay in a processor's cache
 
 Positive = PerLearner[Annotated[float, Field(gt=0)]]
 
 
 @component
 class ModelBased(Agent):
-    """A learner with a Normal posterior of every mean reward and a Dirichlet posterior of every transition.
+    """Base of learners with a Normal posterior of every mean reward and a Dirichlet posterior of every transition.
 
-    Prior and noise are parameters; `TabularMDP`'s own are prior mean 1, and 1 for the rest. A subclass says how to plan
-    from the posterior.
+    Prior and noise are parameters; the values of `TabularMDP` itself are prior mean 1, and 1 for the others. Subclasses
+    define how to plan from the posterior.
     """
 
     prior_mean: PerLearner[float] = 0.0
@@ -38,7 +38,7 @@ class ModelBased(Agent):
     prior_std: Positive = 1.0
     """Prior standard deviation of the mean rewards."""
     noise: Positive = 1.0
-    """Standard deviation of a reward about its mean; taken as known."""
+    """Standard deviation of a reward about its mean; assumed to be known."""
     concentration: Positive = 1.0
     """Prior count of each next state: the parameter of the symmetric Dirichlet prior."""
 
@@ -46,16 +46,16 @@ class ModelBased(Agent):
         user = type(self).__name__
         self.states, self.actions = (TableIndex(space, user) for space in (spec.observation_space, spec.action_space))
         if spec.episode_length is None:
-            raise UserError(f"{user} plans over an episode's steps: give it environments of a known episode_length")
+            raise UserError(f"{user} plans over an episode's steps: use environments with a known episode_length")
         self.horizon = spec.episode_length
         table = (num_envs, self.states.size, self.actions.size)
         if table[1] ** 2 * table[2] > _LARGEST_MODEL:
-            raise UserError(f"{user} keeps a model, which {table[1]:,} states and {table[2]} actions are too many for")
+            raise UserError(f"{user} keeps a model, and {table[1]:,} states and {table[2]} actions are too many for it")
         self.visits, self.reward_sum = np.zeros(table), np.zeros(table)  # (learner, state, action)
-        # Of every next state, and last of the episode's end, which has no prior: it is possible once it was seen.
+        # Counts of every next state and, last, of the episode's end. The end has no prior: it is possible once seen.
         self.counts = np.zeros((*table, table[1] + 1), dtype=np.float32)
         self.q = np.zeros((num_envs, self.horizon, *table[1:]))  # (learner, steps elapsed, state, action)
-        self.elapsed = np.zeros(num_envs, dtype=np.int64)
+        self.elapsed = np.zeros(num_envs, dtype=np.int64)  # steps of the current episode
         self.episodes = np.zeros(num_envs, dtype=np.int64)
         self.learners = np.arange(num_envs)
         self.streams, self.plan_seeds = SlotStreams(seeds), derive(seeds, 1)
@@ -65,13 +65,14 @@ class ModelBased(Agent):
 
     @abstractmethod
     def plan(self, learners: NDArray[np.intp], streams: SlotStreams) -> NDArray[np.float64]:
-        """The action values that these learners act by in the episode that begins.
+        """Action values that some learners follow in the episode that begins.
 
         Args:
-            learners: (n,) their numbers.
-            streams: a random stream each, for this plan alone.
+            learners: (n,) numbers of the learners.
+            streams: one random stream per learner, for this plan alone.
 
-        Returns (n, horizon, states, actions), by the steps elapsed in the episode.
+        Returns:
+            (n, horizon, states, actions) action values, by the steps elapsed in the episode.
         """
 
     def act(self, observation: Any) -> NDArray[Any]:
@@ -81,12 +82,12 @@ class ModelBased(Agent):
             part = beginning[first : first + step]
             self.plan_seeds[part] = derive(self.plan_seeds[part], 0)
             self.q[part] = self.plan(part, SlotStreams(derive(self.plan_seeds[part], 1)))
-        # An episode that goes on beyond its length is as in its last step.
+        # An episode that outlasts the horizon stays at the plan's last step.
         values = self.q[self.learners, np.minimum(self.elapsed, self.horizon - 1), self.states(observation)]
         return self.actions.elements(self.choose(values))
 
     def choose(self, values: NDArray[np.float64]) -> NDArray[np.intp]:
-        """An action of the highest value, uniformly among equals; (num_envs, actions) -> (num_envs,)."""
+        """(num_envs, actions) values -> (num_envs,) actions of the highest value, drawn uniformly among equals."""
         best = values == values.max(axis=1, keepdims=True)
         rank = (self.streams.uniform() * best.sum(axis=1)).astype(np.int64)  # which of the best, counted from 0
         return (best.cumsum(axis=1) > rank[:, None]).argmax(axis=1)
@@ -103,18 +104,18 @@ class ModelBased(Agent):
         self.elapsed = np.where(ended, 0, self.elapsed + 1)
 
     def reward_posterior(self, learners: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation of the posterior of the mean rewards, each (n, states, actions).
+        """Posterior mean and standard deviation of the mean rewards, each (n, states, actions).
 
-        Precisions add up: the prior's, and one over the noise's variance for every visit.
+        Precisions add up: the prior's, plus one over the variance of the noise for every visit.
         """
         prior, each = self.std_0[learners] ** -2, self.sigma[learners] ** -2
         precision = prior + each * self.visits[learners]
         return (prior * self.mean_0[learners] + each * self.reward_sum[learners]) / precision, precision**-0.5
 
     def dirichlet(self, learners: NDArray[np.intp]) -> NDArray[np.float64]:
-        """The parameters of the posterior of the transitions, (n, states, actions, states + 1).
+        """Parameters of the posterior of the transitions, (n, states, actions, states + 1).
 
-        They are the counts and the prior's; the last is of the episode's end.
+        They are the counts plus the prior's counts; the last is for the episode's end.
         """
         parameters = self.counts[learners].astype(np.float64)
         parameters[..., :-1] += self.alpha_0[learners][..., None]
@@ -132,11 +133,11 @@ def value_iteration(reward: NDArray[np.float64], transition: NDArray[np.float64]
 
     Args:
         reward: (n, states, actions) mean rewards.
-        transition: (n, states, actions, states + 1) probabilities of the next states, and last of the episode's end.
-        horizon: steps of an episode.
+        transition: (n, states, actions, states + 1) probabilities of the next states and, last, of the episode's end.
+        horizon: steps per episode.
     """
     q = np.empty((len(reward), horizon, *reward.shape[1:]))
-    value = np.zeros((len(reward), transition.shape[-1]))  # the end's stays 0
+    value = np.zeros((len(reward), transition.shape[-1]))  # the value of the end stays 0
     for step in reversed(range(horizon)):
         q[:, step] = reward + np.einsum("lsan,ln->lsa", transition, value)
         value[:, :-1] = q[:, step].max(axis=2)

@@ -1,4 +1,4 @@
-"""Posterior sampling for episodic MDPs: an MDP that may be the true one is drawn, and its optimal policy followed."""
+"""Posterior sampling for episodic MDPs: draws an MDP from the posterior and follows its optimal policy."""
 
 from typing import Annotated
 
@@ -17,12 +17,12 @@ from icrl.config.components import component
 class PSRL(ModelBased):
     """PSRL (Osband, Russo and Van Roy 2013, "(More) Efficient Reinforcement Learning via Posterior Sampling").
 
-    Algorithm 1: at an episode's start an MDP is drawn from the posterior, and its optimal policy is followed to the
-    episode's end.
+    Algorithm 1: at the start of an episode, the agent draws an MDP from the posterior. It follows the optimal policy of
+    that MDP until the episode ends.
     """
 
     concentration: PerLearner[Annotated[float, Field(ge=0.02)]] = 1.0
-    """Prior count of each next state. Of a smaller one all the weights drawn for a row might be 0."""
+    """Prior count of each next state. With a count below 0.02, all numbers drawn for a row might be 0."""
 
     def plan(self, learners: NDArray[np.intp], streams: SlotStreams) -> NDArray[np.float64]:
         mean, std = self.reward_posterior(learners)
@@ -32,13 +32,13 @@ class PSRL(ModelBased):
 
 @component
 class OPSRL(PSRL):
-    """Optimistic PSRL: several MDPs are drawn and solved, and of each action value the highest counts.
+    """Optimistic PSRL: draws and solves several MDPs, and takes the maximum of each action value over them.
 
-    As Duan et al. 2016 ("RL^2", section 3.2) compare with, after Osband's code.
+    A baseline of Duan et al. 2016 ("RL^2", section 3.2), after Osband's code.
     """
 
     samples: Annotated[int, Field(ge=1)] = 5
-    """MDPs that are drawn; 1 is PSRL."""
+    """Number of MDPs drawn; 1 is PSRL."""
 
     def plan(self, learners: NDArray[np.intp], streams: SlotStreams) -> NDArray[np.float64]:
         q = super().plan(learners, streams)

@@ -1,4 +1,4 @@
-"""Tabular Q-learning: one independent learner an environment, all of them one array operation."""
+"""Tabular Q-learning: one independent learner per environment, and one array operation for all of them."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -11,15 +11,15 @@ from data_gen.streams import Seeds, SlotStreams
 from icrl.config.components import component
 
 _TIE_BREAK = 1e-3
-"""Spread of the initial values: too small to matter to learning, enough that learners break ties differently."""
+"""Spread of the initial values: too small to affect learning, large enough for learners to break ties differently."""
 
 
 @component
 class QLearning(Agent):
-    """Q-learning (Watkins 1989) with an optimistic start and an epsilon-greedy policy that is annealed.
+    """Q-learning (Watkins 1989) with optimistic initial values and an annealed epsilon-greedy policy.
 
-    `Q(s, a) += step_size (r + discount (1 - terminated) max_a' Q(s', a') - Q(s, a))`. A time limit is not an end:
-    the value of the last state is bootstrapped through it (Pardo et al. 2018).
+    `Q(s, a) += step_size (r + discount (1 - terminated) max_a' Q(s', a') - Q(s, a))`. A time limit does not count as
+    termination: the target is bootstrapped from the value of the last state (Pardo et al. 2018).
     """
 
     called: ClassVar[str] = "q_learning"
@@ -27,11 +27,11 @@ class QLearning(Agent):
     step_size: Annotated[float, Field(gt=0, le=1)] = 0.5
     discount: Annotated[float, Field(ge=0, le=1)] = 0.9
     initial_value: float = 1.0
-    """Optimistic where it exceeds what can be earned; untried actions are then tried first."""
+    """Initial value of every action. A value above what can be earned is optimistic: untried actions come first."""
     epsilon_start: Annotated[float, Field(ge=0, le=1)] = 0.3
     epsilon_end: Annotated[float, Field(ge=0, le=1)] = 0.0
     epsilon_fraction: Annotated[float, Field(gt=0, le=1)] = 0.6
-    """Share of the lifetime over which epsilon falls linearly from start to end."""
+    """Fraction of the lifetime over which epsilon falls linearly from start to end."""
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         self.index, self.actions = (
@@ -49,14 +49,14 @@ class QLearning(Agent):
         return self.actions.elements(self.choose(self.first_row + self.index(observation), slice(None)))
 
     def choose(self, row: NDArray[np.int64], slots: slice | NDArray[np.intp]) -> NDArray[np.intp]:
-        """Epsilon-greedy actions in the table's rows `row`, which are of the environments `slots`."""
+        """Epsilon-greedy actions in the table's rows `row`, which belong to the environments `slots`."""
         progress = min(1.0, self.steps / self.annealing_steps)
         epsilon = self.epsilon_start + progress * (self.epsilon_end - self.epsilon_start)
         action = self.q.take(row, axis=0).argmax(axis=1)
         if epsilon > 0:
             coin = self.streams.uniform() if isinstance(slots, slice) else self.streams.uniform_at(slots)
             explore = np.flatnonzero(coin < epsilon)
-            # Given that the coin fell below epsilon, coin / epsilon is uniform again: one draw a step, not two.
+            # Given coin < epsilon, coin / epsilon is uniform again: one draw per step is enough.
             action[explore] = coin[explore] * (self.num_actions / epsilon)
         return action
 
@@ -72,6 +72,6 @@ class QLearning(Agent):
         q[entry] = old + self.step_size * (target - old)
 
     def next_value(self, next_row: NDArray[np.int64], transition: Transition) -> NDArray[np.float32]:
-        """What is to come after the step, by the table's rows of where it led to."""
+        """(num_envs,) value of the next state, from the table's rows `next_row`."""
         value: NDArray[np.float32] = self.q.take(next_row, axis=0).max(axis=1)
         return value

@@ -1,4 +1,4 @@
-"""Tabular SARSA: Q-learning's table and policy, and the value of the action that the policy takes next."""
+"""Tabular SARSA: Q-learning's table and policy, but learning from the value of the action that is taken next."""
 
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ class Sarsa(QLearning):
     """SARSA (Rummery and Niranjan 1994; Sutton and Barto 2018, section 6.4), with Q-learning's parameters.
 
     `Q(s, a) += step_size (r + discount (1 - terminated) Q(s', a') - Q(s, a))`, where a' is the action that is taken
-    next. At a time limit none is, and a' is what the policy would have done.
+    next. At a time limit no action follows, and a' is the action that the policy would have taken.
     """
 
     called: ClassVar[str] = "sarsa"
@@ -24,7 +24,7 @@ class Sarsa(QLearning):
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         super().reset(spec, num_envs, seeds)
         self.following = np.zeros(num_envs, dtype=np.int64)  # the next action
-        self.begins = np.ones(num_envs, dtype=np.bool_)  # none is chosen yet
+        self.begins = np.ones(num_envs, dtype=np.bool_)  # True where no next action is chosen yet
 
     def act(self, observation: Any) -> NDArray[Any]:
         slots = np.flatnonzero(self.begins)

@@ -1,4 +1,4 @@
-"""UCRL2: of all MDPs that what was seen does not rule out, the optimal policy of the best one is followed."""
+"""UCRL2: follows the optimal policy of the best MDP that the observed transitions do not rule out."""
 
 from typing import Annotated
 
@@ -17,21 +17,21 @@ from icrl.config.components import component
 class UCRL2(ModelBased):
     """UCRL2 (Jaksch, Ortner and Auer 2010) for episodic MDPs, with a new plan at each episode's start.
 
-    With the mean reward and the transition probabilities p of a state and action that was tried n times, the learner
-    believes in rewards up to `mean + scaling sqrt(4 log(2 S A (t + 1) / delta) / n)`, in the t-th episode, and in
-    probabilities within `scaling sqrt(4 S log(2 S A (t + 1) / delta) / n)` of p in the L1 norm: the confidence sets of
-    Osband's code, which Duan et al. 2016 compare with. An n of 0 counts as 1. Differs from the paper in that an
-    episode ends where the environment's does, and not when a count has doubled.
+    For a state and action tried n times, let `mean` be its mean reward and p its transition probabilities. In the t-th
+    episode, the learner considers rewards up to `mean + scaling sqrt(4 log(2 S A (t + 1) / delta) / n)` possible, and
+    probabilities within `scaling sqrt(4 S log(2 S A (t + 1) / delta) / n)` of p in the L1 norm. These are the
+    confidence sets of Osband's code, which Duan et al. 2016 compare with. An n of 0 counts as 1. Unlike in the paper,
+    an episode ends where the environment's does, not when a count has doubled.
 
-    The prior should say little; the confidence sets do not count it.
+    The prior should be weak, because the confidence sets do not count it.
     """
 
     prior_std: Positive = 100.0
     concentration: Positive = 1e-5
     scaling: PerLearner[Annotated[float, Field(ge=0)]] = 0.1
-    """1 is what the theory asks for; much less does better."""
+    """Factor of the confidence sets' widths. The theory asks for 1; much smaller values do better."""
     delta: PerLearner[Annotated[float, Field(gt=0, lt=1)]] = 0.05
-    """Probability that the confidence sets may miss the truth."""
+    """Probability with which the confidence sets may miss the true MDP."""
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         super().reset(spec, num_envs, seeds)
@@ -42,7 +42,7 @@ class UCRL2(ModelBased):
         transition = normalised(self.dirichlet(learners))
         num_learners, num_states, num_actions = reward.shape
         tries = np.maximum(self.visits[learners], 1)
-        time = self.episodes[learners, None, None] + 2  # the t-th episode's t + 1
+        time = self.episodes[learners, None, None] + 2  # t + 1 in the t-th episode
         logarithm = np.log(2 * num_states * num_actions * time / self.deltas[learners])
         slack = self.scalings[learners] * np.sqrt(4 * logarithm / tries)
         distance = slack * np.sqrt(num_states)
@@ -57,23 +57,25 @@ class UCRL2(ModelBased):
 def optimistic_value(
     transition: NDArray[np.float64], distance: NDArray[np.float64], value: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The highest expected value over all distributions within an L1 `distance` of `transition`.
+    """Highest expected value over all distributions within an L1 `distance` of `transition`.
 
     Jaksch et al. 2010, figure 2: half the distance is added to the probability of the best next state, and taken from
-    the worst ones. The episode's end, which comes last and is worth 0, may lose but not gain: it was seen or not.
+    the worst ones. The episode's end, which comes last and is worth 0, may lose probability but not gain it: an end
+    that was never seen stays impossible.
 
     Args:
         transition: (n, states, actions, states + 1) probabilities.
         distance: (n, states, actions).
         value: (n, states + 1).
 
-    Returns (n, states, actions).
+    Returns:
+        (n, states, actions) expected values.
     """
     best = value[:, :-1].max(axis=1)[:, None, None, None]
     order = value.argsort(axis=1)  # worst first
     values = np.take_along_axis(value, order, axis=1)[:, None, None]
     probabilities = np.take_along_axis(transition, order[:, None, None], axis=3)
-    # What is moved: no more than half the distance, nor than there is in states that are worse than the best.
+    # Probability to move: at most half the distance, and at most the probability of states worse than the best.
     worse = np.where(values < best, probabilities, 0.0)
     moved = np.minimum(distance / 2, worse.sum(axis=3))[..., None]
     before = worse.cumsum(axis=3) - worse

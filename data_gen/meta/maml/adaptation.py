@@ -1,10 +1,10 @@
-"""Policies that take policy-gradient steps, many tasks at once, and what of that can be differentiated again.
+"""Adaptation of policies by policy-gradient steps, on many tasks at once, through which autograd can differentiate.
 
-Every task has its own copy of the parameters from the first step on, so adaptation is one computation over stacked
-parameters (N, ...), a batched product a layer, and autograd goes through it. Task i has no part in the gradient of
-task j's loss; their sum falls apart.
+From the first step on, every task has its own copy of the parameters. So adaptation is one computation over stacked
+parameters (N, ...), with one batched product per layer. The loss of a task depends on that task's parameters alone, so
+the gradient of the summed losses holds each task's own gradient.
 
-Axes: N tasks, B samples of a task, F features.
+Axes: N tasks, B samples per task, F features.
 """
 
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ from data_gen.agents.deep.networks import MLP, Activation
 from data_gen.meta.maml.segments import Samples
 
 Parameters = Sequence[Tensor]
-"""Of N tasks: (N, *shape) for each of a policy's parameters."""
+"""A policy's parameters for N tasks, (N, *shape) each."""
 
 
 class Policy(nn.Module):
-    """A multi-layer perceptron and an action distribution; the module's parameters are where adaptation starts.
+    """A multi-layer perceptron and an action distribution; adaptation starts from the module's parameters.
 
     Args:
         features: F.
-        distribution: of actions.
+        distribution: of the actions.
         hidden_sizes, activation: of the perceptron.
-        output_gain: of its last matrix; with a small one, first actions follow from the observation only a little.
-        device: where the parameters are.
+        output_gain: of its last matrix; with a small gain, the first actions depend little on the observation.
+        device: of the parameters.
     """
 
     def __init__(
@@ -47,35 +47,35 @@ class Policy(nn.Module):
         self.initial = nn.ParameterList(torch.zeros(shape) for shape in shapes)
         matrices = self.initial[: len(self.mlp.shapes) : 2]
         for matrix in matrices:
-            nn.init.xavier_uniform_(matrix)  # and zeros elsewhere, so that a Gaussian's first deviation is 1
+            nn.init.xavier_uniform_(matrix)  # all else is zero, so a Gaussian starts with a deviation of 1
         with torch.no_grad():
             matrices[-1].mul_(output_gain)
         self.to(device)
 
     def stacked(self, num_tasks: int) -> list[Tensor]:
-        """The initial parameters once a task, connected to the module's own."""
+        """The initial parameters, repeated once per task; gradients flow to the module's own."""
         return [parameter.expand(num_tasks, *parameter.shape) for parameter in self.initial]
 
     def outputs(self, parameters: Parameters, features: Tensor) -> Tensor:
-        """(N, B, outputs) of (N, B, F) features."""
+        """(N, B, F) features -> (N, B, outputs) of the perceptron."""
         return self.mlp(parameters[: len(self.mlp.shapes)], features)
 
     def free(self, parameters: Parameters) -> list[Tensor]:
-        """The parameters that do not depend on the observation."""
+        """The action distribution's parameters that do not depend on the observation."""
         return list(parameters[len(self.mlp.shapes) :])
 
     def log_prob(self, parameters: Parameters, outputs: Tensor, actions: Tensor) -> Tensor:
-        """(N, B) log-probabilities, summed over the parts of an action."""
+        """(N, B) log-probabilities of actions, summed over the parts of an action."""
         return self.distribution.log_prob_and_entropy(outputs, self.free(parameters), actions)[0]
 
 
 def surrogate(policy: Policy, parameters: Parameters, samples: Samples) -> Tensor:
-    """(N,) -E[pi(a|s) / pi_sampling(a|s) A], a loss a task.
+    """(N,) surrogate loss per task, -E[pi(a|s) / pi_sampling(a|s) A].
 
-    Its gradient at the sampling parameters is the policy gradient, and its Hessian there keeps the product of scores,
-    E[A (s s^T + grad s)], s = grad log pi: the samples' dependence on the parameters. -E[log pi A] has the same
-    gradient and loses that term (Rothfuss et al. 2019, "ProMP", section 5; Foerster et al. 2018, "DiCE"; Al-Shedivat
-    et al. 2018).
+    Its gradient at the sampling parameters is the policy gradient. Its Hessian there is -E[A (s s^T + grad s)], with
+    s = grad log pi: the product of scores accounts for the samples' dependence on the parameters. -E[log pi A] has the
+    same gradient but lacks that product (Rothfuss et al. 2019, "ProMP", section 5; Foerster et al. 2018, "DiCE";
+    Al-Shedivat et al. 2018).
     """
     log_prob = policy.log_prob(parameters, policy.outputs(parameters, samples.features), samples.actions)
     return -((log_prob - samples.log_prob).exp() * samples.advantages).mean(dim=1)
@@ -84,14 +84,14 @@ def surrogate(policy: Policy, parameters: Parameters, samples: Samples) -> Tenso
 def adapt(
     policy: Policy, parameters: Parameters, samples: Samples, rate: float, second_order: bool = False
 ) -> list[Tensor]:
-    """One gradient step of every task on its surrogate (Finn et al. 2017, equation 1).
+    """One gradient step per task on its surrogate (Finn et al. 2017, equation 1).
 
     Args:
         parameters: (N, ...) each, requiring gradients.
-        samples: of these tasks.
-        rate: the inner learning rate.
-        second_order: whether the result depends on the parameters through the gradient too; first-order MAML (FOMAML)
-            takes that for a constant.
+        samples: of the same tasks.
+        rate: inner learning rate.
+        second_order: differentiate through the gradient as well; first-order MAML (FOMAML) takes the gradient for a
+            constant.
     """
     losses = surrogate(policy, parameters, samples)
     gradients = torch.autograd.grad(losses.sum(), list(parameters), create_graph=second_order)
@@ -99,14 +99,14 @@ def adapt(
 
 
 def leaves_of(parameters: Parameters) -> list[Tensor]:
-    """The same values with nothing behind them, ready to be differentiated by."""
+    """Detached copies of the parameters that require gradients."""
     return [parameter.detach().clone().requires_grad_() for parameter in parameters]
 
 
 def divergence(
     distribution: ActionDistribution, old: tuple[Tensor, list[Tensor]], new: tuple[Tensor, list[Tensor]]
 ) -> Tensor:
-    """(N, B) KL(old || new) of the action distributions, each given as (N, B, outputs) and its free parameters."""
+    """(N, B) KL(old || new) of two action distributions, each given as (N, B, outputs) and its free parameters."""
     (old_outputs, old_free), (outputs, free) = old, new
     if isinstance(distribution, Gaussian):
         old_log_std, log_std = old_free[0], free[0]
@@ -114,8 +114,8 @@ def divergence(
         return (log_std - old_log_std + 0.5 * (spread - 1)).sum(dim=-1)
     assert isinstance(distribution, Categorical)
     parts = zip(old_outputs.split(distribution.sizes, -1), outputs.split(distribution.sizes, -1), strict=True)
-    found = torch.zeros_like(outputs[..., 0])
+    kl = torch.zeros_like(outputs[..., 0])
     for before, after in parts:
         old_logs, logs = before.log_softmax(dim=-1), after.log_softmax(dim=-1)
-        found = found + (old_logs.exp() * (old_logs - logs)).sum(dim=-1)
-    return found
+        kl = kl + (old_logs.exp() * (old_logs - logs)).sum(dim=-1)
+    return kl

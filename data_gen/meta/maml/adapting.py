@@ -1,4 +1,4 @@
-"""The two lives of an adaptable policy: one that only collects a segment, and one that learns from every segment."""
+"""Two learners with an adaptable policy: one only collects a segment, the other adapts after every segment."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,20 +10,20 @@ from torch import Tensor
 
 from data_gen.agents.base import Spec, Transition
 from data_gen.agents.deep.base import DeepLearner
+from data_gen.agents.deep.distributions import most_likely
 from data_gen.meta.maml.adaptation import Policy, adapt, leaves_of
 from data_gen.meta.maml.segments import Samples, Segment, standardised
-from data_gen.meta.rl2.trials import most_likely
 
 
 class Collector(DeepLearner):
-    """Acts with the parameters that it is given, each learner with its own, for one segment.
+    """Collects one segment with given parameters, which differ between learners.
 
     Args:
-        policy: what the parameters are of.
+        policy: the policy that the parameters belong to.
         parameters: number of learners -> their parameters, (N, ...) each.
-        actors: environments of its task that each learner acts in.
+        actors: environments per learner, all of its task.
         length: steps of a segment, T.
-        discount, gae_lambda: of its advantages.
+        discount, gae_lambda: of the segment's advantages.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Collector(DeepLearner):
         return distribution.to_space(actions)
 
     def greedy(self) -> bool:
-        """Whether to take the most likely actions now."""
+        """True if the learners now take the most likely actions."""
         return False
 
     def learn(self, transition: Transition) -> None:
@@ -71,7 +71,7 @@ class Collector(DeepLearner):
             self.arrived = self.encoder(transition.next_observation).view(self.num_learners, self.actors, -1)
 
     def samples(self) -> Samples:
-        """What the segment, now full, is to a policy gradient."""
+        """The full segment as samples for a policy gradient."""
         segment = self.segment
         assert segment.actions is not None and segment.outputs is not None
         advantages = segment.advantages(self.arrived, self.discount, self.gae_lambda)
@@ -83,12 +83,12 @@ class Collector(DeepLearner):
 
 
 class AdaptingLearner(Collector):
-    """Takes a gradient step after every segment, for as long as there are learning rates left.
+    """Takes a gradient step after every segment, until `rate` gives None.
 
     Args:
-        policy, parameters, actors, length, discount, gae_lambda: as of `Collector`.
-        rate: number of the gradient step, from 0, -> its learning rate; None for no more steps.
-        greedy_end: whether to take the most likely actions once there are no more.
+        policy, parameters, actors, length, discount, gae_lambda: as in `Collector`.
+        rate: index of a gradient step, from 0 -> its learning rate; None after the last step.
+        greedy_end: take the most likely actions after the last step.
     """
 
     def __init__(
@@ -118,13 +118,15 @@ class AdaptingLearner(Collector):
         rate = self.rate(self.gradient_steps)
         if not (collecting and self.full) or rate is None:
             return
+        # inner step
         adapted = adapt(self.policy, leaves_of(self.parameters), self.samples(), rate)
-        # One whose step has blown up stays what it was, and takes nobody with it.
+        # A learner whose step is not finite keeps its parameters, and does not affect the others.
         finite = torch.stack([part.detach().flatten(1).isfinite().all(dim=1) for part in adapted]).all(dim=0)
         self.parameters = [
             torch.where(finite.view(-1, *[1] * (part.dim() - 1)), part.detach(), before)
             for part, before in zip(adapted, self.parameters, strict=True)
         ]
+        # next segment
         self.gradient_steps += 1
         self.segment.empty()
         self.full = self.rate(self.gradient_steps) is None

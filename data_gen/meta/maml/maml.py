@@ -1,4 +1,4 @@
-"""Model-agnostic meta-learning: parameters from which a step or a few of policy gradient solve a new task."""
+"""Model-agnostic meta-learning: parameters from which one or a few policy-gradient steps solve a new task."""
 
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -30,35 +30,34 @@ from data_gen.streams import Seeds
 from icrl.config.components import component
 from icrl.support.errors import UserError
 
-_ROWS = 99  # purpose of the generator that chooses samples for the Fisher matrix
+_ROWS = 99  # purpose of the generator that draws samples for the Fisher matrix
 
 
 @component
 class MAML(MetaLearner):
     """MAML for reinforcement learning (Finn et al. 2017, algorithm 3), and FOMAML with `first_order`.
 
-    The inner step is a policy gradient, in the form whose second derivative is right (`adaptation.surrogate`; the
-    paper's own lacks a term), with advantages over a linear baseline that is fitted for each task and inner step. The
-    outer step is TRPO's, as in the paper, or PPO's, as in ProMP (Rothfuss et al. 2019) without its penalty on inner
+    The inner step is a policy-gradient step on a loss with the correct second derivative (`adaptation.surrogate`; the
+    paper's loss lacks a term). Its advantages are over a linear baseline, fitted per task and inner step. The outer
+    step is TRPO's, as in the paper, or PPO's, as in ProMP (Rothfuss et al. 2019) but without its penalty on inner
     divergences.
 
-    Two of the paper's baselines are this class: `inner_steps: 0` trains one policy on all tasks, which is then only
-    fine-tuned in a lifetime ("pretrained"), and `iterations: 0` leaves the initial weights ("random").
+    Two of the paper's baselines are settings of this class: `inner_steps: 0` trains one policy on all tasks, which a
+    lifetime then fine-tunes ("pretrained"), and `iterations: 0` keeps the initial parameters ("random").
 
-    In a lifetime every learner begins with the meta-trained parameters, and takes a gradient step whenever it has made
-    `test_trajectories` episodes' worth of steps, but for a step to parameters that are not finite. `return` in training
-    is that of the adapted policies.
+    In a lifetime every learner starts from the meta-trained parameters, and takes a gradient step after every
+    `test_trajectories` episodes' worth of steps. A gradient step to parameters that are not finite is discarded.
     """
 
     iterations: Annotated[int, Field(ge=0)] = 200
-    """Iterations of meta-training; none leaves the initial weights."""
+    """Iterations of meta-training; 0 keeps the initial parameters."""
     meta_batch: Annotated[int, Field(ge=2)] = 40
-    """Tasks of an iteration."""
+    """Tasks per iteration."""
     trajectories: Count = 20
-    """Of every task, before each inner step and after the last: full-length episodes' worth of steps, collected at
-    once; where episodes end early, there are more."""
+    """Trajectories per task, before each inner step and after the last: full-length episodes' worth of steps, collected
+    side by side. Where episodes end early, there are more episodes."""
     inner_steps: Annotated[int, Field(ge=0, le=5)] = 1
-    """Gradient steps of adaptation that meta-training looks through."""
+    """Gradient steps of adaptation that meta-training differentiates through."""
     inner_rate: Positive = 0.1
     first_order: bool = False
     """FOMAML: take the inner gradients for constants."""
@@ -66,37 +65,37 @@ class MAML(MetaLearner):
     kl_limit: Positive = 0.01
     """TRPO: limit of the mean KL(old || new) of the adapted policies, over tasks and samples."""
     cg_iterations: Count = 10
-    """TRPO: of conjugate gradients."""
+    """TRPO: iterations of conjugate gradients."""
     damping: NotNegative = 1e-3
-    """TRPO: added to the Fisher matrix."""
+    """TRPO: multiple of the identity that is added to the Fisher matrix."""
     fisher_share: Annotated[float, Field(gt=0, le=1)] = 0.025
-    """TRPO: share of the samples that the Fisher matrix is taken from; the line search sees all."""
+    """TRPO: share of the samples that the Fisher matrix is estimated from; the line search uses all samples."""
     outer_rate: Positive = 1e-3
     """PPO: Adam's learning rate."""
     outer_epochs: Count = 5
-    """PPO: of all samples as one batch."""
+    """PPO: updates per iteration, each on all samples as one batch."""
     clip_range: Positive = 0.3
-    """PPO."""
+    """PPO: clip range of the likelihood ratio."""
     output_gain: Positive = 1.0
-    """Of the policy's last initial matrix (Xavier's). One that makes the first actions small spares meta-training the
-    optimum in which the policy runs off, and adaptation turns it around."""
+    """Gain of the policy's last initial matrix (Xavier's). A gain that makes the first actions small keeps
+    meta-training out of the optimum in which the policy runs off and adaptation turns it around."""
     discount: Share = 0.99
     gae_lambda: Share = 1.0
     hidden_sizes: HiddenSizes = (100, 100)
     activation: Activation = "relu"
 
     actors: Count = 1
-    """In a lifetime: environments of its task that each learner acts in. Divides `test_trajectories`."""
+    """In a lifetime: environments per learner, all of its task. Has to divide `test_trajectories`."""
     test_trajectories: Count = 20
-    """In a lifetime: full-length episodes' worth of steps, over all actors, before each gradient step."""
+    """In a lifetime: full-length episodes' worth of steps before each gradient step, over all actors."""
     test_rate: Positive | None = None
-    """In a lifetime: learning rate of the first gradient step; none is `inner_rate`."""
+    """In a lifetime: learning rate of the first gradient step; None for `inner_rate`."""
     later_rate: Share = 0.5
     """In a lifetime: learning rate of the later steps, as a share of the first; the authors halve it."""
     test_steps: Annotated[int, Field(ge=0)] | None = None
-    """In a lifetime: gradient steps after which the learner stays as it is; none is no limit."""
+    """In a lifetime: gradient steps before the learner stops adapting; None for no limit."""
     greedy: bool = False
-    """In a lifetime: take the most likely actions after the last of `test_steps`, as nothing is explored for then."""
+    """In a lifetime: take the most likely actions after the last of `test_steps`, when exploration has no use."""
 
     acting_only: ClassVar[frozenset[str]] = frozenset(
         {"actors", "test_trajectories", "test_rate", "later_rate", "test_steps", "greedy"}
@@ -106,15 +105,13 @@ class MAML(MetaLearner):
         if self.test_trajectories % self.actors:
             raise ValueError(f"actors {self.actors} does not divide test_trajectories {self.test_trajectories}")
         if self.greedy and self.test_steps is None:
-            raise ValueError("greedy is for what comes after the last gradient step: give test_steps")
+            raise ValueError("greedy takes effect after the last gradient step: set test_steps")
 
     # --- networks
 
     def build(self, spec: Spec) -> Policy:
         if spec.episode_length is None:
-            raise UserError(
-                "maml counts in episodes, and needs environments that know their longest (`episode_length`)"
-            )
+            raise UserError("maml: the length of an episode is unknown: wrap the environment in a time limit")
         self.episode_length = spec.episode_length
         features = Encoder(spec.observation_space, self.device).size
         distribution = action_distribution(spec.action_space, "maml", self.device)
@@ -122,18 +119,19 @@ class MAML(MetaLearner):
 
     @property
     def policy(self) -> Policy:
-        """The networks."""
+        """The networks as a `Policy`. Raises UserError before `set_up`."""
         return cast(Policy, self.trained_networks)
 
     # --- a lifetime
 
     def check(self, spec: Spec) -> None:
+        """As `Agent.check`; also raises UserError if a lifetime is too short to act after a gradient step."""
         super().check(spec)
         lived, needed = spec.lived_steps or spec.planned_steps, self._segment_steps()
         if self.test_steps != 0 and lived <= needed:
             raise UserError(
-                f"maml takes its first gradient step after {needed:,} steps of an actor, but a lifetime has {lived:,}: "
-                "make it longer, raise `actors`, or lower `test_trajectories`"
+                f"maml: the first gradient step comes after {needed:,} steps per actor, but a lifetime has {lived:,} "
+                "steps: lengthen the lifetime, raise `actors`, or lower `test_trajectories`"
             )
 
     def begin(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
@@ -179,6 +177,11 @@ class MAML(MetaLearner):
             load_optimiser_state(self.optimiser, state)
 
     def improve(self, iteration: int) -> dict[str, float]:
+        """One iteration of algorithm 3, on `meta_batch` tasks.
+
+        `return` is the mean return per episode of the adapted policies, `return_k` that after k inner steps.
+        """
+        # inner loop, all tasks at once: collect, advantages, adapt
         training = self.training
         rows = np.repeat(training.rows(self.meta_batch, iteration), self.trajectories)
         parameters = self.policy.stacked(self.meta_batch)
@@ -190,7 +193,9 @@ class MAML(MetaLearner):
             if step < self.inner_steps:
                 parameters = self.adapt(parameters, samples[-1], self.outer == "trpo")
                 points.append(parameters)
+        # outer step: update of the initial parameters
         outer = self.trpo_step(points, samples, iteration) if self.outer == "trpo" else self.ppo_step(points, samples)
+        # metrics
         names = ["return" if step == self.inner_steps else f"return_{step}" for step in range(len(returns))]
         steps = len(returns) * self.meta_batch * self.trajectories * self.episode_length
         return {
@@ -200,7 +205,7 @@ class MAML(MetaLearner):
         }
 
     def collect(self, rows: NDArray[np.int64], parameters: list[Tensor], seeds: Seeds) -> Collector:
-        """A full segment from fresh episodes, of the tasks at `rows`, each with its parameters."""
+        """A full segment of new episodes on the tasks at `rows`, each task with its own parameters."""
         values = [parameter.detach() for parameter in parameters]
         collector = Collector(
             self.policy, lambda _: values, self.trajectories, self.episode_length, self.discount, self.gae_lambda
@@ -209,33 +214,40 @@ class MAML(MetaLearner):
         return collector
 
     def process(self, collector: Collector) -> Samples:
-        """What was collected, rated."""
+        """The collected segment as samples, with advantages."""
         return collector.samples()
 
     def adapt(self, parameters: list[Tensor], samples: Samples, differentiable: bool) -> list[Tensor]:
-        """One inner step of all tasks; unless `differentiable`, nothing leads back from it."""
+        """One inner step per task; unless `differentiable`, the result is detached from `parameters`."""
         if differentiable:
             return adapt(self.policy, parameters, samples, self.inner_rate, second_order=not self.first_order)
         return leaves_of(adapt(self.policy, leaves_of(parameters), samples, self.inner_rate))
 
     def adapted(self, parameters: list[Tensor], samples: list[Samples], differentiable: bool) -> list[Tensor]:
-        """Parameters after all inner steps on samples that are there already, off-policy in their likelihood ratio."""
+        """Parameters after all inner steps on given samples, off-policy by their likelihood ratio."""
         for inner in samples[: self.inner_steps]:
             parameters = self.adapt(parameters, inner, differentiable)
         return parameters
 
     def trpo_step(self, points: list[list[Tensor]], samples: list[Samples], iteration: int) -> dict[str, float]:
-        """Moves the parameters by one step of TRPO.
+        """One TRPO update of the initial parameters.
 
         Args:
-            points: parameters before each inner step and after the last, each made of the one before.
-            samples: collected at each.
-            iteration: decides which samples the Fisher matrix is of.
+            points: parameters before each inner step and after the last, each computed from the previous one.
+            samples: the samples collected at each of the points.
+            iteration: determines the samples that the Fisher matrix is estimated from.
+
+        Returns `kl`, the mean divergence of the adapted policies, and `step_scale`, the scale of the accepted step.
+
+        Raises UserError if the direction is not finite.
         """
+        # natural gradient
         gradient, loss = self.meta_gradient(points[-1], samples[-1])
         direction = self.natural_direction(points, samples, gradient, iteration)
         if not direction.isfinite().all():
-            raise UserError(f"meta-training of maml diverged in iteration {iteration + 1}: lower inner_rate")
+            raise UserError(f"maml: meta-training diverged in iteration {iteration + 1}: lower inner_rate")
+
+        # loss and divergence of the adapted policies, as a function of the initial parameters
         old = samples[-1].outputs, [parameter.detach() for parameter in self.policy.free(points[-1])]
         initial = list(self.policy.parameters())
         start = flat(initial).detach()
@@ -249,9 +261,10 @@ class MAML(MetaLearner):
                 gain = ((log_prob - samples[-1].log_prob).exp() * samples[-1].advantages).mean()
                 new = outputs, self.policy.free(parameters)
                 kl = divergence(self.policy.distribution, old, new).mean()
-            found = torch.stack([-gain, kl]).tolist()
-            return found[0], found[1]
+            loss_and_kl = torch.stack([-gain, kl]).tolist()
+            return loss_and_kl[0], loss_and_kl[1]
 
+        # line search and update
         point, kl, scale = self.search(evaluate, start, direction, loss)
         with torch.no_grad():
             for parameter, part in zip(initial, unflat(point, initial), strict=True):
@@ -259,28 +272,34 @@ class MAML(MetaLearner):
         return {"kl": kl, "step_scale": scale}
 
     def meta_gradient(self, adapted: list[Tensor], samples: Samples) -> tuple[Tensor, float]:
-        """(P,) gradient of the adapted policies' loss by the initial parameters, and that loss."""
+        """(P,) gradient of the adapted policies' mean loss with respect to the initial parameters, and that loss."""
         loss = surrogate(self.policy, adapted, samples).mean()
         return flat(torch.autograd.grad(loss, list(self.policy.parameters()))), loss.item()
 
     def natural_direction(
         self, points: list[list[Tensor]], samples: list[Samples], gradient: Tensor, iteration: int
     ) -> Tensor:
-        """(P,) minus the natural gradient, in the length that the trust region allows."""
+        """(P,) step against the natural gradient, as long as the trust region allows."""
+        # the same random share of every task's and inner step's samples
         number = samples[0].advantages.shape[1]
         kept = max(1, round(self.fisher_share * number))
         chosen = torch.randperm(number, generator=self.training.generator(iteration, _ROWS))[:kept].to(gradient.device)
-        some = [part.rows(chosen) for part in samples]
-        product = FisherProduct(self.policy, points, some, self.inner_rate, not self.first_order, self.damping)
+        subset = [part.rows(chosen) for part in samples]
+        # conjugate gradients
+        product = FisherProduct(self.policy, points, subset, self.inner_rate, not self.first_order, self.damping)
         direction = conjugate_gradients(product, -gradient, self.cg_iterations)
         return largest_step(product, direction, self.kl_limit)
 
     def search(self, evaluate: Any, start: Tensor, direction: Tensor, loss: float) -> tuple[Tensor, float, float]:
-        """`line_search` within the trust region."""
+        """Runs `line_search` within the trust region."""
         return line_search(evaluate, start, direction, loss, self.kl_limit)
 
     def ppo_step(self, points: list[list[Tensor]], samples: list[Samples]) -> dict[str, float]:
-        """Moves the parameters by some epochs of PPO's clipped loss of the adapted policies (ProMP, algorithm 1)."""
+        """Updates the initial parameters by several epochs of PPO on the adapted policies (ProMP, algorithm 1).
+
+        Returns `kl`, the mean divergence of the adapted policies, and `gain`, the decrease of the loss.
+        """
+        # update
         last, losses = samples[-1], []
         for _ in range(self.outer_epochs):
             parameters = self.adapted(self.policy.stacked(self.meta_batch), samples, differentiable=True)
@@ -289,16 +308,17 @@ class MAML(MetaLearner):
             loss.backward()
             self.optimiser.step()
             losses.append(loss.detach())
+        # metrics of the adapted policies after the last epoch
         parameters = self.adapted(self.policy.stacked(self.meta_batch), samples, differentiable=False)
         with torch.no_grad():
             loss, outputs = self.clipped_loss(parameters, last)
         old = last.outputs, [parameter.detach() for parameter in self.policy.free(points[-1])]
         kl = divergence(self.policy.distribution, old, (outputs, self.policy.free(parameters))).mean()
-        found = torch.stack([kl, losses[0] - loss]).tolist()
-        return {"kl": found[0], "gain": found[1]}
+        metrics = torch.stack([kl, losses[0] - loss]).tolist()
+        return {"kl": metrics[0], "gain": metrics[1]}
 
     def clipped_loss(self, parameters: list[Tensor], samples: Samples) -> tuple[Tensor, Tensor]:
-        """PPO's loss (Schulman et al. 2017, equation 7), a mean over tasks, and (N, B, outputs) of the policies."""
+        """PPO's mean clipped loss (Schulman et al. 2017, equation 7), and (N, B, outputs) of the policies."""
         outputs = self.policy.outputs(parameters, samples.features)
         ratio = (self.policy.log_prob(parameters, outputs, samples.actions) - samples.log_prob).exp()
         clipped = ratio.clamp(1 - self.clip_range, 1 + self.clip_range)

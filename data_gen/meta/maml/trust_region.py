@@ -1,8 +1,8 @@
-"""Trust-region policy optimisation (Schulman et al. 2015, "TRPO") of parameters from which policies are adapted.
+"""Trust-region policy optimisation (Schulman et al. 2015, "TRPO") of the parameters that adaptation starts from.
 
-The loss and the divergence are those of the *adapted* policies, as functions of the parameters that adaptation starts
-from (Finn et al. 2017, section 4.2). A step goes along the natural gradient, found by conjugate gradients on products
-with the Fisher matrix, and is shortened until the loss falls and the divergence is within the limit.
+The loss and the divergence are those of the *adapted* policies, as functions of the initial parameters (Finn et al.
+2017, section 4.2). A step follows the natural gradient, found by conjugate gradients on products with the Fisher
+matrix. It is shortened until the loss falls and the divergence is within the limit.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,36 +13,36 @@ from torch import Tensor
 from data_gen.meta.maml.adaptation import Parameters, Policy, divergence, leaves_of, surrogate
 from data_gen.meta.maml.segments import Samples
 
-_TRIES = 10  # of the line search
-_SHORTEN = 0.5  # where the loss did not fall
-_MARGIN = 0.95  # of the limit, that the line search aims at once the divergence is known
+_TRIES = 10  # most points that the line search evaluates
+_SHORTEN = 0.5  # factor of a step after which the loss did not fall
+_MARGIN = 0.95  # share of the limit that the line search aims at after a divergence above it
 
 
 def flat(parameters: Parameters) -> Tensor:
-    """All numbers in one vector (P,)."""
+    """(P,) all parameters as one vector."""
     return torch.cat([parameter.reshape(-1) for parameter in parameters])
 
 
 def unflat(vector: Tensor, like: Parameters) -> list[Tensor]:
-    """The inverse of `flat`: parts of (P,) `vector` in the shapes of `like`."""
+    """The inverse of `flat`: the parts of (P,) `vector` in the shapes of `like`."""
     parts = vector.split([parameter.numel() for parameter in like])
     return [part.view_as(parameter) for part, parameter in zip(parts, like, strict=True)]
 
 
 class FisherProduct:
-    """v -> mean_i J_i^T F_i J_i v + damping v: the Hessian of the mean divergence of the adapted policies.
+    """v -> mean_i J_i^T F_i J_i v + damping v: products with the Hessian of the adapted policies' mean divergence.
 
-    F_i is the Fisher matrix of task i's adapted policy and J_i = prod_k (I - rate H_ik) the Jacobian of its adaptation,
-    with H_ik the Hessian of the inner surrogate of step k. That product is all of the Hessian of KL(old || new) at
-    old = new, where the divergence's own gradient is zero, so that no third derivative is needed.
+    F_i is the Fisher matrix of task i's adapted policy, and J_i = prod_k (I - rate H_ik) the Jacobian of its
+    adaptation, where H_ik is the Hessian of the inner surrogate of step k. J_i^T F_i J_i is the whole Hessian of
+    KL(old || new) at old = new, because the gradient of the divergence is zero there: no third derivative is needed.
 
     Args:
-        policy: whose parameters these are.
-        points: N tasks' parameters before each inner step, and after the last one.
-        samples: the inner steps' samples and then those of the adapted policies; some rows of them will do.
-        rate: the inner learning rate.
-        second_order: whether adaptation's Jacobian is more than the identity.
-        damping: of the matrix.
+        policy: the policy that the parameters belong to.
+        points: parameters of N tasks before each inner step and after the last.
+        samples: samples of the inner steps, then of the adapted policies; a subset of their rows is enough.
+        rate: inner learning rate.
+        second_order: False to take the Jacobians for the identity, as FOMAML does.
+        damping: multiple of the identity that is added.
     """
 
     def __init__(
@@ -55,12 +55,14 @@ class FisherProduct:
         damping: float,
     ) -> None:
         self.rate, self.damping, self.num_tasks = rate, damping, len(points[0][0])
+        # gradients of the inner surrogates, for products with their Hessians
         self.inner: list[tuple[list[Tensor], tuple[Tensor, ...]]] = []
         for point, sample in zip(points[:-1], samples[:-1], strict=True):
             if second_order:
                 parameters = leaves_of(point)
                 loss = surrogate(policy, parameters, sample).sum()
                 self.inner.append((parameters, torch.autograd.grad(loss, parameters, create_graph=True)))
+        # gradient of the adapted policies' divergence, for products with the Fisher matrices
         self.adapted = leaves_of(points[-1])
         outputs, free = policy.outputs(self.adapted, samples[-1].features), policy.free(self.adapted)
         old = outputs.detach(), [parameter.detach() for parameter in free]
@@ -68,40 +70,41 @@ class FisherProduct:
         self.slope = torch.autograd.grad(mean, self.adapted, create_graph=True)
 
     def __call__(self, vector: Tensor) -> Tensor:
-        """(P,) -> (P,)."""
+        """(P,) vector -> (P,) product."""
         shapes = [parameter[0] for parameter in self.adapted]
-        moved = [part.expand(self.num_tasks, *part.shape) for part in unflat(vector, shapes)]
+        vectors = [part.expand(self.num_tasks, *part.shape) for part in unflat(vector, shapes)]
+        # J_i, then F_i, then J_i^T
         for parameters, gradients in self.inner:
-            moved = self._through(parameters, gradients, moved)
-        moved = list(torch.autograd.grad(self.slope, self.adapted, moved, retain_graph=True))
+            vectors = self._through(parameters, gradients, vectors)
+        vectors = list(torch.autograd.grad(self.slope, self.adapted, vectors, retain_graph=True))
         for parameters, gradients in reversed(self.inner):  # a Hessian is its own transpose
-            moved = self._through(parameters, gradients, moved)
-        return flat([part.mean(dim=0) for part in moved]) + self.damping * vector
+            vectors = self._through(parameters, gradients, vectors)
+        return flat([part.mean(dim=0) for part in vectors]) + self.damping * vector
 
-    def _through(self, parameters: list[Tensor], gradients: tuple[Tensor, ...], moved: list[Tensor]) -> list[Tensor]:
+    def _through(self, parameters: list[Tensor], gradients: tuple[Tensor, ...], vectors: list[Tensor]) -> list[Tensor]:
         """(I - rate H_i) times each task's vector."""
-        curved = torch.autograd.grad(gradients, parameters, moved, retain_graph=True)
-        return [part - self.rate * other for part, other in zip(moved, curved, strict=True)]
+        hessian_vectors = torch.autograd.grad(gradients, parameters, vectors, retain_graph=True)
+        return [part - self.rate * other for part, other in zip(vectors, hessian_vectors, strict=True)]
 
 
 def conjugate_gradients(product: Callable[[Tensor], Tensor], right: Tensor, iterations: int) -> Tensor:
-    """An approximate solution x of A x = `right`, with `product` x -> A x of a positive definite matrix."""
+    """An approximate solution x of A x = `right`, where `product` maps x to A x and A is positive definite."""
     solution, residual = torch.zeros_like(right), right.clone()
     direction, squared = residual.clone(), residual.dot(residual)
     for _ in range(iterations):
-        turned = product(direction)
-        # A residual of zero, solved, must not divide by zero; there is no need to ask the device for that.
-        length = squared / direction.dot(turned).clamp_min(torch.finfo(right.dtype).tiny)
-        solution += length * direction
-        residual -= length * turned
-        following = residual.dot(residual)
-        direction = residual + following / squared.clamp_min(torch.finfo(right.dtype).tiny) * direction
-        squared = following
+        product_direction = product(direction)
+        # Once solved, the residual is zero: the clamp avoids 0 / 0 without waiting for the device.
+        step_size = squared / direction.dot(product_direction).clamp_min(torch.finfo(right.dtype).tiny)
+        solution += step_size * direction
+        residual -= step_size * product_direction
+        next_squared = residual.dot(residual)
+        direction = residual + next_squared / squared.clamp_min(torch.finfo(right.dtype).tiny) * direction
+        squared = next_squared
     return solution
 
 
 def largest_step(product: Callable[[Tensor], Tensor], direction: Tensor, limit: float) -> Tensor:
-    """`direction` in the length at which the divergence, were it quadratic, comes to `limit`."""
+    """The step along `direction` at which a quadratic model of the divergence reaches `limit`."""
     curvature = direction.dot(product(direction)).clamp_min(torch.finfo(direction.dtype).tiny)
     return direction * (2 * limit / curvature).sqrt()
 
@@ -109,7 +112,7 @@ def largest_step(product: Callable[[Tensor], Tensor], direction: Tensor, limit: 
 def line_search(
     evaluate: Callable[[Tensor], tuple[float, float]], start: Tensor, step: Tensor, loss: float, limit: float
 ) -> tuple[Tensor, float, float]:
-    """The first point start + scale step, with scale falling from 1, that has less loss and a divergence <= limit.
+    """The first point start + scale step, with scale falling from 1, of lower loss and a divergence <= limit.
 
     Args:
         evaluate: point (P,) -> loss and divergence.
@@ -119,7 +122,7 @@ def line_search(
         limit: of the divergence.
 
     Returns:
-        That point, its divergence and its scale; the start, 0 and 0 where there is none.
+        That point, its divergence and its scale; the start, 0 and 0 if no point qualifies.
     """
     scale = 1.0
     for _ in range(_TRIES):
@@ -127,7 +130,7 @@ def line_search(
         new_loss, new_divergence = evaluate(point)
         if new_divergence <= limit and new_loss < loss:
             return point, new_divergence, scale
-        # The divergence grows with the square of the step, or thereabouts. NaN compares false, and halves the step.
+        # The divergence grows roughly with the square of the step. NaN compares false, so it halves the step.
         shrink = _MARGIN * (limit / new_divergence) ** 0.5 if limit < new_divergence < float("inf") else _SHORTEN
         scale *= max(shrink, 0.1)
     return start, 0.0, 0.0

@@ -1,6 +1,6 @@
-"""The belief over a latent task variable: a network's factor for each transition, and their product (PEARL).
+"""The belief over a latent task variable: one Gaussian factor per transition, and the product of all factors (PEARL).
 
-Axes: T tasks, C transitions of a context, L dimensions of the latent variable z.
+Axes: T tasks, C transitions per context, L dimensions of the latent variable z.
 """
 
 import math
@@ -13,21 +13,21 @@ from torch.nn.functional import pad
 from data_gen.agents.deep.networks import MLP, softplus
 
 _LEAST_VARIANCE = 1e-7
-"""Of a factor, as in the authors' code."""
+"""Lower bound of a factor's variance, as in the authors' code."""
 
 _BLOCK = 16
-"""Rows of a product in `StackedMLP.by_blocks`."""
+"""Rows per product in `StackedMLP.by_blocks`."""
 
 
 class StackedMLP(nn.Module):
     """Several multi-layer perceptrons of one shape, run as one batched product; ReLU between layers.
 
-    Weights are drawn on the CPU, so that they are the same whatever the device, uniformly in +-1 / sqrt(inputs).
+    Weights are drawn uniformly in +-1 / sqrt(inputs), on the CPU, so that they do not depend on the device.
 
     Args:
-        count: N, how many.
+        count: N, number of perceptrons.
         sizes: features of the input, of the hidden layers and of the output.
-        device: where they are.
+        device: of the parameters.
     """
 
     def __init__(self, count: int, sizes: Sequence[int], device: torch.device) -> None:
@@ -40,14 +40,14 @@ class StackedMLP(nn.Module):
         )
 
     def forward(self, inputs: Tensor, frozen: bool = False) -> Tensor:
-        """(N, rows, F) -> (N, rows, outputs); `frozen` lets gradients reach the inputs, but no parameter."""
+        """(N, rows, F) -> (N, rows, outputs); with `frozen`, gradients reach the inputs but not the parameters."""
         return self.layers([parameter.detach() if frozen else parameter for parameter in self.stack], inputs)
 
     def by_blocks(self, rows: Tensor) -> Tensor:
-        """(R, F) -> (R, outputs) of the only network, with the same bits for a row whatever the other rows are.
+        """(R, F) -> (R, outputs) of a stack of one network; the bits of a row do not depend on the other rows.
 
-        The matrix library rounds otherwise for other numbers of rows; here every product has as many, and there are
-        always several (see `data_gen/agents/deep/base.py`).
+        The matrix library rounds differently for different numbers of rows. Here every product has the same number of
+        rows, and there are always several products (see `data_gen/agents/deep/base.py`).
         """
         blocks = max(2, -(-len(rows) // _BLOCK))
         padded = pad(rows, (0, 0, 0, blocks * _BLOCK - len(rows))).view(blocks, _BLOCK, -1)
@@ -56,13 +56,13 @@ class StackedMLP(nn.Module):
 
 
 class ContextEncoder(StackedMLP):
-    """Gives every transition a Gaussian factor over z (Rakelly et al. 2019, equation 2).
+    """A network that maps every transition to a Gaussian factor over z (Rakelly et al. 2019, equation 2).
 
     Args:
-        features: numbers that a transition is described by.
-        hidden_sizes: of its hidden layers.
+        features: F, numbers that describe a transition.
+        hidden_sizes: of the hidden layers.
         latent_size: L.
-        device: where it is.
+        device: of the parameters.
     """
 
     def __init__(self, features: int, hidden_sizes: Sequence[int], latent_size: int, device: torch.device) -> None:
@@ -74,7 +74,7 @@ class ContextEncoder(StackedMLP):
         return self._gaussians(outputs)
 
     def factors_by_blocks(self, transitions: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of (R, F) transitions, with bits that do not depend on the other rows."""
+        """As `factors`, for (R, F) transitions; the bits of a row do not depend on the other rows."""
         return self._gaussians(self.by_blocks(transitions))
 
     def posterior(self, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,10 +87,10 @@ class ContextEncoder(StackedMLP):
 
 
 def product_of_gaussians(means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the normalised product of C Gaussians, each (..., L), of (..., C, L) factors.
+    """(..., C, L) means and variances of C Gaussians -> mean and variance of their normalised product, (..., L) each.
 
-    Precisions add up, so the order of the factors does not matter, and the prior is no factor of its own: the KL term
-    of the loss draws the whole product to it.
+    Precisions add up, so the order of the factors does not matter. The prior is not one of the factors: the KL term of
+    the loss pulls the whole product towards it.
     """
     precision = variances.reciprocal()
     variance = precision.sum(dim=-2).reciprocal()
@@ -98,8 +98,8 @@ def product_of_gaussians(means: Tensor, variances: Tensor) -> tuple[Tensor, Tens
 
 
 def kl_from_prior(mean: Tensor, variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) || N(0, 1)) in nats, **summed** over everything: (T, L) -> ().
+    """KL(N(mean, variance) || N(0, 1)) in nats, **summed** over tasks and dimensions: (T, L) -> ().
 
-    A sum over tasks and dimensions, where the critics' loss is a mean: the weights of the paper's table go with that.
+    The critics' loss is a mean, but this is a sum: the coefficients of the paper's table assume that combination.
     """
     return 0.5 * (mean.square() + variance - variance.log() - 1).sum()

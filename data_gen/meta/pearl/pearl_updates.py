@@ -1,6 +1,7 @@
-"""The networks of PEARL and one update of them: what is learned, from what, and which loss teaches which part.
+"""The networks of PEARL and their update: the losses, and which loss trains which network.
 
-Axes: T tasks of a meta-batch, B rows of a task, R = T x B rows, C transitions of a context, L of the latent variable z.
+Axes: T tasks of a meta-batch, B rows per task, R = T x B rows, C transitions per context, L dimensions of the latent
+variable z.
 """
 
 from dataclasses import dataclass
@@ -15,20 +16,20 @@ from data_gen.meta.pearl.soft_actions import SoftActions
 _CRITICS = 2
 
 FIGURES = ("critic_loss", "kl", "actor_loss", "entropy", "value")
-"""What `PearlUpdates.update` tells: losses, the KL summed over the meta-batch, and the policy's entropy and value."""
+"""Metrics of `PearlUpdates.update`: losses, the KL summed over the meta-batch, and the policy's entropy and value."""
 
 
 class PearlNetworks(nn.Module):
-    """Everything that is learned.
+    """Context encoder, policy, critics, target critics and temperature.
 
     Args:
-        features: numbers of an observation.
-        transition: numbers that a transition is described by.
+        features: numbers that describe an observation.
+        transition: numbers that describe a transition.
         actions: of the action space.
         latent_size: L.
         hidden_sizes: of the policy and of each critic.
         encoder_sizes: of the context encoder.
-        device: where they are.
+        device: of the parameters.
     """
 
     def __init__(
@@ -54,10 +55,10 @@ class PearlNetworks(nn.Module):
 
 @dataclass(frozen=True)
 class Batch:
-    """What one update learns from: T tasks' contexts and transitions."""
+    """Data of one update: contexts and transitions of T tasks, and noise."""
 
     context: Tensor
-    """(T, C, F) transitions as the encoder reads them."""
+    """(T, C, F) inputs of the context encoder."""
     states: Tensor
     """(R, F) features of observations; the rows of a task are neighbours."""
     actions: Tensor
@@ -71,18 +72,18 @@ class Batch:
     latent_noise: Tensor
     """(T, L)."""
     action_noise: Tensor
-    """(2, R, numbers): for the next states, and for the states."""
+    """(2, R, numbers): for the next states, then for the states."""
 
 
 class PearlUpdates:
-    """Updates of the networks, with nothing of it read by the host.
+    """Updates of the networks, in which the host reads nothing from the device.
 
     Args:
-        networks: what learns.
+        networks: the networks to train.
         actions: of the action space.
-        learning_rate: of everything.
-        discount, tau, reward_scale, kl_weight: as `PEARL` has them.
-        target_entropy: what the temperature aims at; None leaves it as it is.
+        learning_rate: of all optimisers.
+        discount, tau, reward_scale, kl_weight: as in `PEARL`.
+        target_entropy: entropy that the temperature aims at; None keeps the temperature fixed.
     """
 
     def __init__(
@@ -108,20 +109,25 @@ class PearlUpdates:
         }
 
     def update(self, batch: Batch) -> Tensor:
-        """One step of the encoder and the critics, then of the policy, then of the targets.
+        """One update of the encoder and the critics, the policy, the temperature, and the target critics.
 
         Returns the `FIGURES`, on the device.
         """
         networks, alpha = self.networks, self.networks.log_alpha.detach().exp()
+        # encoder and critics
         critic_loss, kl, latents = self.critic_loss(batch, alpha)
         self._step("critics", critic_loss + self.kl_weight * kl)
+        # policy
         actor_loss, log_prob = self.actor_loss(batch, latents, alpha)
         self._step("policy", actor_loss)
+        # temperature
         if self.target_entropy is not None:
-            log_alpha, judged = networks.log_alpha.view(1, 1), log_prob.detach().unsqueeze(0)
-            self._step("temperature", temperature_losses(log_alpha, judged, self.target_entropy).sum())
+            log_alpha, log_probs = networks.log_alpha.view(1, 1), log_prob.detach().unsqueeze(0)
+            self._step("temperature", temperature_losses(log_alpha, log_probs, self.target_entropy).sum())
+        # target critics
         with torch.no_grad():
             torch._foreach_lerp_([*networks.targets.stack], [*networks.critics.stack], self.tau)
+            # metrics
             entropy = -log_prob.mean()
             value = -actor_loss - alpha * entropy
             return torch.stack([critic_loss, kl, actor_loss, entropy, value]).detach()
@@ -129,20 +135,22 @@ class PearlUpdates:
     def critic_loss(self, batch: Batch, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The critics' loss, mean over transitions and summed over critics; the KL; and z detached, (R, L).
 
-        The targets' z is detached, too: of all losses this alone and the KL teach the encoder.
+        The targets also use the detached z. Only this loss and the KL train the encoder.
         """
+        # z from the posterior given the context, with gradients to the encoder; the same z for all rows of a task
         mean, variance = self.networks.encoder.posterior(batch.context)
         latents = mean + variance.sqrt() * batch.latent_noise
         latents = latents.repeat_interleave(len(batch.states) // len(latents), dim=0)
-        fixed = latents.detach()
-        targets = self.soft_targets(batch, fixed, alpha)
+        detached = latents.detach()
+        # soft Bellman error
+        targets = self.soft_targets(batch, detached, alpha)
         states = torch.cat([batch.states, latents], dim=1)
         q = self.actions.taken_values(self.networks.critics, states, batch.actions)
-        # Twice SAC's: the authors' loss has no half, and the weight of the KL beside it goes with that.
-        return 2 * critic_losses(q.unsqueeze(0), targets.unsqueeze(0)).sum(), kl_from_prior(mean, variance), fixed
+        # Twice SAC's loss: the authors' loss has no factor of one half, and their KL coefficient assumes that.
+        return 2 * critic_losses(q.unsqueeze(0), targets.unsqueeze(0)).sum(), kl_from_prior(mean, variance), detached
 
     def soft_targets(self, batch: Batch, latents: Tensor, alpha: Tensor) -> Tensor:
-        """(R,) y = scale r + discount (1 - terminated) V'(s', z), with V' of the target critics."""
+        """(R,) targets y = scale r + discount (1 - terminated) V'(s', z), where V' is from the target critics."""
         with torch.no_grad():
             states = torch.cat([batch.next_states, latents], dim=1)
             outputs = self.networks.policy(states.unsqueeze(0))
@@ -151,7 +159,7 @@ class PearlUpdates:
             return self.reward_scale * batch.rewards + self.discount * value * ~batch.terminated
 
     def actor_loss(self, batch: Batch, latents: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        """Minus the mean soft value, and (R,) E[log pi]; critics and z are given."""
+        """Minus the mean soft value, and (R,) E[log pi]; gradients reach the policy, not the critics."""
         states = torch.cat([batch.states, latents], dim=1)
         outputs, noise = self.networks.policy(states.unsqueeze(0)), batch.action_noise[1]
 
@@ -162,8 +170,9 @@ class PearlUpdates:
         return -value.mean(), log_prob
 
     def _step(self, name: str, loss: Tensor) -> None:
+        """One update by the optimiser `name`, of its own parameters only."""
         optimiser = self.optimisers[name]
         optimiser.zero_grad()
-        # Unlike `torch.autograd.grad`, this gives gradients the strides of their parameters, as Adam on CUDA asks.
+        # Unlike `torch.autograd.grad`, this gives gradients the strides of their parameters, as Adam needs on CUDA.
         torch.autograd.backward(loss, inputs=optimiser.param_groups[0]["params"])
         optimiser.step()

@@ -1,4 +1,4 @@
-"""What soft actor-critic needs of an action space: a policy, critics of its actions, and the soft value.
+"""Action spaces for soft actor-critic: a policy over the actions, critics of the actions, and the soft value.
 
 Axes: N networks of a stack (1 policy, 2 critics), R rows, F features, L dimensions of a latent variable, A actions.
 """
@@ -23,22 +23,22 @@ from data_gen.streams import SlotStreams
 from icrl.support.errors import UserError
 
 _DISCRETE_ENTROPY = 0.5
-"""Share of the largest entropy that a discrete policy is drawn to. Christodoulou's .98 leaves it next to random."""
+"""Target entropy of a discrete policy, as a share of the largest; Christodoulou's .98 leaves it close to random."""
 
 
 class SoftActions(ABC):
-    """A policy's actions, as stored (R, parts), and what two critics think of them."""
+    """Actions of a policy, stored as (R, parts), and their values by two critics."""
 
     parts: int
-    """Numbers of a stored action."""
+    """Numbers per stored action."""
     features: int
     """Numbers that describe an action to a network."""
     policy_outputs: int
     critic_inputs: int
-    """Features of the action that the critics are given."""
+    """Features of the action that the critics read."""
     critic_outputs: int
     target_entropy: float
-    """Nats, unless told otherwise."""
+    """Default target entropy, in nats."""
 
     @abstractmethod
     def random(self, streams: SlotStreams) -> Tensor:
@@ -46,7 +46,7 @@ class SoftActions(ABC):
 
     @abstractmethod
     def sample(self, outputs: Tensor, streams: SlotStreams | None) -> Tensor:
-        """(1, slots, policy_outputs) -> (slots, parts) actions; without streams the mean, or the likeliest."""
+        """(1, slots, policy_outputs) -> (slots, parts) sampled actions; without streams, the mean or most likely."""
 
     @abstractmethod
     def to_space(self, actions: Tensor) -> NDArray[Any]:
@@ -58,11 +58,11 @@ class SoftActions(ABC):
 
     @abstractmethod
     def noise(self, generator: torch.Generator, *rows: int) -> Tensor:
-        """(*rows, numbers) of normal noise that `soft_value` needs."""
+        """(*rows, numbers) standard normal noise, as much as `soft_value` needs."""
 
     @abstractmethod
     def taken_values(self, critics: Callable[[Tensor], Tensor], states: Tensor, actions: Tensor) -> Tensor:
-        """(2, R) Q(s, a) of (R, F) states and (R, parts) stored actions."""
+        """(2, R) values Q(s, a) of (R, F) states and (R, parts) stored actions, by two critics."""
 
     @abstractmethod
     def soft_value(
@@ -70,7 +70,7 @@ class SoftActions(ABC):
     ) -> tuple[Tensor, Tensor]:
         """V(s) = E[min_k Q_k(s, a) - alpha log pi(a|s)], a ~ pi, and E[log pi(a|s)], each (R,).
 
-        Minus its mean is the policy's loss, and with target critics it is what comes after a transition (Haarnoja et
+        Minus the mean of V is the policy's loss. With target critics, V is the value after a transition (Haarnoja et
         al. 2018b, equations 3 and 9).
 
         Args:
@@ -78,12 +78,12 @@ class SoftActions(ABC):
             states: (R, F).
             outputs: (1, R, policy_outputs) of the policy in these states.
             noise: (R, numbers).
-            alpha: () weight of entropy.
+            alpha: () coefficient of the entropy.
         """
 
 
 def soft_actions(space: gymnasium.Space[Any], agent: str, device: torch.device) -> SoftActions:
-    """For an action space. Raises UserError, naming `agent`, for an unsupported one."""
+    """The `SoftActions` of an action space. Raises UserError, naming `agent`, if the space is not supported."""
     if isinstance(space, spaces.Discrete):
         return SoftDiscrete(space, device)
     if isinstance(space, spaces.Box) and space.is_bounded():
@@ -92,7 +92,7 @@ def soft_actions(space: gymnasium.Space[Any], agent: str, device: torch.device) 
 
 
 class SoftBox(SoftActions):
-    """A tanh-squashed Gaussian on the scale where [-1, 1] is the box; the critics are given the action."""
+    """A tanh-squashed Gaussian on the scale where [-1, 1] is the box; the critics read the action."""
 
     def __init__(self, space: spaces.Box, device: torch.device) -> None:
         self._scale, self._device = BoxScale(space, device), device
@@ -147,7 +147,7 @@ class SoftDiscrete(SoftActions):
         if streams is None:
             return outputs.squeeze(0).argmax(dim=1, keepdim=True)
         cumulative = outputs.squeeze(0).softmax(dim=1).cumsum(dim=1)
-        # The first action whose cumulative probability is above the uniform number, rounding or not.
+        # The first action whose cumulative probability is above the uniform number; the last if rounding leaves none.
         drawn = (cumulative <= uniform(streams, self._device, 1)).sum(dim=1, keepdim=True)
         return drawn.clamp_(max=self.features - 1)
 

@@ -1,4 +1,4 @@
-"""Actors that collect transitions for off-policy meta-learning: at random, or with a policy that is given a latent."""
+"""Actors that collect transitions for off-policy meta-learning: random, or with a policy conditioned on a latent."""
 
 from abc import abstractmethod
 from typing import Any
@@ -15,7 +15,7 @@ from data_gen.streams import Seeds, SlotStreams, derive
 
 
 class Collector(Agent):
-    """Acts, and keeps what came of it as compact tensors.
+    """Acts and records transitions as compact tensors.
 
     Args:
         encoder: of observations.
@@ -31,11 +31,11 @@ class Collector(Agent):
         self.begin(num_envs)
 
     def begin(self, num_envs: int) -> None:
-        """A new lifetime in every slot; `streams` are there."""
+        """Begins a new lifetime in every slot; `streams` is already set."""
 
     @abstractmethod
     def choose(self, features: Tensor) -> Tensor:
-        """(slots, F) features of observations -> (slots, parts) actions as stored."""
+        """(slots, F) features of observations -> (slots, parts) stored actions."""
 
     def act(self, observation: Any) -> NDArray[Any]:
         self._seen = self.encoder.stored(observation)
@@ -46,14 +46,14 @@ class Collector(Agent):
         self._steps.append(transition_fields(self.encoder, self._seen, self._taken, transition))
 
     def fields(self) -> dict[str, Tensor]:
-        """Everything that happened, (slots, steps, values) by name."""
+        """All recorded transitions, (slots, steps, values) by name."""
         return {name: torch.stack([step[name] for step in self._steps], dim=1) for name in self._steps[0]}
 
 
 class RandomActor(Collector):
     """Takes uniformly random actions, each for `hold` steps.
 
-    A random walk gets nowhere: held actions find rewards that are far from the start.
+    A random walk stays near its start; held actions find rewards that are far away.
     """
 
     def __init__(self, encoder: Encoder, actions: SoftActions, hold: int) -> None:
@@ -67,7 +67,7 @@ class RandomActor(Collector):
 
 
 class LatentActor(Collector):
-    """Follows the policy with a latent variable that it draws from a belief, anew for every episode.
+    """Follows the policy with a latent variable, drawn from a belief for every episode.
 
     Args:
         policy: (1, slots, F + L) -> (1, slots, policy_outputs).
@@ -95,19 +95,19 @@ class LatentActor(Collector):
 
     def _draw(self, slots: NDArray[np.intp]) -> None:
         if len(slots):
-            place = torch.from_numpy(slots).to(self._mean.device)
+            index = torch.from_numpy(slots).to(self._mean.device)
             drawn = latent_noise(self.streams, slots, self._mean)
-            self.latents[place] = self._mean[place] + self._deviation[place] * drawn
+            self.latents[index] = self._mean[index] + self._deviation[index] * drawn
 
 
 def prior_belief(num_slots: int, latent_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and variance of z where nothing is known, each (slots, L): N(0, 1)."""
+    """Mean and variance of z under the prior N(0, 1), each (slots, L)."""
     shape = (num_slots, latent_size)
     return torch.zeros(shape, device=device), torch.ones(shape, device=device)
 
 
 def latent_noise(streams: SlotStreams, slots: NDArray[np.intp], like: Tensor) -> Tensor:
-    """(len(slots), L) standard normal numbers from those slots' streams, where and as wide as `like` is."""
+    """(len(slots), L) standard normal numbers from the streams of `slots`; device and L are those of `like`."""
     drawn = streams.normal_at(slots, like.shape[1]).astype(np.float32)
     return torch.from_numpy(drawn).to(like.device)
 
@@ -115,9 +115,9 @@ def latent_noise(streams: SlotStreams, slots: NDArray[np.intp], like: Tensor) ->
 def transition_fields(
     encoder: Encoder, seen: dict[str, Tensor], taken: Tensor, transition: Transition
 ) -> dict[str, Tensor]:
-    """One step of all slots as compact tensors (slots, values) by name.
+    """One step of all slots as compact tensors, (slots, values) by name.
 
-    A time limit is not among them: its value is bootstrapped through it, and only termination ends the future.
+    Time limits are left out: values are bootstrapped through them, and only termination ends the future.
     """
     arrived = encoder.stored(transition.next_observation)
     rewards = torch.from_numpy(transition.reward.astype(np.float32))

@@ -1,6 +1,6 @@
-"""Replay memories of many tasks side by side, for off-policy meta-learning; as many as fit, however many tasks.
+"""Replay memories of many tasks side by side, for off-policy meta-learning; their number does not grow with the tasks.
 
-Axes: P places, each a memory of one task; M transitions that are added; T tasks and B rows that are sampled.
+Axes: P places, each for the memory of one task; M transitions that are added; T tasks and B rows that are sampled.
 """
 
 import numpy as np
@@ -12,56 +12,57 @@ _COUNTERS = ("task", "added", "context_first", "context_count", "since")
 
 
 class TaskReplay:
-    """The last transitions of each of some tasks, and which of them are its recent context.
+    """The most recent transitions of several tasks, and which of them are each task's recent context.
 
-    Where there are more training tasks than places, a new task takes the place of the one that has been there longest.
-    Everything is allocated once, with the first transitions.
+    If there are more training tasks than places, a new task takes the place of the task that arrived first. All memory
+    is allocated once, with the first transitions.
 
     Args:
         places: P.
-        capacity: transitions of a task that are kept.
-        device: where they are.
+        capacity: transitions that are kept per task.
+        device: of the transitions.
     """
 
     def __init__(self, places: int, capacity: int, device: torch.device) -> None:
         self.places, self.capacity, self.device = places, capacity, device
         self.fields: dict[str, Tensor] = {}
-        """By name, (P, capacity, values)."""
+        """Transitions by field, (P, capacity, values)."""
         self.task = np.full(places, -1)
-        """(P,) number of the training task in each place, -1 in a free one; places fill from the first on."""
+        """(P,) index of the training task in each place, -1 in a free one; places fill from the first on."""
         self.added = np.zeros(places, dtype=np.int64)
-        """(P,) transitions that a place's task has been given; the last `capacity` of them are here."""
+        """(P,) transitions added so far for the task in each place; the last `capacity` of them are kept."""
         self.context_first = np.zeros(places, dtype=np.int64)
-        """(P,) the first transition of the context, counted as `added` counts them."""
+        """(P,) index of the context's first transition, counted as in `added`."""
         self.context_count = np.zeros(places, dtype=np.int64)
+        """(P,) transitions of the context."""
         self.since = np.zeros(places, dtype=np.int64)
-        """(P,) how many tasks had come before a place's."""
+        """(P,) number of tasks that arrived before the task in each place."""
 
     @property
     def residents(self) -> int:
-        """Tasks that have a place."""
+        """Number of tasks that have a place."""
         return int((self.task >= 0).sum())
 
     def admit(self, tasks: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Places of different training tasks, (n,) with n <= P; those that have none get one, and an empty memory."""
-        found = {int(task): place for place, task in enumerate(self.task) if task >= 0}
-        newcomers = [int(task) for task in tasks if int(task) not in found]
-        staying = np.isin(self.task, tasks)  # no task makes room for its neighbour in the same batch
-        order = np.lexsort((self.since, staying, self.task >= 0))  # free places first, then those that came first
+        """(n,) distinct training tasks, n <= P -> (n,) their places; a new task gets a place with an empty memory."""
+        place_of = {int(task): place for place, task in enumerate(self.task) if task >= 0}
+        newcomers = [int(task) for task in tasks if int(task) not in place_of]
+        staying = np.isin(self.task, tasks)  # no task makes room for another of the same batch
+        order = np.lexsort((self.since, staying, self.task >= 0))  # free places first, then the earliest arrivals
         arrivals = int(self.since.max()) + 1 if self.residents else 0
         for number, (task, place) in enumerate(zip(newcomers, order, strict=False)):
-            found[task] = int(place)
+            place_of[task] = int(place)
             self.task[place], self.since[place] = task, arrivals + number
             self.added[place] = self.context_first[place] = self.context_count[place] = 0
-        return np.array([found[int(task)] for task in tasks])
+        return np.array([place_of[int(task)] for task in tasks])
 
     def add(self, places: NDArray[np.int64], fields: dict[str, Tensor], context: bool) -> None:
-        """Gives tasks transitions, in place of their oldest where a memory is full.
+        """Adds transitions of tasks, which overwrite the oldest ones where a memory is full.
 
         Args:
-            places: (n,) different ones.
+            places: (n,) distinct places of the tasks.
             fields: (n, M, values) by name; the same names, types and sizes every time, and M at most the capacity.
-            context: whether these transitions are the tasks' recent context from now on.
+            context: make these transitions the tasks' recent context.
         """
         if not self.fields:
             self._allocate(fields)
@@ -76,21 +77,21 @@ class TaskReplay:
             self.context_first[places], self.context_count[places] = first, count
 
     def extend_context(self, places: NDArray[np.int64], count: int) -> None:
-        """Makes the `count` transitions that follow the tasks' context part of it."""
+        """Extends the tasks' contexts by the `count` transitions that follow them."""
         self.context_count[places] += count
 
     def sampler(self) -> "Sampler":
-        """Draws from what is here now."""
+        """A `Sampler` of the current contents."""
         return Sampler(self)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything here, of the memories what is filled, for `load`."""
+        """All counters and the filled part of the memories, for `load`."""
         filled = min(int(self.added.max()), self.capacity)
         state = {f"field.{name}": values[:, :filled].contiguous() for name, values in self.fields.items()}
         return state | {name: torch.from_numpy(getattr(self, name).copy()) for name in _COUNTERS}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Takes up what `state` gave."""
+        """Restores the result of `state`."""
         for name in _COUNTERS:
             getattr(self, name)[:] = state[name].cpu().numpy()
         filled = {name.removeprefix("field."): values for name, values in state.items() if name.startswith("field.")}
@@ -106,7 +107,7 @@ class TaskReplay:
 
 
 class Sampler:
-    """Draws from a `TaskReplay` with no word to the host: what is where is copied to the device once."""
+    """Draws from a `TaskReplay` without waiting for the device: the counters are copied there once."""
 
     def __init__(self, replay: TaskReplay) -> None:
         def to_device(counts: NDArray[np.int64]) -> Tensor:
@@ -114,21 +115,21 @@ class Sampler:
 
         self.residents, self._capacity = replay.residents, replay.capacity
         self._rows = {name: values.flatten(0, 1) for name, values in replay.fields.items()}
-        # A place's transitions are `count` from `first` on, in the ring.
+        # In its ring, a place has `count` transitions from `first` on: all of them, and those of its context.
         counts = np.minimum(replay.added, replay.capacity)
         self._whole = to_device(replay.added - counts), to_device(counts)
         self._context = to_device(replay.context_first.copy()), to_device(replay.context_count.copy())
 
     def places(self, uniform: Tensor, number: int) -> Tensor:
-        """(updates, number) different places that have a task, of (updates, residents) uniform numbers."""
+        """(updates, residents) uniform numbers -> (updates, number) places of tasks, distinct within an update."""
         return uniform.topk(number, dim=1).indices
 
     def transitions(self, places: Tensor, uniform: Tensor) -> dict[str, Tensor]:
-        """(T, B, values) by name, drawn from all that (T,) places remember, by (T, B) numbers in [0, 1)."""
+        """(T, B, values) by name, drawn from all transitions at (T,) `places` by (T, B) `uniform` numbers in [0, 1)."""
         return self._draw(*self._whole, places, uniform)
 
     def context(self, places: Tensor, uniform: Tensor) -> dict[str, Tensor]:
-        """The same, drawn from the recent context of each place."""
+        """As `transitions`, but drawn from the recent context at each place."""
         return self._draw(*self._context, places, uniform)
 
     def _draw(self, firsts: Tensor, counts: Tensor, places: Tensor, uniform: Tensor) -> dict[str, Tensor]:

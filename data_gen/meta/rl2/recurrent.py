@@ -1,6 +1,6 @@
-"""Recurrent cores: GRU and LSTM, on a CPU with their own gradient and on a GPU with cuDNN's, by the same parameters.
+"""Recurrent cores, GRU and LSTM: a hand-written gradient, and on a GPU cuDNN's where no sequence restarts.
 
-Axes: T steps, B sequences, F inputs, H units; G numbers of gates, 3H of a GRU and 4H of an LSTM.
+Axes: T steps, B sequences, F inputs, H units, G gate values (3H for a GRU, 4H for an LSTM).
 """
 
 from abc import abstractmethod
@@ -15,18 +15,18 @@ Cell = Literal["gru", "lstm"]
 
 
 class Core(nn.Module):
-    """A recurrent layer that starts from a state of zeros. A subclass says which.
+    """Base of the recurrent layers, whose state starts at zero.
 
     Args:
         inputs: F.
         units: H.
-        longest: steps that memories should be able to last, from which the initial biases follow: the gate that keeps
-            the state has a bias drawn as log U(1, longest), so that units forget on time scales up to that (Tallec and
+        longest: steps that memories should be able to span. It sets the initial biases: the gate that keeps the state
+            has a bias drawn as log U(1, longest), so that units forget on time scales up to `longest` (Tallec and
             Ollivier 2018, "Can recurrent neural networks warp time?").
     """
 
     states: int
-    """Numbers of state a unit."""
+    """State values per unit."""
     layer: nn.GRU | nn.LSTM
 
     def __init__(self, inputs: int, units: int, longest: int) -> None:
@@ -43,7 +43,7 @@ class Core(nn.Module):
 
     @property
     def weights(self) -> list[nn.Parameter]:
-        """(G, F) matrix of the inputs and (G, H) of the state, and a (G,) bias of each."""
+        """(G, F) input matrix, (G, H) recurrent matrix, and a (G,) bias for each of the two."""
         return self.layer.all_weights[0]
 
     @abstractmethod
@@ -52,48 +52,48 @@ class Core(nn.Module):
 
     @abstractmethod
     def keep_for(self, bias: Tensor, kept: Tensor) -> None:
-        """Writes the (H,) bias of the gate that keeps the state into the (G,) bias."""
+        """Writes `kept`, the (H,) bias of the gate that keeps the state, into the (G,) `bias`."""
 
     @abstractmethod
     def advance(self, products: Tensor, state: Tensor) -> Tensor:
-        """One step: (B, G) products of the inputs, biases included, and (B, states x H) state -> the next state."""
+        """One step: (B, G) products of the inputs, plus `input_bias`, and (B, states x H) state -> the next state."""
 
     @abstractmethod
     def unroll(self, inputs: Tensor, keep: Tensor | None) -> Tensor:
-        """As `forward`, by this module's own gradient."""
+        """As `forward`, with the hand-written gradient."""
 
     def start(self, sequences: int) -> Tensor:
-        """(B, states x H) the state that a sequence starts from; its first H numbers are a core's output."""
+        """(B, states x H) initial state; the first H columns of a state are the core's output."""
         return torch.zeros(sequences, self.states * self.units, device=self.weights[0].device)
 
     def step(self, inputs: Tensor, state: Tensor) -> Tensor:
-        """(B, F) inputs and the state before -> the state after; without gradients."""
+        """(B, F) inputs and the current state -> the next state; without gradients."""
         products = torch.addmm(self.input_bias(), inputs, self.weights[0].t())
         return self.advance(products, state)
 
     @abstractmethod
     def input_bias(self) -> Tensor:
-        """(G,) what is added to the products of the inputs."""
+        """(G,) bias that is added to the products of the inputs."""
 
     def forward(self, inputs: Tensor, keep: Tensor | None = None) -> Tensor:
-        """The outputs of all steps.
+        """Outputs at all steps.
 
         Args:
             inputs: (T, B, F).
-            keep: (T, B) 0 where a sequence starts anew before this step and 1 elsewhere; None where none does.
+            keep: (T, B) 0 where a sequence restarts before this step and 1 elsewhere; None if no sequence restarts.
 
         Returns:
             (T, B, H).
         """
         if keep is None and inputs.is_cuda:
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # acting is in full precision, too
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # full precision, as in acting
                 outputs: Tensor = self.layer(inputs)[0]
             return outputs
         return self.unroll(inputs, keep)
 
 
 class GRU(Core):
-    """Gated recurrent units (Cho et al. 2014) in PyTorch's form, with the reset gate after the recurrent product."""
+    """Gated recurrent unit (Cho et al. 2014) in PyTorch's form, with the reset gate after the recurrent product."""
 
     states = 1
 

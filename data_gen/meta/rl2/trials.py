@@ -1,4 +1,4 @@
-"""Trials: several episodes on one task, which a recurrent policy lives through with one memory.
+"""Trials: several episodes on one task, through which a recurrent policy keeps its memory.
 
 Axes: T steps, B environments, F features, P parts of an action, K outputs of the policy network.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data_gen.agents.base import Agent, Spec, TableIndex, Transition
-from data_gen.agents.deep.distributions import ActionDistribution, Categorical
+from data_gen.agents.deep.distributions import ActionDistribution, Categorical, most_likely
 from data_gen.agents.deep.encoding import Encoder
 from data_gen.agents.deep.returns import gae
 from data_gen.meta.rl2.recurrent import Core
@@ -23,23 +23,25 @@ from data_gen.streams import Seeds, SlotStreams, derive
 from icrl.support.errors import UserError
 
 _FEWEST_ROWS = 8
-"""For fewer the matrix library takes other paths, with other last bits: a life would depend on its neighbours."""
-_NOISE_AT_ONCE = 64  # steps that noise is drawn for: the same numbers as one by one, in fewer operations
+"""Fewest rows per forward pass. With fewer, the matrix library takes code paths with other last bits, so a lifetime
+would depend on the number of its neighbours."""
+_NOISE_AT_ONCE = 64  # steps per draw of noise: the same numbers as one by one, in fewer operations
 
 
 class TrialFeatures:
-    """What the network is told in every step: the observation, and what the step before did and gave.
+    """Inputs of the network at every step: the observation, and the previous action, reward and end of episode.
 
-    Features in this order: the observation as `Encoder` has it; the previous action, one-hot by part or on the scale of
-    a Box's policy; the previous reward; 1 if the step before ended its episode, and at a trial's start; with `joint`,
-    the pair of the previous observation and action, one-hot, and the same times the reward; with `clock`, the share of
-    the trial's episodes that are over. At a trial's start the previous action, reward and pair are zeros.
+    Features in this order: the observation as `Encoder` encodes it; the previous action, one-hot per part or on the
+    scale of a Box policy; the previous reward; 1 if the previous step ended its episode, and at the start of a trial;
+    with `joint`, the pair of previous observation and action, one-hot, and that one-hot times the reward; with `clock`,
+    the share of the trial's episodes that are over. At the start of a trial the previous action, reward and pair are
+    zeros.
 
     Args:
         spec: of the environments.
         distribution: of the actions.
-        joint: whether to add the pairs; raises UserError where there is no finite number of them.
-        clock: whether to add the share of the trial that has passed.
+        joint: add the pairs. Raises UserError if the spaces are not finite.
+        clock: add the share of the trial's episodes that are over.
     """
 
     def __init__(self, spec: Spec, distribution: ActionDistribution, joint: bool, clock: bool = False) -> None:
@@ -49,7 +51,7 @@ class TrialFeatures:
         self._first = None if sizes is None else torch.tensor(np.cumsum([0, *sizes[:-1]]), device=self.device)
         self._reward = self.observation.size + distribution.outputs
         self.size = self._reward + 2
-        """F."""
+        """Number of features, F."""
         self._pairs: TableIndex | None = None
         if joint:
             if not isinstance(spec.action_space, spaces.Discrete):
@@ -61,7 +63,7 @@ class TrialFeatures:
         self.size += clock
 
     def first(self, rows: int) -> Tensor:
-        """(rows, F) features of a trial's first step, the observation yet to come."""
+        """(rows, F) features of the first step of a trial, without its observation."""
         features = torch.zeros(rows, self.size, device=self.device)
         features[:, self._reward + 1] = 1
         return features
@@ -71,18 +73,18 @@ class TrialFeatures:
         features[:, : self.observation.size] = self.observation(observation)
 
     def tell_time(self, features: Tensor, passed: Tensor) -> None:
-        """Writes the share of the trial that has passed, (B,), into (B, F) features, if they have it."""
+        """Writes the (B,) share of the trial that is over into (B, F) features, if they have a clock."""
         if self.clock:
             features[:, -1] = passed.clamp(max=1)
 
     def following(self, observation: Any, actions: Tensor, reward: NDArray[Any], ended: NDArray[np.bool_]) -> Tensor:
-        """(B, F) features of the next step, the observation yet to come.
+        """(B, F) features of the next step, without its observation.
 
         Args:
-            observation: what the actions were an answer to.
-            actions: (B, P) as the policy drew them.
-            reward: (B,) what they gave.
-            ended: (B,) whether they ended the episode.
+            observation: the observation that the actions responded to.
+            actions: (B, P) as sampled from the policy.
+            reward: (B,) rewards of the actions.
+            ended: (B,) True where the step ended its episode.
         """
         features = torch.zeros(len(actions), self.size, device=self.device)
         rewards = torch.from_numpy(reward.astype(np.float32)).to(self.device)
@@ -101,14 +103,15 @@ class TrialFeatures:
 
 
 class RecurrentNetwork(nn.Module):
-    """A core and what is read off it.
+    """A recurrent core with output heads.
 
     Args:
         core: the recurrent layer.
         features: F.
-        outputs: sizes of the groups of outputs that are read off, the first being the policy's or the value.
-        head_units: of a hidden layer between core and outputs, which sees the features as well; 0 for none.
-        elements: observations, if each has a head of its own; the first so many features are theirs, one-hot. Else 1.
+        outputs: sizes of the groups of outputs; the first group is the policy's, or the value.
+        head_units: units of a hidden layer between core and outputs, which also reads the features; 0 for none.
+        elements: number of observations if each has its own head, else 1; the first `elements` features are the
+            one-hot observation.
     """
 
     def __init__(self, core: Core, features: int, outputs: list[int], head_units: int, elements: int) -> None:
@@ -122,30 +125,32 @@ class RecurrentNetwork(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def read(self, memory: Tensor, features: Tensor) -> tuple[Tensor, ...]:
-        """(..., H) of the core's output and (..., F) features -> the groups of outputs."""
+        """(..., H) outputs of the core and (..., F) features -> the groups of outputs, (..., size) each."""
+        # hidden layer on [memory, features], without concatenating the two
         if self.hidden is not None:
             units = memory.shape[-1]
-            of_memory, of_features = self.hidden.weight[:, :units], self.hidden.weight[:, units:]
-            products = nn.functional.linear(memory, of_memory, self.hidden.bias)
-            memory = (products + nn.functional.linear(features, of_features)).relu()
+            memory_matrix, feature_matrix = self.hidden.weight[:, :units], self.hidden.weight[:, units:]
+            products = nn.functional.linear(memory, memory_matrix, self.hidden.bias)
+            memory = (products + nn.functional.linear(features, feature_matrix)).relu()
         outputs = self.head(memory)
+        # of all observations' heads, the outputs of the one that is seen
         if self._elements > 1:
             seen = features[..., : self._elements].argmax(dim=-1, keepdim=True)
-            places = seen * sum(self.outputs) + torch.arange(sum(self.outputs), device=seen.device)
-            outputs = outputs.gather(-1, places)
+            columns = seen * sum(self.outputs) + torch.arange(sum(self.outputs), device=seen.device)
+            outputs = outputs.gather(-1, columns)
         return outputs.split(self.outputs, dim=-1)
 
 
 class Life:
-    """The trials that a batch of environments is in: the memory, and what the step before did and gave.
+    """A policy in the middle of its trials, one per environment: its memory and the inputs of its next step.
 
     Args:
-        network: whose first outputs are the policy's.
-        features: what it is told.
+        network: the network; its first group of outputs is the policy's.
+        features: inputs of the network.
         distribution: of the actions.
-        free: the distribution's parameters that do not depend on the observation.
-        seeds: (B,) one an environment.
-        trial_episodes: of a trial, for the clock.
+        free: parameters of the distribution that do not depend on the observation.
+        seeds: (B,) one seed per environment.
+        trial_episodes: episodes per trial, for the clock.
         greedy: take the most likely action.
     """
 
@@ -167,13 +172,13 @@ class Life:
         self.inputs = features.first(len(seeds))
         """(B, F) features of this step."""
         self.actions = torch.empty(0)
-        """(B, P) actions of this step, as the policy drew them."""
+        """(B, P) actions of this step, as sampled from the policy."""
         self.outputs: tuple[Tensor, ...] = ()
-        """Groups of (B, ...) outputs of this step."""
+        """Groups of outputs of this step, (B, ...) each."""
 
     @torch.no_grad()
     def act(self, observation: Any) -> NDArray[Any]:
-        """Takes in observations and gives actions, as the environments want them."""
+        """(B, ...) observations -> (B, ...) actions, as elements of the action space."""
         self._features.observe(self.inputs, observation)
         inputs, memory, rows = _padded(self.inputs), _padded(self.memory), len(self.inputs)
         memory = self._network.core.step(inputs, memory)
@@ -183,7 +188,7 @@ class Life:
         return self._distribution.to_space(self.actions)
 
     def observe(self, transition: Transition) -> None:
-        """Takes in what the actions did and gave."""
+        """Builds the inputs of the next step from the outcome of the actions."""
         ended = transition.terminated | transition.truncated
         self.inputs = self._features.following(transition.observation, self.actions, transition.reward, ended)
         if self._features.clock:
@@ -191,13 +196,14 @@ class Life:
             self._features.tell_time(self.inputs, self._episodes / self._trial_episodes)
 
     def restart(self, over: NDArray[np.bool_]) -> None:
-        """Begins new trials in the environments where the old one is over: nothing is left of it."""
+        """Begins new trials where (B,) `over` is True: clears memory, clock and inputs."""
         rows = torch.from_numpy(np.flatnonzero(over)).to(self.inputs.device)
         self.memory[rows] = 0
         self._episodes[rows] = 0
         self.inputs[rows] = self._features.first(len(rows))
 
     def _chosen(self, outputs: Tensor) -> Tensor:
+        """(B, K) outputs -> (B, P) actions: the most likely ones if greedy, else sampled."""
         if self._greedy:
             return most_likely(self._distribution, outputs)
         drawn = next(self._noise, None)
@@ -208,36 +214,29 @@ class Life:
 
 
 def _padded(rows: Tensor) -> Tensor:
-    """(B, ...) with rows of zeros up to `_FEWEST_ROWS`."""
+    """(B, ...) rows, followed by rows of zeros up to `_FEWEST_ROWS`."""
     missing = _FEWEST_ROWS - len(rows)
     return rows if missing <= 0 else torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])
 
 
-def most_likely(distribution: ActionDistribution, outputs: Tensor) -> Tensor:
-    """(..., K) outputs -> (..., P) the most likely actions."""
-    if isinstance(distribution, Categorical):
-        return torch.stack([part.argmax(dim=-1) for part in outputs.split(distribution.sizes, dim=-1)], dim=-1)
-    return outputs
-
-
 @dataclass(frozen=True)
 class Batch:
-    """Trials as they were collected; tensors (T, B, ...)."""
+    """Collected trials; tensors (T, B, ...)."""
 
     inputs: Tensor
     """(T, B, F)."""
     actions: Tensor
     """(T, B, P)."""
     outputs: list[Tensor]
-    """Groups of outputs as the policy's network gave them while it acted."""
+    """Groups of outputs of the policy network while it acted, (T, B, ...) each."""
     rewards: Tensor
     ended: Tensor
-    """Whether a step ended its episode."""
+    """(T, B) True where the step ended its episode."""
     over: Tensor
-    """Whether a step ended its trial."""
+    """(T, B) True where the step ended its trial."""
 
     def part(self, trials: slice) -> "Batch":
-        """Some of the environments' trials, each tensor in one piece."""
+        """The trials of some of the environments; inputs and actions are contiguous."""
         return Batch(
             self.inputs[:, trials].contiguous(),
             self.actions[:, trials].contiguous(),
@@ -246,7 +245,7 @@ class Batch:
         )
 
     def keep(self) -> Tensor | None:
-        """(T, B) 0 where a trial begins after another and 1 elsewhere; None if every environment lives one trial."""
+        """(T, B) 0 where a trial begins after another and 1 elsewhere; None if every environment has only one trial."""
         if not self.over[:-1].any():
             return None
         keep = torch.ones_like(self.rewards)
@@ -254,25 +253,25 @@ class Batch:
         return keep
 
     def counted(self) -> Tensor:
-        """(T, B) whether a step is learned from: not the last one of a trial that the collection cut off.
+        """(T, B) True where a step counts in the loss: all steps but the last one of a trial that collection cut off.
 
-        Nothing tells what came after it; but its value tells what the steps before it led to.
+        The future of that last step is unknown, but its value is the bootstrap of the steps before it.
         """
         counted = torch.ones_like(self.over)
         counted[-1] = self.over[-1]
         return counted
 
     def advantages(self, values: Tensor, discount: float, gae_lambda: float) -> Tensor:
-        """(T, B) advantages by values (T, B); across the ends of episodes, and zero for a step that does not count.
+        """(T, B) generalised advantage estimates across the ends of episodes; zero for steps that do not count.
 
         Args:
-            values: (T, B) of the features.
-            discount: of rewards, by step, whatever ends in between.
-            gae_lambda: of generalised advantage estimation.
+            values: (T, B) values of the steps' inputs.
+            discount: of rewards, per step, also across the ends of episodes.
+            gae_lambda: lambda of generalised advantage estimation.
         """
         cut = ~self.counted()
-        ended = self.over | cut.roll(-1, dims=0) | cut  # of the step before the cut one, V(cut one) is the future
-        found = gae(
+        ended = self.over | cut.roll(-1, dims=0) | cut  # the step before a cut one bootstraps from the cut one's value
+        advantages = gae(
             self.rewards.unsqueeze(0),
             values.unsqueeze(0),
             values.roll(-1, dims=0).unsqueeze(0),
@@ -281,16 +280,16 @@ class Batch:
             torch.tensor([[discount]], device=values.device),
             torch.tensor([[gae_lambda]], device=values.device),
         ).squeeze(0)
-        return found.masked_fill_(cut, 0)
+        return advantages.masked_fill_(cut, 0)
 
 
 class Collector(Agent):
-    """Lives through trials and keeps what learning needs of them.
+    """Acts in trials and records them for learning.
 
     Args:
-        life: begins a new life: of (B,) seeds.
+        life: (B,) seeds -> a policy at the start of its trials.
         steps: T.
-        trial_episodes: episodes of a trial; where one ends early, another begins on the same task.
+        trial_episodes: episodes per trial; where a trial ends early, another begins on the same task.
     """
 
     def __init__(self, life: Callable[[Seeds], Life], steps: int, trial_episodes: int) -> None:
@@ -325,7 +324,7 @@ class Collector(Agent):
             self.life.restart(over)
 
     def batch(self) -> Batch:
-        """What was lived."""
+        """The collected trials as one batch."""
         device = self._inputs.device
         return Batch(
             self._inputs,

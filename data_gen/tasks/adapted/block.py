@@ -1,7 +1,7 @@
-"""A block of scalar environments stepped one after another, and the arrays through which others see them.
+"""A block of scalar environments stepped one after another, and the arrays that hold their data.
 
-The arrays may lie in memory that several processes share: one of them writes the seeds and actions and reads the rest,
-and each of the others has a block with its slice of them.
+The arrays may lie in memory that several processes share. One process writes the seeds and actions and reads the rest;
+each of the others has a block that works on its slice of the arrays.
 """
 
 import contextlib
@@ -18,21 +18,22 @@ from icrl.support.errors import UserError
 
 Space = gymnasium.Space[Any]
 Maker = Callable[[], gymnasium.Env[Any, Any]]
-"""Makes a slot's environment. It travels to a process by pickle, and its `str` says in an error what was made."""
+"""Makes the environment of one slot. A maker is pickled to reach a process, and its `str` names the environment in
+errors."""
 
 RESET, RESET_SEEDED, STEP, ASK_EXPERT = b"r", b"R", b"s", b"e"
-"""What a block can be told to do."""
+"""The commands of a block."""
 
-_ALIGNMENT = 64  # bytes, of each array in the memory: a cache line
-_LINE = 300  # characters of a foreign error or space that are shown
+_ALIGNMENT = 64  # bytes; each array takes whole cache lines
+_LINE = 300  # most characters shown of a foreign error or space
 
 
-_Place = tuple[tuple[Any, ...], NDArray[Any]]
-"""The keys that lead to a leaf of an observation, and the (slots, ...) array that the leaf is written to."""
+_LeafArray = tuple[tuple[Any, ...], NDArray[Any]]
+"""The keys that lead to a leaf of an observation, and the (slots, ...) array that holds the leaf."""
 
 
 class Block:
-    """Some slots, stepped one after another, and their part of the arrays."""
+    """Several slots, stepped one after another, and their slice of the arrays."""
 
     def __init__(
         self,
@@ -43,10 +44,10 @@ class Block:
         episode_length: int,
     ) -> None:
         self.makers, self.arrays, self.episode_length = makers, arrays, episode_length
-        self.observations = _places(observation_space, arrays, "observation")
-        self.finals = _places(observation_space, arrays, "final")
+        self.observations = _leaf_arrays(observation_space, arrays, "observation")
+        self.finals = _leaf_arrays(observation_space, arrays, "final")
         self.elapsed = [0] * len(makers)
-        self.slot = 0  # the one that is being stepped
+        self.slot = 0  # the slot being stepped, for errors
         self.envs: list[gymnasium.Env[Any, Any]] = []
         for maker in makers:
             self.envs.append(made(maker))
@@ -60,30 +61,34 @@ class Block:
         }
 
     def run(self, command: bytes) -> None:
-        """Does it in every slot. Raises UserError, naming the slot's environment, whatever that raises."""
+        """Carries out a command in every slot. Raises UserError, which names the environment, on any error."""
         try:
             self.commands[command]()
         except (Exception, SystemExit) as error:
             raise UserError(f"{self.makers[self.slot]}: {one_line(error)}") from error
 
     def reset(self) -> None:
+        """Starts an episode in every slot, each environment continuing its own generator."""
         self.begin([None] * len(self.envs))
 
     def reset_seeded(self) -> None:
+        """Starts an episode in every slot with the seeds in the arrays."""
         self.begin(self.arrays["seed"].tolist())
 
     def begin(self, seeds: Sequence[int | None]) -> None:
+        """Resets every slot with its seed. Raises ValueError if an observation has the wrong shape."""
         for slot, env in enumerate(self.envs):
             self.slot = slot
             observation, _ = env.reset(seed=seeds[slot])
-            for keys, array in self.observations:  # assignment would broadcast a wrong shape
+            for keys, array in self.observations:  # a wrong shape would be broadcast silently
                 shape = np.shape(_at(observation, keys))
                 if shape != array.shape[1:]:
-                    raise ValueError(f"resets to an observation of shape {shape}; its space says {array.shape[1:]}")
+                    raise ValueError(f"reset gave an observation of shape {shape}, but its space has {array.shape[1:]}")
             self.write(self.observations, observation)
             self.elapsed[slot] = 0
 
     def step(self) -> None:
+        """Takes one step in every slot; a slot whose episode ends is reset in the same step."""
         actions = self.arrays["action"].copy()  # an environment may keep what it is given
         rewards, terminations, truncations = (self.arrays[name] for name in ("reward", "terminated", "truncated"))
         for slot, env in enumerate(self.envs):
@@ -99,21 +104,24 @@ class Block:
             self.write(self.observations, observation)
 
     def ask_expert(self) -> None:
+        """Writes the present action of each slot's expert to the arrays."""
         for slot, env in enumerate(self.envs):
             self.slot = slot
             self.arrays["expert"][slot] = env.get_wrapper_attr("optimal_action")()
 
-    def write(self, places: list["_Place"], observation: Any) -> None:
-        for keys, array in places:
+    def write(self, leaf_arrays: list["_LeafArray"], observation: Any) -> None:
+        """Writes an observation of the current slot to the arrays."""
+        for keys, array in leaf_arrays:
             array[self.slot] = _at(observation, keys)
 
     def close(self) -> None:
+        """Closes every environment."""
         for env in self.envs:
             closed(env)
 
 
 def made(maker: Maker) -> gymnasium.Env[Any, Any]:
-    """The environment. Raises UserError, with what `maker` says of itself, whatever its constructor raises."""
+    """The environment that `maker` makes. Raises UserError, which names `maker`, on any error."""
     try:
         return maker()
     except UserError:
@@ -123,22 +131,25 @@ def made(maker: Maker) -> gymnasium.Env[Any, Any]:
 
 
 def closed(env: gymnasium.Env[Any, Any]) -> None:
-    """Closes it; one that cannot be closed is of no more use either, and what it raises would hide what matters."""
+    """Closes an environment and ignores any error of it.
+
+    An environment that cannot be closed is of no further use, and its error would hide the error that matters.
+    """
     with contextlib.suppress(Exception):
         env.close()
 
 
 def check_space(maker: Maker, kind: str, space: Space, expected: Space) -> None:
-    """Raises UserError unless the space that `maker`'s environment has is the one that all tasks share."""
+    """Raises UserError unless the space of `maker`'s environment is the one that all tasks share."""
     if space != expected:
         raise UserError(
-            f"{maker}: has the {kind} space {_short(space)}, and other tasks have {_short(expected)}: "
-            "what varies must leave the spaces as they are"
+            f"{maker}: has the {kind} space {_short(space)}, but other tasks have {_short(expected)}: "
+            "what varies must not change the spaces"
         )
 
 
 def _forms(num_envs: int, observation_space: Space, action_space: Space) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Shape and type of every array that the processes share."""
+    """Shape and data type of every array in the memory, by name."""
     forms: dict[str, tuple[tuple[int, ...], Any]] = {
         "seed": ((num_envs,), np.uint64),
         "reward": ((num_envs,), np.float64),
@@ -153,33 +164,33 @@ def _forms(num_envs: int, observation_space: Space, action_space: Space) -> dict
     return forms
 
 
-def _room(shape: tuple[int, ...], dtype: Any) -> int:
-    """Bytes that an array takes in the shared memory."""
+def _padded_bytes(shape: tuple[int, ...], dtype: Any) -> int:
+    """Bytes that an array takes in the memory, padded to the alignment."""
     return -(-math.prod(shape) * np.dtype(dtype).itemsize // _ALIGNMENT) * _ALIGNMENT
 
 
 def memory_size(num_envs: int, observation_space: Space, action_space: Space) -> int:
-    """Bytes that the arrays of `num_envs` slots take."""
-    return sum(_room(*form) for form in _forms(num_envs, observation_space, action_space).values())
+    """Bytes of memory for the arrays of `num_envs` slots."""
+    return sum(_padded_bytes(*form) for form in _forms(num_envs, observation_space, action_space).values())
 
 
 def arrays_in(memory: Any, num_envs: int, observation_space: Space, action_space: Space) -> dict[str, NDArray[Any]]:
-    """The arrays that lie in `memory`, by name."""
+    """Views of the arrays in `memory`, by name."""
     arrays, offset = {}, 0
     for name, (shape, dtype) in _forms(num_envs, observation_space, action_space).items():
         count = math.prod(shape)
         arrays[name] = np.frombuffer(memory, dtype, count, offset).reshape(shape)
-        offset += _room(shape, dtype)
+        offset += _padded_bytes(shape, dtype)
     return arrays
 
 
-def _places(space: Space, arrays: dict[str, NDArray[Any]], kind: str) -> list[_Place]:
+def _leaf_arrays(space: Space, arrays: dict[str, NDArray[Any]], kind: str) -> list[_LeafArray]:
     found = [arrays[column_name(kind, path)] for path in leaves(space)]
     return list(zip(_keys(space), found, strict=True))
 
 
 def _keys(space: Space, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The keys that lead to each leaf of an observation, in the order of `leaves`."""
+    """Yields the keys that lead to each leaf of an observation, in the order of `leaves`."""
     if isinstance(space, gymnasium.spaces.Dict):
         parts: Any = space.items()
     elif isinstance(space, gymnasium.spaces.Tuple):
@@ -198,7 +209,7 @@ def _at(observation: Any, keys: tuple[Any, ...]) -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """The error in a line."""
+    """An error as a single line of limited length."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:_LINE]
 
 

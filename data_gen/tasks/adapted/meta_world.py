@@ -1,4 +1,4 @@
-"""Meta-World's meta-learning benchmarks: a robot arm that is to learn what its task is from its rewards."""
+"""Meta-World's meta-learning benchmarks: a robot arm that has to learn its task from the rewards."""
 
 import functools
 import warnings
@@ -18,10 +18,11 @@ from icrl.config.components import component
 from icrl.support.errors import ConfigError, UserError, did_you_mean
 
 _WELD_FIELDS = 11
-"""Numbers that Meta-World 3.1 sets of a weld: its anchor, relative pose and torque scale, which are MuJoCo 3's all."""
+"""Number of a weld's fields that Meta-World 3.1 sets: anchor, relative pose and torque scale, all fields of MuJoCo 3.
+"""
 
 _RANDOM_RETURN_EPISODES = 4
-"""A task; an episode is 500 steps at a few thousand a second, and random actions hardly move the arm."""
+"""Episodes per task: one is 500 steps at a few thousand per second, and random actions hardly move the arm."""
 
 
 @component
@@ -29,42 +30,42 @@ class MetaWorld(TaskDistribution):
     """Meta-World (Yu et al. 2020, "Meta-World: A Benchmark and Evaluation for Multi-Task and Meta RL"), version 3.
 
     ## Description
-    A simulated Sawyer arm has to reach, push, open, press and so on. A task is a kind of environment and a goal (with
-    the objects' first places, for most kinds), and none of it is observed. The training tasks are those that the
-    benchmark's own object calls its training tasks, the held-out ones those that it calls its test tasks:
+    A simulated Sawyer arm has to reach, push, open, press and so on. A task is a kind of environment and a goal (and,
+    for most kinds, the objects' initial positions). None of these is observed. Training tasks are the training tasks of
+    the benchmark's own object, and held-out tasks are its test tasks:
 
     - `ML1`: one kind, `env`; 50 goals for training and 50 others for testing.
     - `ML10`: 10 kinds for training and 5 other kinds for testing, 50 goals each.
     - `ML45`: 45 and 5.
 
     (`gymnasium.make_vec("Meta-World/ML1-train")` of Meta-World 3.1.1 serves test tasks: its entry points are lambdas
-    that all read the last value of a loop's variable.) `split.train` and `split.test` count tasks of the two sets, or
-    give a share of each, spread over the kinds as evenly as can be.
+    that all read the last value of a loop's variable.) `split.train` and `split.test` are numbers of tasks of the two
+    sets, or fractions of each, spread over the kinds as evenly as possible.
 
     ## Action Space
-    `Box(-1, 1, (4,))`: the hand's move along x, y, z, and the gripper's force.
+    `Box(-1, 1, (4,))`: the hand's move along x, y and z, and the gripper's force.
 
     ## Observation Space
-    `Box((39,))`: the hand's place and opening, up to two objects' places and attitudes, the same of the step before,
-    and three zeros where the goal would be.
+    `Box((39,))`: the hand's position and opening, the positions and orientations of up to two objects, the same values
+    of the previous step, and three zeros in place of the goal.
 
     ## Starting State
     The task's, always the same.
 
     ## Rewards
-    Meta-World's dense reward, 0 to 10 a step, 10 once the task is done.
+    Meta-World's dense reward, 0 to 10 per step, 10 once the task is solved.
 
     ## Episode End
-    Truncation after `episode_length` steps; 500 is the benchmark's.
+    Truncation after `episode_length` steps; the benchmark uses 500.
 
     ## Arguments
-    `benchmark`, `env` (the kind of ML1, by default reach-v3), `goals_seed` (which goals the benchmark draws),
+    `benchmark`, `env` (the kind of ML1, by default reach-v3), `goals_seed` (decides which goals the benchmark draws),
     `episode_length`.
 
-    A slot takes about 30 MB, and 0.1 s to be made.
+    A slot takes about 30 MB of memory and 0.1 s to make.
 
-    The library's scripted policies, which see the goal, act as `optimal_action`. They do the task (148 of 150 episodes
-    over all 50 kinds), though not with the highest return that there may be.
+    The library's scripted policies, which see the goal, provide `optimal_action`. They solve the tasks (148 of 150
+    episodes over all 50 kinds), but not necessarily with the highest possible return.
     """
 
     benchmark: Literal["ML1", "ML10", "ML45"] = "ML1"
@@ -76,7 +77,7 @@ class MetaWorld(TaskDistribution):
         kinds = _library().ALL_V3_ENVIRONMENTS
         if self.benchmark != "ML1":
             if self.env is not None:
-                raise ValueError(f"env {self.env!r}: is for ML1; {self.benchmark} has kinds of its own")
+                raise ValueError(f"env {self.env!r}: is for ML1; {self.benchmark} has its own kinds: leave env out")
             return
         self.env = self.env or "reach-v3"
         if self.env not in kinds:
@@ -102,23 +103,23 @@ class MetaWorld(TaskDistribution):
 
     @property
     def goals(self) -> "Goals":
-        """The benchmark's tasks; drawn once a process, which takes 1 s for ML1, 6 s for ML10 and 30 s for ML45."""
+        """The benchmark's tasks, drawn once per process, which takes 1 s for ML1, 6 s for ML10 and 30 s for ML45."""
         return _drawn(self.benchmark, self.env, self.goals_seed)
 
     def all_tasks(self) -> Tasks:
-        """The benchmark's training tasks, and then its test tasks."""
+        """The benchmark's training tasks, followed by its test tasks."""
         sets = [self._set(tasks) for tasks in (self.goals.train, self.goals.test)]
         return Tasks({name: np.concatenate([tasks[name] for tasks in sets]) for name in sets[0]})
 
     def split(self, train: float, test: float, seed: int) -> tuple[Tasks, Tasks]:
-        """Training tasks out of the benchmark's training tasks, held-out ones out of its test tasks.
+        """Training tasks from the benchmark's training tasks, and held-out tasks from its test tasks.
 
         Args:
-            train: their number; below 1, a share of the benchmark's.
-            test: likewise.
-            seed: decides which goals of each kind; kinds take turns, so that the first tasks are of all kinds.
+            train: number of training tasks; a value below 1 is a fraction of the benchmark's.
+            test: number or fraction of held-out tasks, likewise.
+            seed: decides the goals of each kind; the kinds take turns, so that the first tasks cover all kinds.
 
-        Raises ConfigError if the benchmark has not got so many.
+        Raises ConfigError if the benchmark has too few tasks.
         """
         rng = np.random.default_rng(seed)
         parts = []
@@ -129,6 +130,7 @@ class MetaWorld(TaskDistribution):
             count = int(wanted) if wanted >= 1 else int(np.ceil(wanted * len(every) - 1e-9))
             if count > len(every):
                 raise ConfigError(f"{key} {wanted}: {self.benchmark} has {len(every)} {kind} tasks: lower it")
+            # Shuffle the goals within each kind; then take the first goal of every kind, the second, and so on.
             turn = np.empty(len(every))
             for kind_number in np.unique(every["environment"]):
                 rows = np.flatnonzero(every["environment"] == kind_number)
@@ -138,17 +140,17 @@ class MetaWorld(TaskDistribution):
         return parts[0], parts[1]
 
     def make_vec(self, tasks: Tasks) -> ExpertProcessVectorEnv:
-        """One simulation a slot. Raises UserError for a task that the benchmark has not."""
+        """One simulation per slot. Raises UserError for a task that is not in the benchmark."""
         return ExpertProcessVectorEnv(
             self._makers(tasks), self.observation_space, self.action_space, self.episode_length
         )
 
     def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
-        """An estimate from 4 episodes a task with fixed seeds."""
+        """An estimate from 4 episodes per task with fixed seeds."""
         return simulated_random_return(self, tasks, _RANDOM_RETURN_EPISODES, 1, SLOTS_AT_ONCE)
 
     def draw(self, axes: Any, task: Tasks, observation: Any, reward: NDArray[Any]) -> bool:
-        """The table from above: where the hand and the first object start, the goal, and the hand's way."""
+        """The table from above: the starts of the hand and the first object, the goal, and the hand's path."""
         env: Any = made(self._makers(task)[0])
         first, _ = env.reset()
         goal = env.unwrapped._target_pos
@@ -178,17 +180,18 @@ class MetaWorld(TaskDistribution):
 
 @dataclass(frozen=True)
 class Goals:
-    """What a benchmark drew. A task is known by its kind's number and its own number among the kind's."""
+    """The tasks of a benchmark. A task is identified by the number of its kind and its own number within the kind."""
 
     kinds: list[str]
     tasks: dict[tuple[int, int], Any]
-    """metaworld.Task by those numbers."""
+    """The metaworld.Task of each (kind, number)."""
     train: list[tuple[int, int]]
     test: list[tuple[int, int]]
 
 
 @functools.lru_cache(maxsize=8)
 def _drawn(benchmark: str, env: str | None, seed: int) -> Goals:
+    """Has Meta-World draw a benchmark's tasks, and numbers them: training tasks first, then test tasks."""
     library = _library()
     built = library.ML1(env, seed=seed) if env else getattr(library, benchmark)(seed=seed)
     kinds = list(dict.fromkeys([*built.train_classes, *built.test_classes]))
@@ -205,7 +208,7 @@ def _drawn(benchmark: str, env: str | None, seed: int) -> Goals:
 
 @dataclass(frozen=True)
 class RobotMaker:
-    """Makes the simulation of one task, here or in another process."""
+    """Makes the simulation of one task, in this process or in another."""
 
     task: Any
     number: int
@@ -221,7 +224,7 @@ class RobotMaker:
 
 
 class ScriptedExpert(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A simulation beside the library's scripted policy for it, which is shown the goal that the observation hides."""
+    """A simulation with the library's scripted policy for it, which sees the goal that the observation hides."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], policy: Any) -> None:
         super().__init__(env)
@@ -236,33 +239,33 @@ class ScriptedExpert(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self.seen, reward, terminated, truncated, info
 
     def optimal_action(self) -> NDArray[np.float32]:
-        """What the policy does now, shape (4,)."""
+        """The policy's action in the present state, shape (4,)."""
         goal = self.env.unwrapped._target_pos  # type: ignore[attr-defined]
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Constant")  # that it asks for more than the arm can: see clip
+            warnings.filterwarnings("ignore", message="Constant")  # of actions beyond the limits: see clip
             action = self.policy.get_action(np.concatenate([self.seen[:-3], goal]))
         return np.clip(action, -1, 1).astype(np.float32)
 
 
 @functools.cache
 def _library() -> Any:
-    """The metaworld package, mended where it does not fit the MuJoCo at hand. Raises ValueError without it."""
+    """The metaworld package, adapted to the installed MuJoCo. Raises ValueError if the package is not installed."""
     try:
         import metaworld
         import metaworld.policies
         import mujoco
         from metaworld.sawyer_xyz_env import SawyerMocapBase
     except ImportError as error:
-        how = "pip install imageio scipy, then pip install --no-deps metaworld, beside in-context-rl[mujoco]"
+        how = "pip install imageio scipy, then pip install --no-deps metaworld, in addition to in-context-rl[mujoco]"
         raise ValueError(f"meta_world needs Meta-World ({error}): {how}") from error
-    if mujoco.mjNEQDATA > _WELD_FIELDS:  # MuJoCo 4 has a twelfth, and assigning eleven to twelve fails
+    if mujoco.mjNEQDATA > _WELD_FIELDS:  # MuJoCo 4 has twelve, and assigning eleven to twelve fails
         base: Any = SawyerMocapBase
         base.reset_mocap_welds = _reset_mocap_welds
     return metaworld
 
 
 def _reset_mocap_welds(self: Any) -> None:
-    """Meta-World's own method, for the fields that it knows."""
+    """Meta-World's own method, restricted to the fields that Meta-World knows."""
     import mujoco
 
     welds = self.model.eq_type == mujoco.mjtEq.mjEQ_WELD

@@ -1,4 +1,4 @@
-"""A wrapper for MiniGrid's mazes: the observation is where the agent stands and looks, the actions are to walk."""
+"""A wrapper for MiniGrid's mazes: observations are the agent's position and heading, and actions only walk."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-_WALKING = 3  # of MiniGrid's seven actions: turn left, turn right, go ahead
+_WALKING = 3  # the first of MiniGrid's seven actions: turn left, turn right, go ahead
 
 
 class Pose(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """Column, row and heading (right, down, left, up) as `MultiDiscrete([width, height, 4])`; no picking up, no doors.
+    """Column, row and heading (right, down, left, up) as `MultiDiscrete([width, height, 4])`; no pick-up, no doors.
 
-    MiniGrid's own observation is a view of the cells ahead. This one hides the maze, as Dark Room does its goal: what
-    there is has to be found out and remembered, and a tabular learner can do it.
+    MiniGrid's own observation is a view of the cells ahead. This observation hides the maze, as Dark Room hides its
+    goal: the agent has to find out what is there and remember it. A tabular learner can use it.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:

@@ -1,16 +1,17 @@
 """A vector environment of ordinary scalar environments, stepped by a few processes.
 
-For environments that are Python objects and not arrays: any of Gymnasium's or of a third-party package. Each process
-steps a contiguous block of slots one after another, and a step costs one byte to and one from every process:
-observations, actions, rewards and flags lie in memory that all of them share. A process a slot, as in Gymnasium's
-AsyncVectorEnv, pays for two process switches and a pickle an environment step. Measured on two busy cores with 64
-slots, best of ten interleaved: CartPole-v1 150-240k steps a second, 9 to 14 times AsyncVectorEnv's; MiniGrid-Empty-8x8
-10k, twice AsyncVectorEnv's.
+It serves environments that are Python objects rather than arrays: any of Gymnasium's or of a third-party package. Each
+process steps a contiguous block of slots one after another. Observations, actions, rewards and flags lie in memory that
+all processes share, so a step costs one byte to and one byte from every process. One process per slot, as in
+Gymnasium's AsyncVectorEnv, costs two process switches and a pickle per environment step. Measured on two busy cores
+with 64 slots, best of ten interleaved: CartPole-v1 150-240k steps per second, 9 to 14 times AsyncVectorEnv's;
+MiniGrid-Empty-8x8 10k, twice AsyncVectorEnv's.
 
 The processes come from multiprocessing's fork server. Forking this process is unsafe once it has threads, as torch
-gives it, and spawned ones import everything anew; the server imports this module once. Two processes: 0.06 s after the
-server's own start of 0.3 s, 0.7 s if spawned. In a process that was itself started by another (a worker that makes
-shards) all slots are stepped in place: the cores have work. Either way gives the same trajectories.
+gives it, and spawned processes import everything from scratch; the server imports this module once. Two processes take
+0.06 s after the server's own start of 0.3 s, and 0.7 s if spawned. In a process that another one has started (a worker
+that makes shards), all slots are stepped in that process, because the cores are busy already. Either way gives the same
+trajectories.
 """
 
 import json
@@ -46,29 +47,31 @@ from data_gen.tasks.adapted.block import (
 )
 from icrl.support.errors import UserError
 
-_FEWEST_SLOTS = 4  # a process; below this, waking it costs more than it takes off the others
-_SEED_BITS = np.uint64(2**31 - 1)  # what every environment takes as a seed; NumPy's legacy generators take no more
+_FEWEST_SLOTS = 4  # per process; with fewer, waking a process costs more than it saves
+_SEED_BITS = np.uint64(2**31 - 1)  # seeds that every environment takes; NumPy's legacy generators refuse 64 bits
 SLOTS_AT_ONCE = 64
-"""Environments that are worth having at a time where any number would do; some take tens of megabytes each."""
+"""Environments to hold at a time where any number would do; some take tens of megabytes each."""
 
-_PATIENCE = 5.0  # seconds that a process gets to close its environments before it is killed
+_PATIENCE = 5.0  # seconds for a process to close its environments before it is killed
 
 
 class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
-    """Scalar environments as one vector environment, with the episodes of `TaskVectorEnv`.
+    """Scalar environments as one vector environment, with the same handling of episodes as `TaskVectorEnv`.
 
-    SAME_STEP autoreset, an episode's true last observation in `infos["final_obs"]`, shape (num_envs, ...), and a seed
-    a slot: slot i lives what the environment lives alone with `reset(seed=seeds[i])`, of which the low 31 bits count,
-    and later episodes go on from its own generator. An environment that draws from a global generator is beyond this.
+    Autoreset is SAME_STEP, `infos["final_obs"]` holds an episode's true last observation, shape (num_envs, ...), and
+    each slot has its own seed. Slot i gives the same trajectory as the environment alone after `reset(seed=seeds[i])`,
+    of which the low 31 bits count; later episodes continue the environment's own generator. An environment that draws
+    from a global generator does not have this property.
 
     Args:
-        makers: one a slot.
-        observation_space: of every slot; another is an error.
+        makers: one per slot.
+        observation_space: the space of every slot; a slot with another space is an error.
         action_space: likewise.
-        episode_length: steps after which an episode is truncated, if the environment has not ended it before.
-        processes: how many step the slots, 0 for this one alone; by default as many as there are cores and work for.
+        episode_length: steps after which an episode is truncated, unless the environment has ended it before.
+        processes: number of processes that step the slots; 0 steps them in this process. By default, as many as there
+            are cores and work for.
 
-    Raises UserError, here or at a step, if an environment raises anything or a process dies.
+    Raises UserError, here or at a step, if an environment raises an error or a process dies.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -88,7 +91,7 @@ class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
         self.episode_length = episode_length
         self._connections: list[Connection] = []
         self._processes: list[BaseProcess] = []
-        self._first_makers: list[Maker] = []  # of each process, to say which one it was
+        self._first_makers: list[Maker] = []  # one per process, to name it in errors
         self._blocks: list[Block] = []
         self._end = weakref.finalize(self, _end, self._connections, self._processes, self._blocks)
         spaces = (observation_space, action_space)
@@ -101,11 +104,12 @@ class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
             self._start(makers, size, count)
 
     def _start(self, makers: Sequence[Maker], size: int, count: int) -> None:
+        """Starts `count` processes, gives each a contiguous block of slots, and waits until all are ready."""
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         context: Any = multiprocessing.get_context(method)
         if method == "forkserver":
             context.set_forkserver_preload([__name__])
-        memory = context.RawArray("B", size)  # anonymous: nothing is left behind, however the processes end
+        memory = context.RawArray("B", size)  # anonymous: leaves nothing behind, however the processes end
         spaces = (self.single_observation_space, self.single_action_space)
         self._arrays = arrays_in(memory, self.num_envs, *spaces)
         for part in np.array_split(np.arange(self.num_envs), count):
@@ -117,7 +121,7 @@ class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
             process = context.Process(target=_work, args=(*arguments, self.episode_length), daemon=True)
             try:
                 process.start()
-            except Exception as error:  # pickle raises anything
+            except Exception as error:  # pickling may raise any error
                 self.close()
                 raise UserError(f"{makers[first]}: cannot be sent to a process: {one_line(error)}") from error
             theirs.close()
@@ -127,7 +131,10 @@ class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | list[int] | Seeds | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Starts an episode in every slot: one seed a slot, or one for all, of which slot i gets `seed + i`."""
+        """Starts an episode in every slot.
+
+        `seed` is one seed per slot, or one integer from which slot i gets `seed + i`.
+        """
         if seed is None:
             self._run(RESET)
         else:
@@ -138,7 +145,7 @@ class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[Any, NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One step in every slot; slots whose episode ends are reset in the same step."""
+        """Takes one step in every slot; slots whose episode ends are reset in the same step."""
         self._arrays["action"][:] = actions
         self._run(STEP)
         observations = self._tree("observation")
@@ -156,12 +163,12 @@ class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
         self._end()
 
     def _tree(self, kind: str) -> Any:
-        """Copies of the shared arrays of one kind, in the form of the observation space."""
+        """Copies of the shared arrays of one kind, in the structure of the observation space."""
         copies = iter([self._arrays[column_name(kind, path)].copy() for path in leaves(self.single_observation_space)])
         return map_leaves(lambda space: next(copies), self.single_observation_space)
 
     def _run(self, command: bytes) -> None:
-        """Lets every block do `command`, and waits for it."""
+        """Sends `command` to every block and waits until all blocks have carried it out."""
         if self.closed:
             raise ClosedEnvironmentError("this vector environment is closed")
         try:
@@ -171,11 +178,11 @@ class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
             self.close()
             raise
         for connection in self._connections:
-            _sent(connection, command)  # if it is gone, so is its reply
+            _sent(connection, command)  # if the process is gone, `_gather` finds out
         self._gather()
 
     def _gather(self) -> None:
-        """Waits for all processes. Raises UserError for what went wrong first, after which nothing goes on."""
+        """Waits for all processes. On a failure, closes everything and raises UserError for the first one."""
         try:
             for number, connection in enumerate(self._connections):
                 reply = _received(connection)
@@ -191,24 +198,26 @@ class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
             raise
 
     def _death(self, number: int) -> UserError:
+        """The error for a process that ended without a reply."""
         process = self._processes[number]
         process.join(_PATIENCE)
-        line = f"{self._first_makers[number]}: a process that steps it and others ended with code {process.exitcode}"
+        line = f"{self._first_makers[number]}: the process of this and other slots ended with code {process.exitcode}"
         killed = process.exitcode == -signal.SIGKILL
-        return UserError(f"{line}; if it was for memory, have fewer slots" if killed else line)
+        return UserError(f"{line}; if memory ran out, use fewer slots" if killed else line)
 
 
 class ExpertProcessVectorEnv(ProcessVectorEnv):
-    """One whose environments have a method `optimal_action()`, which knows what a learner has to find out."""
+    """A vector environment whose environments have an `optimal_action()`, so that they can be a source's expert."""
 
     def optimal_action(self) -> NDArray[Any]:
-        """What each environment's expert would do now, shape (num_envs, ...)."""
+        """The present action of each environment's expert, shape (num_envs, ...)."""
         self._run(ASK_EXPERT)
         return self._arrays["expert"].copy()
 
 
 def _default_processes(num_envs: int) -> int:
-    if multiprocessing.parent_process() is not None:  # one of several already
+    """Number of processes for `num_envs` slots; 0 where this process alone is as good."""
+    if multiprocessing.parent_process() is not None:  # a worker, whose siblings use the other cores
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(cores, num_envs // _FEWEST_SLOTS)
@@ -225,8 +234,8 @@ def _work(
     action_space: Space,
     episode_length: int,
 ) -> None:
-    """A process: does what it is told to its slots, and ends when the other side of the connection is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who then closes the connection
+    """Main function of a process: carries out commands until the other side of the connection is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C, the parent closes the connection
     shared = arrays_in(memory, num_envs, observation_space, action_space)
     mine = {name: array[slice(*slots)] for name, array in shared.items()}
     blocks: list[Block] = []
@@ -241,7 +250,7 @@ def _work(
 
 
 def _sent(connection: Connection, message: bytes) -> bool:
-    """Whether there was still someone to send it to."""
+    """True if the message was sent, False if the other side is gone."""
     try:
         connection.send_bytes(message)
     except OSError:
@@ -250,7 +259,7 @@ def _sent(connection: Connection, message: bytes) -> bool:
 
 
 def _received(connection: Connection) -> bytes | None:
-    """The next message, or None if there is no one left to send any."""
+    """The next message, or None if the other side is gone."""
     try:
         return connection.recv_bytes()
     except (EOFError, OSError):
@@ -258,7 +267,7 @@ def _received(connection: Connection) -> bytes | None:
 
 
 def _end(connections: list[Connection], processes: list[BaseProcess], blocks: list[Block]) -> None:
-    """Closes everything; a process that does not end by itself is killed."""
+    """Closes everything and kills the processes that do not end by themselves."""
     for connection in connections:
         connection.close()
     for process in processes:

@@ -1,4 +1,4 @@
-"""What may differ between tasks that are made out of keyword arguments: a range of numbers, or a list of anything."""
+"""Variations of keyword arguments, from which tasks are made: a range of numbers, or a list of any values."""
 
 import importlib
 import json
@@ -17,7 +17,7 @@ _RANGE_KEYS = ("low", "high", "log")
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included if they are integers; log-uniformly drawn if `log`.
+    """Numbers from `low` to `high`, both included if they are integers; drawn log-uniformly if `log`.
 
     A task holds the number itself.
     """
@@ -28,11 +28,11 @@ class Range:
 
     @property
     def whole(self) -> bool:
-        """Whether the numbers are integers."""
+        """True if the numbers are integers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def at(self, share: NDArray[np.float64]) -> NDArray[Any]:
-        """The numbers at `share`, between 0 and 1, of the way from low to high."""
+        """The numbers at the fractions `share`, between 0 and 1, of the way from low to high."""
         end = self.high + 1 if self.whole else self.high
         if self.log:
             numbers = np.exp(math.log(self.low) + share * (math.log(end) - math.log(self.low)))
@@ -40,14 +40,14 @@ class Range:
             numbers = self.low + share * (end - self.low)
         if self.whole:
             numbers = np.floor(numbers).astype(np.int64)
-        return np.clip(numbers, self.low, self.high)  # what rounding put a hair outside
+        return np.clip(numbers, self.low, self.high)  # rounding may land just outside
 
     def value(self, number: Any) -> Any:
-        """The argument that a task's number stands for, as a plain value."""
+        """The argument that a task's number stands for, as a Python number."""
         return int(number) if self.whole else float(number)
 
     def holds(self, numbers: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which of a task's numbers stand for an argument."""
+        """True for each of the tasks' numbers that stands for an argument."""
         inside: NDArray[np.bool_] = (numbers >= self.low) & (numbers <= self.high)
         return inside & (numbers == np.floor(numbers)) if self.whole else inside
 
@@ -57,43 +57,44 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of `values`, of any kind. A task holds its place among them, counted from `first`."""
+    """One of `values`, of any type. A task holds an index into the values, counted from `first`."""
 
     values: Sequence[Any]
     first: int = 0
 
     @property
     def places(self) -> NDArray[np.int64]:
-        """Every number that a task may hold."""
+        """Every index that a task may hold."""
         return self.first + np.arange(len(self.values))
 
     def at(self, share: NDArray[np.float64]) -> NDArray[Any]:
-        """The places at `share`, between 0 and 1, of the way from the first to the last."""
+        """The indices at the fractions `share`, between 0 and 1, of the way from the first to the last."""
         return self.places[np.minimum((share * len(self.values)).astype(np.int64), len(self.values) - 1)]
 
     def value(self, number: Any) -> Any:
-        """The value that a task's number stands for."""
+        """The value that a task's index stands for."""
         return self.values[int(number) - self.first]
 
     def holds(self, numbers: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which of a task's numbers stand for a value."""
+        """True for each of the tasks' indices that stands for a value."""
         return np.isin(numbers, self.places)
 
     def __str__(self) -> str:
-        return f"places {self.first} to {self.first + len(self.values) - 1}"
+        return f"indices {self.first} to {self.first + len(self.values) - 1}"
 
 
 Variation = Range | Choice
 
 
 def parse_variation(where: str, given: Any) -> Variation:
-    """What a config gives for one keyword. Raises ValueError, naming `where`, if it is none or does not vary."""
+    """The variation that a config gives for one keyword.
+
+    Raises ValueError, which names `where`, if the config does not give a variation or if the variation has one value.
+    """
     if isinstance(given, list):
-        twice = [value for place, value in enumerate(given) if _key(value) in map(_key, given[:place])]
+        twice = [value for index, value in enumerate(given) if _key(value) in map(_key, given[:index])]
         if twice:
-            raise ValueError(
-                f"{where}: {twice[0]!r} is in the list twice, and a task would be in training and held out"
-            )
+            raise ValueError(f"{where}: {twice[0]!r} is in the list twice, so a task could be in training and held out")
         return _choice(where, given)
     if isinstance(given, dict) and "call" in given:
         return _choice(where, _called(where, **given))
@@ -103,7 +104,7 @@ def parse_variation(where: str, given: Any) -> Variation:
 
 
 def find_attribute(where: str, name: Any, default_module: str = "") -> Any:
-    """What `module:name` stands for. Raises ValueError, naming `where`, if there is none."""
+    """The object that `module:name` names. Raises ValueError, which names `where`, if it does not exist."""
     module, _, attribute = str(name).rpartition(":")
     if not (module or default_module) or not attribute:
         raise ValueError(f"{where}: expected module:name, got {name!r}")
@@ -113,7 +114,7 @@ def find_attribute(where: str, name: Any, default_module: str = "") -> Any:
     except AttributeError:
         near = did_you_mean(attribute, [valid for valid in dir(found) if not valid.startswith("_")])
         raise ValueError(f"{where}: {found.__name__} has no {attribute!r}{near if 'mean' in near else ''}") from None
-    except Exception as error:  # importing may raise anything
+    except Exception as error:  # importing may raise any error
         raise ValueError(f"{where}: cannot import {module!r}: {type(error).__name__}: {error}") from error
 
 
@@ -130,29 +131,29 @@ def _range(where: str, given: dict[str, Any]) -> Range:
     if low >= high:
         raise ValueError(f"{where}: low {low} is not below high {high}")
     if log and low <= 0:
-        raise ValueError(f"{where}: a log-uniform range is above 0, and low is {low}")
+        raise ValueError(f"{where}: a log-uniform range must lie above 0, but low is {low}")
     return Range(low, high, log)
 
 
 def _choice(where: str, values: list[Any]) -> Choice:
     if len(values) < 2:
-        raise ValueError(f"{where}: {len(values)} value does not vary: give two or more, or put it in kwargs")
+        raise ValueError(f"{where}: a list of {len(values)} does not vary: give two or more values, or use kwargs")
     return Choice(values)
 
 
 def _called(where: str, call: str = "", seeds: Any = None, **arguments: Any) -> list[Any]:
-    """What the function that `call` names gives for seed=0 ... seeds - 1, each value once."""
+    """The distinct results of the function that `call` names, for seed=0 ... seeds - 1."""
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 2:
         raise ValueError(f"{where}.seeds: expected a number of seeds, 2 or more, got {seeds!r}")
     function = find_attribute(f"{where}.call", call)
     try:
         values = [function(seed=seed, **arguments) for seed in range(seeds)]
-    except Exception as error:  # it may raise anything
+    except Exception as error:  # the function may raise any error
         raise ValueError(f"{where}.call: {call} raised {type(error).__name__}: {error}") from error
     return list({_key(value): value for value in values}.values())
 
 
 def _key(value: Any) -> str:
-    """Equal for equal values, 9 and 9.0 too, but not 1 and true; lists and mappings cannot be hashed."""
+    """A key that is equal for equal values (9 and 9.0, but not 1 and true); lists and mappings have no hash."""
     value = int(value) if isinstance(value, float) and value.is_integer() else value
     return json.dumps(value, sort_keys=True, default=lambda other: getattr(other, "tolist", lambda: repr(other))())

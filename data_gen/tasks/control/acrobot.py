@@ -1,4 +1,4 @@
-"""Acrobot with varied physics: swing two links up by the joint between them."""
+"""Acrobot with varied physics: swing two links up with a motor in the joint between them."""
 
 from typing import Annotated, Any
 
@@ -12,11 +12,11 @@ from data_gen.tasks.control.varied_physics import VariedPhysics
 from data_gen.tasks.vector import TaskVectorEnv
 from icrl.config.components import component
 
-_SECONDS = 0.2  # a step
+_SECONDS = 0.2  # per step
 _GRAVITY = 9.8
 _MAX_SPEED_1 = 4 * np.pi
 _MAX_SPEED_2 = 9 * np.pi
-_START = 0.1  # largest start value of each of the four
+_START = 0.1  # largest start value of both angles and both velocities
 _GOAL_HEIGHT = 1.0
 
 
@@ -28,37 +28,38 @@ class Acrobot(VariedPhysics):
 
     ## Description
     Two links hang from a fixed joint; the joint between them has a motor. Tasks differ in the constants that `vary`
-    names, each its default times a log-uniform factor in [low, high]; so dynamics vary and rewards do not. With default
-    constants it is Gymnasium's Acrobot-v1 step by step, with the dynamics of Sutton and Barto's book.
+    names. Each such constant is its default times a log-uniform factor in [low, high], so dynamics vary and rewards do
+    not. With default constants, the environment equals Gymnasium's Acrobot-v1 step by step, with the dynamics of Sutton
+    and Barto's book.
 
-    | constant | default | is |
+    | constant | default | meaning |
     |---|---|---|
     | `link_length_1` | 1.0 | length of the first link |
     | `link_mass_1`, `link_mass_2` | 1.0 | masses of the links |
-    | `link_com_pos_1`, `link_com_pos_2` | 0.5 | how far along a link its centre of mass is |
-    | `link_moi` | 1.0 | moment of inertia of either link |
+    | `link_com_pos_1`, `link_com_pos_2` | 0.5 | distance of a link's centre of mass along the link |
+    | `link_moi` | 1.0 | moment of inertia of each link |
 
-    The second link's length is in none of the equations of motion, and is no constant here.
+    The second link's length does not occur in the equations of motion, so it is not a constant here.
 
     ## Action Space
     `Discrete(3)`: a torque of -1, 0 or 1 on the joint between the links.
 
     ## Observation Space
     `Box` of shape (6,): cosine and sine of the first link's angle, which is 0 hanging down, and of the second link's
-    relative to it, and both angular velocities, clipped to 4 pi and 9 pi; nothing of the constants.
+    angle relative to the first; then both angular velocities, clipped to 4 pi and 9 pi. The constants are not observed.
 
     ## Starting State
     Angles and velocities uniform in [-0.1, 0.1].
 
     ## Rewards
-    -1 on every step, but 0 on the one that terminates.
+    -1 on every step, except 0 on a step that terminates.
 
     ## Episode End
-    Termination where the free end is higher than 1, both links counted as of length 1 whatever `link_length_1`, as
-    Gymnasium does it: -cos(angle_1) - cos(angle_1 + angle_2) > 1. Truncation after `episode_length` steps.
+    Termination when the free end is higher than 1: -cos(angle_1) - cos(angle_1 + angle_2) > 1. As in Gymnasium, both
+    links count as of length 1, whatever `link_length_1` is. Truncation after `episode_length` steps.
 
     ## Arguments
-    `vary`, `low`, `high`, `episode_length`. The optimal return is not known, and given as NaN.
+    `vary`, `low`, `high`, `episode_length`. The optimal return is unknown and given as NaN.
     """
 
     DEFAULTS = {
@@ -86,7 +87,7 @@ class Acrobot(VariedPhysics):
         return AcrobotVectorEnv(self, tasks)
 
     def draw(self, axes: Any, task: Tasks, observation: NDArray[Any], reward: NDArray[Any]) -> bool:
-        """Both links as the goal sees them, of length 1, the constants, and the free end throughout one episode."""
+        """Draws both links with length 1, as the goal counts them, the constants, and the path of the free end."""
         seen = observation if len(observation) else np.array([[1.0, 0, 1, 0, 0, 0]])
         cosine_1, sine_1, cosine_2, sine_2 = seen[:, :4].T
         joint = np.stack([sine_1, -cosine_1], axis=1)
@@ -101,7 +102,7 @@ class Acrobot(VariedPhysics):
 
 
 class AcrobotVectorEnv(TaskVectorEnv):
-    """Acrobot with physics of its own in every slot."""
+    """Acrobot with its own physics in every slot."""
 
     def __init__(self, family: Acrobot, tasks: Tasks) -> None:
         super().__init__(len(tasks), family.observation_space, family.action_space, family.episode_length)
@@ -109,14 +110,14 @@ class AcrobotVectorEnv(TaskVectorEnv):
         length, mass_1, mass_2 = constant["link_length_1"], constant["link_mass_1"], constant["link_mass_2"]
         center_1, center_2, inertia = constant["link_com_pos_1"], constant["link_com_pos_2"], constant["link_moi"]
         # The mass matrix is [[inertia_1 + 2 coupling cos, d2], [d2, inertia_2]] with d2 = inertia_2 + coupling cos,
-        # where cos is that of the second angle.
+        # where cos is the cosine of the second angle.
         self._coupling = mass_2 * length * center_2
         self._inertia_2 = mass_2 * center_2**2 + inertia
         self._inertia_1 = mass_1 * center_1**2 + mass_2 * length**2 + inertia + self._inertia_2
         self._weight_1 = (mass_1 * center_1 + mass_2 * length) * _GRAVITY
         self._weight_2 = mass_2 * center_2 * _GRAVITY
         self.motion = np.zeros((4, self.num_envs))
-        """Both angles and both angular velocities of every slot."""
+        """Both angles, then both angular velocities, of every slot: (4, num_envs)."""
 
     def _restart(self, slots: NDArray[np.intp]) -> None:
         self.motion[:, slots] = _START * (2 * self.streams.uniform_at(slots, 4).T - 1)
@@ -141,7 +142,7 @@ class AcrobotVectorEnv(TaskVectorEnv):
     def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         torque = actions - 1.0
         start = self.motion
-        slope_1 = self._derivative(start, torque)  # Runge and Kutta's fourth-order method
+        slope_1 = self._derivative(start, torque)  # the fourth-order Runge-Kutta method
         slope_2 = self._derivative(start + _SECONDS / 2 * slope_1, torque)
         slope_3 = self._derivative(start + _SECONDS / 2 * slope_2, torque)
         slope_4 = self._derivative(start + _SECONDS * slope_3, torque)
@@ -162,10 +163,10 @@ class AcrobotVectorEnv(TaskVectorEnv):
 
 
 def _sine_and_cosine(angle: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both, by the tangent of half the angle, to within 4e-16.
+    """Sine and cosine from the tangent of half the angle, to within 4e-16.
 
-    With AVX-512, NumPy computes double-precision tangents eight at a time but not sines and cosines: of 4,096 angles
-    those two take 70 microseconds, and this 10. Six of them for each link would be most of a step's work.
+    With AVX-512, NumPy computes double-precision tangents eight at a time, but not sines and cosines: for 4,096 angles,
+    these two take 70 microseconds and this function takes 10. Six of them for each link would be most of a step's work.
     """
     tangent = np.tan(0.5 * angle)
     fraction = 2 / (1 + tangent * tangent)

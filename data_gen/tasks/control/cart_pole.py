@@ -1,4 +1,4 @@
-"""CartPole with varied physics: keep a pole upright whose mass, length and gravity have to be felt."""
+"""CartPole with varied physics: balance a pole of unknown mass, length and gravity."""
 
 from itertools import product
 from typing import Annotated, Any
@@ -13,14 +13,14 @@ from data_gen.tasks.control.varied_physics import VariedPhysics
 from data_gen.tasks.vector import TaskVectorEnv
 from icrl.config.components import component
 
-_SECONDS = 0.02  # a step
+_SECONDS = 0.02  # per step
 _MAX_POSITION = 2.4
 _MAX_ANGLE = 12 * 2 * np.pi / 360
-_START = 0.05  # largest start value of each of the four
+_START = 0.05  # largest start value of each component of the state
 _TRACK = 0.4
-"""How fast the balancing policy brings the cart back, as a share of the rate at which the pole falls. Chosen by trial:
-with it all of 4,000 tasks with factors in [0.5, 2] are balanced for 500 steps; with 0.3 or 0.5 not all."""
-_TASKS_AT_ONCE = 256  # in the trial of the balancing policy; what stays in a processor's cache
+"""Rate at which the balancing policy brings the cart back, as a fraction of the rate at which the pole falls. Chosen by
+trial: 0.4 balances all of 4,000 tasks with factors in [0.5, 2] for 500 steps; 0.3 and 0.5 do not balance all."""
+_TASKS_AT_ONCE = 256  # in the trial of the balancing policy; so many stay in a processor's cache
 
 
 @component
@@ -31,33 +31,34 @@ class CartPole(VariedPhysics):
 
     ## Description
     A pole is hinged on a cart that is pushed left or right along a track. Tasks differ in the constants that `vary`
-    names, each its default times a log-uniform factor in [low, high]; so dynamics vary and rewards do not. With default
-    constants it is Gymnasium's CartPole-v1 step by step.
+    names. Each such constant is its default times a log-uniform factor in [low, high], so dynamics vary and rewards do
+    not. With default constants, the environment equals Gymnasium's CartPole-v1 step by step.
 
-    | constant | default | is |
+    | constant | default | meaning |
     |---|---|---|
-    | `gravity` | 9.8 | |
+    | `gravity` | 9.8 | acceleration of gravity |
     | `masscart` | 1.0 | mass of the cart |
     | `masspole` | 0.1 | mass of the pole |
     | `length` | 0.5 | half of the pole's length |
-    | `force_mag` | 10.0 | the push |
+    | `force_mag` | 10.0 | force of a push |
 
     ## Action Space
     `Discrete(2)`: push left, push right.
 
     ## Observation Space
-    `Box(-inf, inf, (4,))`: position and velocity of the cart, angle and angular velocity of the pole; nothing of the
-    constants. Gymnasium bounds position and angle at twice where the episode ends; strong pushes overshoot that.
+    `Box(-inf, inf, (4,))`: position and velocity of the cart, angle and angular velocity of the pole. The constants are
+    not observed. Gymnasium bounds position and angle at twice the limits that end an episode; strong pushes overshoot
+    these bounds.
 
     ## Starting State
-    All four uniform in [-0.05, 0.05].
+    All four components uniform in [-0.05, 0.05].
 
     ## Rewards
-    1 on every step, the last one too.
+    1 on every step, including the last.
 
     ## Episode End
-    Termination where the cart is more than 2.4 from the middle or the pole more than 12 degrees from upright;
-    truncation after `episode_length` steps.
+    Termination when the cart is more than 2.4 from the middle or the pole more than 12 degrees from upright; truncation
+    after `episode_length` steps.
 
     ## Arguments
     `vary`, `low`, `high`, `episode_length`.
@@ -80,27 +81,28 @@ class CartPole(VariedPhysics):
         return CartPoleVectorEnv(self, tasks)
 
     def optimal_return(self, tasks: Tasks) -> NDArray[np.float64]:
-        """`episode_length`, which no policy exceeds, where `optimal_action` is seen to balance the pole; else NaN.
+        """`episode_length`, the upper bound, where `optimal_action` is found to balance the pole; else NaN.
 
-        It is tried from the middle and all corners of the starting states. With factors in [0.5, 2] it balances every
-        task; beyond that there are poles that fall faster than their cart can be pushed.
+        The policy is tried from the middle and all corners of the starting states. With factors in [0.5, 2] it balances
+        every task; beyond them, some poles fall faster than their cart can be pushed.
         """
         parts = np.array_split(np.arange(len(tasks)), max(1, len(tasks) // _TASKS_AT_ONCE))
         balanced = np.concatenate([self._balances(tasks.take(part)) for part in parts])
         return np.where(balanced, float(self.episode_length), np.nan)
 
     def _balances(self, tasks: Tasks) -> NDArray[np.bool_]:
+        """True for each task on which `optimal_action` balances the pole from every tried start, (num_tasks,)."""
         starts = np.array([(0.0,) * 4, *product([-_START, _START], repeat=4)])
         envs = CartPoleVectorEnv(self, tasks.take(np.repeat(np.arange(len(tasks)), len(starts))))
         envs.motion[:] = np.tile(starts, (len(tasks), 1)).T
         fell = np.zeros(envs.num_envs, dtype=np.bool_)
-        for _ in range(self.episode_length - 1):  # what the last step leads to is not rewarded
+        for _ in range(self.episode_length - 1):  # the state after the last step does not matter
             fell |= envs.push(envs.optimal_action())
-            envs.motion[:, fell] = 0  # or they would spin ever faster, to infinity
+            envs.motion[:, fell] = 0  # or fallen poles would spin ever faster, to infinity
         return ~fell.reshape(-1, len(starts)).max(axis=1)
 
     def draw(self, axes: Any, task: Tasks, observation: NDArray[Any], reward: NDArray[Any]) -> bool:
-        """Cart and pole to scale, the constants, and the pole throughout one episode."""
+        """Draws cart and pole to scale, the constants, and the pole throughout one episode."""
         tip = 2 * task["length"][0]
         seen, alpha = (observation, 0.3) if len(observation) else (np.zeros((1, 4)), 0.8)
         for position, _, angle, _ in seen[np.linspace(0, len(seen) - 1, min(len(seen), 25)).astype(int)]:
@@ -115,7 +117,7 @@ class CartPole(VariedPhysics):
 
 
 class CartPoleVectorEnv(TaskVectorEnv):
-    """CartPole with physics of its own in every slot."""
+    """CartPole with its own physics in every slot."""
 
     def __init__(self, family: CartPole, tasks: Tasks) -> None:
         super().__init__(len(tasks), family.observation_space, family.action_space, family.episode_length)
@@ -125,15 +127,16 @@ class CartPoleVectorEnv(TaskVectorEnv):
         self._total = self._pole + constants["masscart"]
         self._moment = self._pole * self._length
         self.motion = np.zeros((4, self.num_envs))
-        """Position, velocity, angle and angular velocity of every slot."""
+        """Position, velocity, angle and angular velocity of every slot: (4, num_envs)."""
 
     def _restart(self, slots: NDArray[np.intp]) -> None:
         self.motion[:, slots] = _START * (2 * self.streams.uniform_at(slots, 4).T - 1)
 
     def push(self, actions: NDArray[Any]) -> NDArray[np.bool_]:
-        """Moves by one step; whether the pole has fallen or the cart has left the track.
+        """Takes one step; True where the pole has fallen or the cart has left the track, (num_envs,).
 
-        Every operation is in Gymnasium's order: an unstable system shows the last bit after a hundred steps.
+        Every operation is in Gymnasium's order: in an unstable system, a difference in the last bit shows after a
+        hundred steps.
         """
         position, velocity, angle, spin = self.motion
         force = np.where(actions == 1, self._force, -self._force)
@@ -155,10 +158,10 @@ class CartPoleVectorEnv(TaskVectorEnv):
         return np.ascontiguousarray(self.motion.T, dtype=np.float32)
 
     def optimal_action(self) -> NDArray[np.int64]:
-        """Balances the pole and brings the cart back to the middle, by sliding-mode control.
+        """Balances the pole and brings the cart back to the middle by sliding-mode control.
 
-        For small angles y = position + 4/3 length angle obeys y'' = gravity angle, whatever the masses and the push.
-        The push steers to the surface y''' + 3 p y'' + 3 p^2 y' + p^3 y = 0, on which all of y decays at the rate p.
+        For small angles, y = position + 4/3 length angle obeys y'' = gravity angle, whatever the masses and the push.
+        The push steers to the surface y''' + 3 p y'' + 3 p^2 y' + p^3 y = 0, on which y decays at the rate p.
         """
         position, velocity, angle, spin = self.motion
         arm = 4 / 3 * self._length

@@ -1,4 +1,4 @@
-"""Pendulum with varied physics: swing up, with a torque that may be weak or strong for this gravity."""
+"""Pendulum with varied physics: swing up with a torque that may be weak or strong relative to gravity."""
 
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from data_gen.tasks.control.varied_physics import VariedPhysics
 from data_gen.tasks.vector import TaskVectorEnv
 from icrl.config.components import component
 
-_SECONDS = 0.05  # a step
+_SECONDS = 0.05  # per step
 _MAX_SPEED = 8.0
 _MAX_TORQUE = 2.0
 _START = np.array([[np.pi], [1.0]])  # largest start values of angle and angular velocity
@@ -23,34 +23,34 @@ class Pendulum(VariedPhysics):
     """Pendulum swing-up as Gymnasium's Pendulum-v1 has it, with varied physics.
 
     ## Description
-    A rod hangs on a motor that is too weak to lift it at once. Tasks differ in the constants that `vary` names, each
-    its default times a log-uniform factor in [low, high]; so dynamics vary and rewards do not. With default constants
-    it is Gymnasium's Pendulum-v1 step by step.
+    A rod hangs on a motor that is too weak to lift it at once. Tasks differ in the constants that `vary` names. Each
+    such constant is its default times a log-uniform factor in [low, high], so dynamics vary and rewards do not. With
+    default constants, the environment equals Gymnasium's Pendulum-v1 step by step.
 
-    | constant | default | is |
+    | constant | default | meaning |
     |---|---|---|
-    | `g` | 10.0 | gravity |
+    | `g` | 10.0 | acceleration of gravity |
     | `m` | 1.0 | mass of the rod |
     | `l` | 1.0 | length of the rod |
 
     ## Action Space
-    `Box(-2, 2, (1,))`: the torque; what lies outside is clipped.
+    `Box(-2, 2, (1,))`: the torque; values outside are clipped.
 
     ## Observation Space
-    `Box` of shape (3,): cosine and sine of the angle, which is 0 upright, and the angular velocity in [-8, 8]; nothing
-    of the constants.
+    `Box` of shape (3,): cosine and sine of the angle, which is 0 upright, and the angular velocity in [-8, 8]. The
+    constants are not observed.
 
     ## Starting State
-    Angle uniform in [-pi, pi], angular velocity in [-1, 1].
+    Angle uniform in [-pi, pi], angular velocity uniform in [-1, 1].
 
     ## Rewards
-    -(angle^2 + 0.1 velocity^2 + 0.001 torque^2), before the move, with the angle in [-pi, pi].
+    -(angle^2 + 0.1 velocity^2 + 0.001 torque^2) before the move, with the angle in [-pi, pi].
 
     ## Episode End
     Truncation after `episode_length` steps.
 
     ## Arguments
-    `vary`, `low`, `high`, `episode_length`. The optimal return is not known, and given as NaN.
+    `vary`, `low`, `high`, `episode_length`. The optimal return is unknown and given as NaN.
     """
 
     DEFAULTS = {"g": 10.0, "m": 1.0, "l": 1.0}
@@ -71,13 +71,13 @@ class Pendulum(VariedPhysics):
         return PendulumVectorEnv(self, tasks)
 
     def draw(self, axes: Any, task: Tasks, observation: NDArray[Any], reward: NDArray[Any]) -> bool:
-        """The rod to scale, the constants, and the way that the rod's end took in one episode."""
+        """Draws the rod to scale, the constants, and the path of the rod's end in one episode."""
         length = task["l"][0]
         seen = observation if len(observation) else np.array([[-1.0, 0.0, 0.0]])
         across, up = -length * seen[:, 1], length * seen[:, 0]
         axes.plot(across, up, color="#2563eb", linewidth=1.2, alpha=0.8)
         axes.plot([0, across[-1]], [0, up[-1]], color="#111827", linewidth=3, solid_capstyle="round")
-        axes.plot(0, length, "o", color="#f59e0b", markersize=6)  # where the rod's end should be
+        axes.plot(0, length, "o", color="#f59e0b", markersize=6)  # the target of the rod's end
         self.write_constants(axes, task)
         reach = 1.2 * max(length, 1)
         axes.set(xticks=[], yticks=[], xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
@@ -85,16 +85,16 @@ class Pendulum(VariedPhysics):
 
 
 class PendulumVectorEnv(TaskVectorEnv):
-    """Pendulum with physics of its own in every slot."""
+    """Pendulum with its own physics in every slot."""
 
     def __init__(self, family: Pendulum, tasks: Tasks) -> None:
         super().__init__(len(tasks), family.observation_space, family.action_space, family.episode_length)
         constants = family.constants(tasks)
         self._fall = 3 * constants["g"] / (2 * constants["l"])
-        # Gymnasium multiplies the torque in the action's precision, and an unstable system shows the last bit.
+        # Gymnasium multiplies the torque in the action's precision; an unstable system amplifies the last bit.
         self._lift = (3.0 / (constants["m"] * constants["l"] ** 2)).astype(np.float32)
         self.motion = np.zeros((2, self.num_envs))
-        """Angle and angular velocity of every slot; the angle counts whole turns."""
+        """Angle, which counts whole turns, and angular velocity of every slot: (2, num_envs)."""
 
     def _restart(self, slots: NDArray[np.intp]) -> None:
         self.motion[:, slots] = _START * (2 * self.streams.uniform_at(slots, 2).T - 1)

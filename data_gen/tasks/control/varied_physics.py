@@ -1,4 +1,4 @@
-"""What the families of classic control share: tasks that differ in the constants of the physics."""
+"""The base of the classic control families: tasks that differ in physical constants."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -10,14 +10,14 @@ from data_gen.tasks.base import TaskDistribution, Tasks
 from icrl.config.components import component
 from icrl.support.errors import UserError, did_you_mean
 
-_ROUNDING = 1e-9  # relative; a task may have gone through other units, or text
+_ROUNDING = 1e-9  # relative; a task may have been converted to other units or text and back
 
 
 @component
 class VariedPhysics(TaskDistribution):
-    """Tasks that differ in physical constants: each of `vary` is its default times a factor, log-uniform.
+    """Tasks that differ in physical constants: each constant in `vary` is its default times a log-uniform factor.
 
-    A task holds every constant under its name, those that do not vary too. Subclasses give the `DEFAULTS`.
+    A task holds every constant by name, including those that do not vary. Subclasses define `DEFAULTS`.
     """
 
     DEFAULTS: ClassVar[dict[str, float]] = {}
@@ -26,18 +26,18 @@ class VariedPhysics(TaskDistribution):
     vary: tuple[str, ...] = ()
     """The constants that differ between tasks."""
     low: Annotated[float, Field(gt=0)] = 0.5
-    """The least factor."""
+    """The smallest factor."""
     high: Annotated[float, Field(gt=0)] = 2.0
-    """The greatest factor. Factors are log-uniform: halving is as likely as doubling."""
+    """The largest factor. Factors are log-uniform: halving is as likely as doubling."""
 
     def __post_init__(self) -> None:
         for name in self.vary:
             if name not in self.DEFAULTS:
-                raise ValueError(f"vary: there is no constant {name!r}{did_you_mean(name, self.DEFAULTS)}")
+                raise ValueError(f"vary: {name!r} is not a constant{did_you_mean(name, self.DEFAULTS)}")
         if not self.vary or len(set(self.vary)) < len(self.vary):
-            raise ValueError(f"vary {list(self.vary)} has to name one constant or more, each once")
+            raise ValueError(f"vary {list(self.vary)} must name at least one constant, and each only once")
         if self.low >= self.high:
-            raise ValueError(f"low {self.low} and high {self.high} leave no range: low has to be less than high")
+            raise ValueError(f"low {self.low} and high {self.high} leave no range: low must be less than high")
 
     @property
     def varies(self) -> str:
@@ -50,7 +50,7 @@ class VariedPhysics(TaskDistribution):
         return Tasks({name: np.full(num_tasks, value) * varied.get(name, 1) for name, value in self.DEFAULTS.items()})
 
     def constants(self, tasks: Tasks) -> dict[str, NDArray[np.float64]]:
-        """The constants of `tasks` by name. Raises UserError if one lies outside this family."""
+        """The constants of `tasks` by name, each (num_tasks,). Raises UserError if one is outside this family."""
         for name, default in self.DEFAULTS.items():
             low, high = (default * self.low, default * self.high) if name in self.vary else (default, default)
             inside = (tasks[name] >= low * (1 - _ROUNDING)) & (tasks[name] <= high * (1 + _ROUNDING))

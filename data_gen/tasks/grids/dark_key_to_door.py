@@ -1,4 +1,4 @@
-"""Dark Key-to-Door: find a key that cannot be seen, then a door that cannot be seen, and remember both."""
+"""Dark Key-to-Door: find a hidden key, then a hidden door, and remember both."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -21,24 +21,25 @@ class DarkKeyToDoor(Grid):
 
     ## Description
     A square room of `size` x `size` cells with a key in one cell and a door in one. Tasks differ in both, so rewards
-    vary and dynamics do not. Key and door may share a cell, which is what makes the paper's 81 x 81 = 6,561 tasks of
-    9x9 cells; pairs that an episode is too short to solve from any start are left out.
+    vary and dynamics do not. Key and door may share a cell, which gives the paper's 81 x 81 = 6,561 tasks for 9x9
+    cells. A pair is left out if an episode is too short to solve it from any start.
 
     ## Action Space
-    `Discrete(5)`: stay, up, down, left, right. A move into a wall stays.
+    `Discrete(5)`: stay, up, down, left, right. A move into a wall has no effect.
 
     ## Observation Space
-    `MultiDiscrete([size, size])`: the agent's row and column, and nothing of the key, of the door, or of whether the
-    agent holds the key: that is in the rewards of its context. The state, which a source may see (`sees: state`), is
-    `MultiDiscrete([size, size, 2])`, with whether the key is held; a table over cells alone cannot learn the way.
+    `MultiDiscrete([size, size])`: the agent's row and column. The key, the door, and whether the agent holds the key
+    are not observed; the rewards in the agent's context tell. The state, which a source may use (`sees: state`), is
+    `MultiDiscrete([size, size, 2])` and includes whether the key is held, because a table over cells alone cannot learn
+    the way.
 
     ## Starting State
-    `start`: `center`, `corner` (0, 0), `random` (uniform, anew each episode), or a cell `[row, column]`. Without the
-    key, even on its cell: a step has to end there.
+    `start`: `center`, `corner` (0, 0), `random` (uniform in each episode), or a cell `[row, column]`. The agent does
+    not hold the key, even if it starts on the key's cell: a step has to end there.
 
     ## Rewards
-    1 on the first step of an episode that ends on the key, and 1 on the first later one that ends on the door; so at
-    most 2.
+    1 on the first step of an episode that ends on the key, and 1 on the first later step that ends on the door; at most
+    2 in total.
 
     ## Episode End
     Termination at the door with the key; truncation after `episode_length` steps.
@@ -52,7 +53,7 @@ class DarkKeyToDoor(Grid):
     start: Start = "random"
 
     def all_tasks(self) -> Tasks:
-        """Every pair of a key and a door that an episode is long enough for, from some start."""
+        """Every pair of a key and a door that an episode from some start is long enough to solve."""
         key, door = np.divmod(np.arange(self.size**4), self.size**2)
         cells = self.cells()
         pairs = Tasks({"key": cells[key], "door": cells[door]})
@@ -62,20 +63,21 @@ class DarkKeyToDoor(Grid):
         return DarkKeyToDoorVectorEnv(self, tasks)
 
     def optimal_return(self, tasks: Tasks) -> NDArray[np.float64]:
-        """Exact: the shortest way to the key and on to the door earns what an episode is long enough for."""
+        """Exact: the shortest way to the key and on to the door, as far as the episode lasts, from each start."""
         to_key, to_door = self.steps_from_start(tasks["key"]), self._steps_to_door(tasks)
         return ((to_key <= self.episode_length) * 1.0 + (to_door <= self.episode_length)).mean(axis=1)
 
     def _steps_to_door(self, tasks: Tasks) -> NDArray[np.int64]:
-        """Steps by way of the key from each start, (num_tasks, starts)."""
-        on = np.maximum(np.abs(tasks["door"] - tasks["key"]).sum(axis=1), 1)
-        return self.steps_from_start(tasks["key"]) + on[:, None]
+        """Steps from each start to the door by way of the key, (num_tasks, starts)."""
+        key_to_door = np.maximum(np.abs(tasks["door"] - tasks["key"]).sum(axis=1), 1)
+        return self.steps_from_start(tasks["key"]) + key_to_door[:, None]
 
     def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
         """Exact: P(key within T steps) + sum over t of P(key first at step t) P(door within T - t steps of the key).
 
-        Both are first-passage probabilities of the same random walk between cells, so a table of cells x targets does
-        for all tasks: milliseconds for all 6,561, where the occupancy of (cell, key held) for each task takes seconds.
+        Both are first-passage probabilities of the same random walk between cells, so one table of cells x targets
+        serves all tasks. That takes milliseconds for all 6,561 tasks; the occupancy of (cell, key held) for each task
+        would take seconds.
         """
         pairs = np.stack([self.number("key", tasks["key"]), self.number("door", tasks["door"])])
         targets, column = np.unique(pairs, return_inverse=True)
@@ -83,13 +85,13 @@ class DarkKeyToDoor(Grid):
         within = np.array([reached[self.start_cells()].mean(axis=0) for reached in self._reached(targets)])
         first_at = np.diff(within, axis=0)  # (T, targets): probability that step t is the first to end there
         expected = within[-1, key]
-        # n, the steps that are left for the door, runs up from 0 as t = T - n, the step of the key, runs down to 1.
+        # n, the number of steps left for the door, increases from 0 as t = T - n, the step of the key, decreases to 1.
         for arrived, reached in zip(first_at[::-1], self._reached(targets), strict=False):
             expected += arrived[key] * reached[targets[key], door]
         return expected
 
     def _reached(self, targets: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
-        """For n = 0 ... episode_length: how likely n random steps from a cell (row) end on a target (column) once."""
+        """For n = 0 ... episode_length: P(n random steps from a cell (row) end on a target (column) at least once)."""
         walk = self.random_walk()
         reached = np.zeros((self.size**2, len(targets)))
         yield reached
@@ -100,7 +102,7 @@ class DarkKeyToDoor(Grid):
             yield reached
 
     def draw(self, axes: Any, task: Tasks, observation: Any, reward: NDArray[Any]) -> bool:
-        """The room, the door as a cell, the key as a diamond, and the way that one episode took."""
+        """Draws the room, the door as a cell, the key as a diamond, and the path of one episode."""
         last = task["door" if reward.sum() > 1 else "key"][0]
         self.draw_room(axes, task["door"][0], observation, last if reward[-1:].sum() > 0 else None)
         key_row, key_column = task["key"][0]
@@ -109,7 +111,7 @@ class DarkKeyToDoor(Grid):
 
 
 class DarkKeyToDoorVectorEnv(GridVectorEnv):
-    """Dark Key-to-Door with one key and one door a slot."""
+    """Dark Key-to-Door with one key and one door per slot."""
 
     def __init__(self, room: DarkKeyToDoor, tasks: Tasks) -> None:
         super().__init__(room, len(tasks))
@@ -121,7 +123,7 @@ class DarkKeyToDoorVectorEnv(GridVectorEnv):
         return gymnasium.spaces.MultiDiscrete([*self.single_observation_space.nvec, 2])  # type: ignore[attr-defined]
 
     def state(self) -> NDArray[np.int64]:
-        """Row, column, and whether the key is held, (num_envs, 3)."""
+        """Row, column, and 1 if the key is held, (num_envs, 3)."""
         return np.column_stack([self._observe(), self._has_key])
 
     def _restart(self, slots: NDArray[np.intp]) -> None:
@@ -139,5 +141,5 @@ class DarkKeyToDoorVectorEnv(GridVectorEnv):
         return np.where(self._has_key, self._door, self._key)
 
     def optimal_action(self) -> NDArray[np.int64]:
-        """Straight to the key, then straight to the door."""
+        """Moves straight to the key, then straight to the door."""
         return self._towards(self._target())

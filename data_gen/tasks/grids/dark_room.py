@@ -1,4 +1,4 @@
-"""Dark Room: find a goal that cannot be seen, remember where it was, and go there straight ever after."""
+"""Dark Room: find a hidden goal, remember it, and from then on go straight to it."""
 
 from typing import Annotated, Any, Literal
 
@@ -17,28 +17,29 @@ class DarkRoom(Grid):
     """Dark Room (Laskin et al. 2022, "In-context Reinforcement Learning with Algorithm Distillation", section 4).
 
     ## Description
-    A square room of `size` x `size` cells with one goal cell. Tasks differ in the goal, so rewards vary and dynamics
-    do not; there are size^2 tasks, less the goals that are too far to be reached in an episode.
+    A square room of `size` x `size` cells with one goal cell. Tasks differ in the goal, so rewards vary and dynamics do
+    not. There are size^2 tasks, minus the goals that are too far away to be reached in an episode.
 
     ## Action Space
-    `Discrete(5)`: stay, up, down, left, right. A move into a wall stays. With `diagonal`, `MultiDiscrete([3, 3])`: up,
-    stay or down, and left, stay or right, in one step.
+    `Discrete(5)`: stay, up, down, left, right. A move into a wall has no effect. With `diagonal`, `MultiDiscrete([3,
+    3])`: up, stay or down, and left, stay or right, in one step.
 
     ## Observation Space
-    `MultiDiscrete([size, size])`: the agent's row and column, and nothing of the goal.
+    `MultiDiscrete([size, size])`: the agent's row and column. The goal is not observed.
 
     ## Starting State
-    `start`: `center`, `corner` (0, 0), `random` (uniform, anew each episode), or a cell `[row, column]`.
+    `start`: `center`, `corner` (0, 0), `random` (uniform in each episode), or a cell `[row, column]`.
 
     ## Rewards
-    `reward: every_step`: 1 on every step that ends on the goal. `reward: once`: 1 on the first, which terminates.
+    `reward: every_step`: 1 on every step that ends on the goal. `reward: once`: 1 on the first such step, which
+    terminates.
 
     ## Episode End
-    Truncation after `episode_length` steps; termination at the goal if the reward comes once.
+    Truncation after `episode_length` steps; with `reward: once`, termination at the goal.
 
     ## Arguments
-    `size`, `episode_length`, `start`, `reward`, `diagonal`. Dark Room is the default; Dark Room Hard is size 17 and
-    reward once.
+    `size`, `episode_length`, `start`, `reward`, `diagonal`. The defaults are Dark Room; Dark Room Hard has size 17 and
+    `reward: once`.
     """
 
     size: Size = 9
@@ -52,11 +53,11 @@ class DarkRoom(Grid):
         return gymnasium.spaces.MultiDiscrete([3, 3]) if self.diagonal else super().action_space
 
     def moves(self) -> NDArray[np.int64]:
-        """With `diagonal`, the nine pairs of a row step and a column step, the column's running faster."""
+        """(row, column) step of each move; with `diagonal`, nine of them, the column varying fastest."""
         return np.stack(np.divmod(np.arange(9), 3), axis=1) - 1 if self.diagonal else super().moves()
 
     def steps_from_start(self, cells: NDArray[Any]) -> NDArray[np.int64]:
-        """Steps that it takes to be on (n, 2) cells from each start, (n, starts): at least the one that may stay."""
+        """Steps to (n, 2) cells from each start, (n, starts); at least 1, since staying is also a step."""
         if not self.diagonal:
             return super().steps_from_start(cells)
         return np.maximum(np.abs(cells[:, None] - self.cells()[self.start_cells()]).max(axis=2), 1)
@@ -70,14 +71,14 @@ class DarkRoom(Grid):
         return DarkRoomVectorEnv(self, tasks)
 
     def optimal_return(self, tasks: Tasks) -> NDArray[np.float64]:
-        """Exact: the step that reaches the goal on the shortest way is rewarded, as are those after it."""
+        """Exact: rewards the step that reaches the goal on the shortest way and, if `every_step`, those after it."""
         steps_on_goal = self.episode_length + 1 - self.steps_from_start(tasks["goal"])  # (task, start)
         if self.reward == "once":
             return (steps_on_goal > 0).mean(axis=1)
         return np.maximum(steps_on_goal, 0).mean(axis=1)
 
     def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
-        """Exact: the distribution over cells under uniformly random actions, step by step."""
+        """Exact: follows the distribution over cells under uniformly random actions, step by step."""
         transition, starts = self.random_walk(), self.start_cells()
         goal, rows = self.number("goal", tasks["goal"]), np.arange(len(tasks))
         occupancy = np.zeros((len(tasks), self.size**2))
@@ -92,7 +93,7 @@ class DarkRoom(Grid):
 
 
 class DarkRoomVectorEnv(GridVectorEnv):
-    """Dark Room with one goal a slot."""
+    """Dark Room with one goal per slot."""
 
     def __init__(self, room: DarkRoom, tasks: Tasks) -> None:
         super().__init__(room, len(tasks))
@@ -106,7 +107,7 @@ class DarkRoomVectorEnv(GridVectorEnv):
         return on_goal.astype(np.float32), terminated
 
     def optimal_action(self) -> NDArray[np.int64]:
-        """Straight to the goal, and then stay."""
+        """Moves straight to the goal, then stays."""
         if self._diagonal:
             return 1 + np.sign(self._cells[self._goal] - self._cells[self._cell])
         return self._towards(self._goal)

@@ -1,4 +1,4 @@
-"""What the grids share: cells and moves, where an episode starts, and how a room and a way through it are drawn."""
+"""The base of the grid families: cells and moves, starts of episodes, and pictures of a room and a path in it."""
 
 from typing import Annotated, Any, Literal
 
@@ -22,17 +22,17 @@ _LINE_COLOR, _GOAL_COLOR, _WAY_COLOR, _START_COLOR = "#e5e7eb", "#f59e0b", "#256
 
 
 class Grid(TaskDistribution):
-    """A square room of `size` x `size` cells, in which the agent sees its own row and column.
+    """A square room of `size` x `size` cells, in which the agent observes its own row and column.
 
-    Row and column, not the cell's number: a model can then carry over to one goal what it learned of others in the
-    same row or column.
+    The observation is row and column rather than the cell's number, so that a model can transfer what it learned about
+    other goals to a goal in the same row or column.
     """
 
     size: int
     start: Start
 
     def __post_init__(self) -> None:
-        if isinstance(self.start, tuple) and not all(0 <= place < self.size for place in self.start):
+        if isinstance(self.start, tuple) and not all(0 <= index < self.size for index in self.start):
             raise ValueError(f"start {list(self.start)} lies outside the {self.size}x{self.size} room")
 
     @property
@@ -48,7 +48,7 @@ class Grid(TaskDistribution):
         return np.stack(np.divmod(np.arange(self.size**2), self.size), axis=1)
 
     def number(self, name: str, cells: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The cell numbers of (..., 2) cells. Raises UserError, calling them `name`, if one lies outside the room."""
+        """The cell numbers of (..., 2) cells. Raises UserError, which names `name`, if one lies outside the room."""
         if ((cells < 0) | (cells >= self.size)).any():
             raise UserError(f"a {name} lies outside the {self.size}x{self.size} room: rows and columns count from 0")
         return cells @ (self.size, 1)
@@ -58,12 +58,12 @@ class Grid(TaskDistribution):
         return MOVES
 
     def next_cells(self) -> NDArray[np.int64]:
-        """The cell number that each move leads to from each cell, shape (size^2, moves); a move into a wall stays."""
+        """The cell number after each move from each cell, (size^2, moves); a move into a wall has no effect."""
         there = np.clip(self.cells()[:, None] + self.moves(), 0, self.size - 1)
         return there[..., 0] * self.size + there[..., 1]
 
     def start_cells(self) -> NDArray[np.int64]:
-        """The cell numbers that an episode starts in, each equally likely."""
+        """The numbers of the cells in which an episode starts, all equally likely."""
         if self.start == "random":
             return np.arange(self.size**2)
         named = {"center": (self.size // 2, self.size // 2), "corner": (0, 0)}
@@ -71,7 +71,7 @@ class Grid(TaskDistribution):
         return np.array([row * self.size + column])
 
     def steps_from_start(self, cells: NDArray[Any]) -> NDArray[np.int64]:
-        """Steps that it takes to be on (n, 2) cells from each start, (n, starts): at least the one that may stay."""
+        """Steps to (n, 2) cells from each start, (n, starts); at least 1, since staying is also a step."""
         return np.maximum(np.abs(cells[:, None] - self.cells()[self.start_cells()]).sum(axis=2), 1)
 
     def random_walk(self) -> NDArray[np.float64]:
@@ -81,22 +81,22 @@ class Grid(TaskDistribution):
         return walk
 
     def draw(self, axes: Any, task: Tasks, observation: Any, reward: NDArray[Any]) -> bool:
-        """The room, its goal, and the way that one episode took."""
+        """Draws the room, its goal, and the path of one episode."""
         self.draw_room(axes, task["goal"][0], observation, task["goal"][0] if reward[-1:].sum() > 0 else None)
         return True
 
     def draw_room(self, axes: Any, goal: NDArray[Any], way: NDArray[Any], end: NDArray[Any] | None) -> None:
-        """The room, a goal in it, and a way.
+        """Draws the room, a goal in it, and a path.
 
         Args:
             goal: (2,) row and column of the goal.
             way: (steps, 2) cells before each step of an episode; may be empty.
-            end: (2,) the cell after the last step, where it is known.
+            end: (2,) the cell after the last step, if known.
         """
         if end is not None:
             way = np.concatenate([way, end[None]])
         way = np.asarray(way, dtype=np.float64)
-        wobble = 0.12 * np.random.default_rng(0).standard_normal(way.shape)  # keeps repeated ways apart
+        wobble = 0.12 * np.random.default_rng(0).standard_normal(way.shape)  # keeps repeated paths apart
         axes.imshow(np.zeros((self.size, self.size)), cmap="Greys", vmin=0, vmax=1)
         lines = np.arange(-0.5, self.size)
         axes.hlines(lines, -0.5, self.size - 0.5, color=_LINE_COLOR, linewidth=0.6)
@@ -109,7 +109,7 @@ class Grid(TaskDistribution):
 
 
 class GridVectorEnv(TaskVectorEnv):
-    """A room with one agent a slot; a step is a look-up in the table of next cells."""
+    """A room with one agent per slot; a step is a look-up in the table of next cells."""
 
     def __init__(self, room: Grid, num_envs: int) -> None:
         super().__init__(num_envs, room.observation_space, room.action_space, room.episode_length)
@@ -132,7 +132,7 @@ class GridVectorEnv(TaskVectorEnv):
         return self._cells.take(self._cell, axis=0)
 
     def _towards(self, goal: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Moves on the shortest way to `goal`, cell numbers: along the rows first, then the columns, then stay."""
+        """Moves on the shortest way to `goal`, cell numbers: first to its row, then to its column, then stay."""
         rows, columns = (self._cells[goal] - self._cells[self._cell]).T
         along_columns = np.where(columns > 0, 4, np.where(columns < 0, 3, 0))
         return np.where(rows > 0, 2, np.where(rows < 0, 1, along_columns))

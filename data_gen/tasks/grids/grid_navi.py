@@ -1,4 +1,4 @@
-"""GridNavi: VariBAD's small grid, where a goal that cannot be seen has to be found and kept."""
+"""GridNavi: VariBAD's small grid, in which the agent has to find a hidden goal and stay there."""
 
 from typing import Annotated, Any
 
@@ -19,23 +19,23 @@ class GridNavi(Grid):
     """GridNavi (Zintgraf et al. 2020, "VariBAD: A Very Good Method for Bayes-Adaptive Deep RL", section 5.1).
 
     ## Description
-    A square room of `size` x `size` cells with one goal cell, which is neither the start nor one of the cells around
-    it, nor too far to be reached in an episode: 21 goals in 5x5 cells. Tasks differ in the goal, so rewards vary and
-    dynamics do not. The paper's trial is 4 episodes on one task.
+    A square room of `size` x `size` cells with one goal cell. The goal is not the start, not one of the cells around
+    the start, and not too far away to be reached in an episode: 21 goals in 5x5 cells. Tasks differ in the goal, so
+    rewards vary and dynamics do not. The paper's trial is 4 episodes on one task.
 
     ## Action Space
     `Discrete(5)`: stay, up, down, left, right (the authors' order is stay, up, right, down, left). A move into a wall
-    stays.
+    has no effect.
 
     ## Observation Space
-    `MultiDiscrete([size, size])`: the agent's row and column, and nothing of the goal.
+    `MultiDiscrete([size, size])`: the agent's row and column. The goal is not observed.
 
     ## Starting State
     The corner (0, 0).
 
     ## Rewards
-    1 on every step that ends on the goal, and -0.1 on every other. A goal `d` steps away can so earn
-    16 - d - 0.1 (d - 1) in 15 steps, on average 11.07: the paper's oracle.
+    1 on every step that ends on the goal, and -0.1 on every other step. A goal `d` steps away thus earns at most 16 - d
+    - 0.1 (d - 1) in 15 steps, 11.07 on average: the paper's oracle.
 
     ## Episode End
     Truncation after `episode_length` steps.
@@ -55,7 +55,7 @@ class GridNavi(Grid):
         return Tasks({"goal": cells[near_enough & ~self.beside_start(cells)]})
 
     def beside_start(self, cells: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each of (n, 2) cells is the start or one of the eight around it."""
+        """True for each of (n, 2) cells that is the start or one of the eight cells around the start."""
         start = self.cells()[self.start_cells()]
         return (np.abs(cells - start) <= 1).all(axis=1)
 
@@ -63,12 +63,12 @@ class GridNavi(Grid):
         return GridNaviVectorEnv(self, tasks)
 
     def optimal_return(self, tasks: Tasks) -> NDArray[np.float64]:
-        """Exact: the step that reaches the goal on the shortest way is rewarded, as are those after it."""
+        """Exact: rewards the step that reaches the goal on the shortest way and those after it."""
         steps_on_goal = np.maximum(self.episode_length + 1 - self.steps_from_start(tasks["goal"]), 0).mean(axis=1)
         return self._return(steps_on_goal)
 
     def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
-        """Exact: the distribution over cells under uniformly random actions, step by step."""
+        """Exact: follows the distribution over cells under uniformly random actions, step by step."""
         walk, goal = self.random_walk(), self.number("goal", tasks["goal"])
         occupancy = np.zeros(self.size**2)
         occupancy[self.start_cells()] = 1
@@ -83,7 +83,7 @@ class GridNavi(Grid):
 
 
 class GridNaviVectorEnv(GridVectorEnv):
-    """GridNavi with one goal a slot."""
+    """GridNavi with one goal per slot."""
 
     def __init__(self, room: GridNavi, tasks: Tasks) -> None:
         super().__init__(room, len(tasks))
@@ -98,5 +98,5 @@ class GridNaviVectorEnv(GridVectorEnv):
         return np.where(self._cell == self._goal, _ON_GOAL, _OFF_GOAL), np.zeros(self.num_envs, dtype=np.bool_)
 
     def optimal_action(self) -> NDArray[np.int64]:
-        """Straight to the goal, and then stay."""
+        """Moves straight to the goal, then stays."""
         return self._towards(self._goal)

@@ -1,4 +1,4 @@
-"""Pixels: any grid of this project, seen as an image."""
+"""Pixels: any grid of this project, observed as an image."""
 
 import dataclasses
 from typing import Annotated, Any, cast
@@ -16,11 +16,11 @@ from icrl.config.components import TASKS, component, find_component
 from icrl.config.sections import TasksComponent
 from icrl.support.errors import ConfigError, did_you_mean
 
-_FLOOR, _AGENT = 0, 255  # in all three colours: an image says where the agent is, and nothing else
+_FLOOR, _AGENT = 0, 255  # in all three colours: an image shows where the agent is, and nothing else
 
 
 def _a_grid(of: TasksComponent) -> TasksComponent:
-    """Lets `of` pass if it can be built, and is a grid; what it raises becomes a line of the config's errors."""
+    """Returns `of` if it can be built and is a grid. Raises ValueError, which becomes a line of the config's errors."""
     try:
         known = [field.name for field in dataclasses.fields(find_component(of.name, TASKS))]
         unknown = sorted(set(of.params) - set(known))
@@ -31,24 +31,24 @@ def _a_grid(of: TasksComponent) -> TasksComponent:
     except ConfigError as error:
         raise ValueError(str(error)) from error
     if not isinstance(grid, Grid):
-        raise ValueError(f"{of.name} is no grid: its observation is {seen}, not MultiDiscrete([rows, columns])")
+        raise ValueError(f"{of.name} is not a grid: its observation is {seen}, not MultiDiscrete([rows, columns])")
     return of
 
 
 @component
 class Pixels(TaskDistribution):
-    """A grid of this project as its agent's camera sees it from above; for models that read images.
+    """A grid of this project as seen by a camera above it; for models that read images.
 
     ## Description
-    The tasks, dynamics, rewards and episodes of the grid `of`, whatever they are: only the observation differs.
+    The tasks, dynamics, rewards and episodes of the grid `of`; only the observation differs.
 
     ## Action Space
     The grid's.
 
     ## Observation Space
-    `Box(0, 255, (rows * tile, columns * tile, 3), uint8)`: the agent's cell is white, all others are black; nothing
-    is to be seen of the goal, nor of anything else that the grid hides. With `keep`, a `Dict` of the grid's own
-    observation, `cell`, and that `image`. The state is the grid's, for a source that keeps a table (`sees: state`).
+    `Box(0, 255, (rows * tile, columns * tile, 3), uint8)`: the agent's cell is white and all others are black. Neither
+    the goal nor anything else that the grid hides is visible. With `keep`, a `Dict` of the grid's own observation,
+    `cell`, and this `image`. The state is the grid's, for a source that keeps a table (`sees: state`).
 
     ## Starting State, Rewards, Episode End
     The grid's.
@@ -100,27 +100,27 @@ class Pixels(TaskDistribution):
         return self._grid.random_return(tasks)
 
     def images(self) -> NDArray[np.uint8]:
-        """The image for each cell, by rows and columns: (rows, columns, rows * tile, columns * tile, 3)."""
+        """The image for each cell, by row and column: (rows, columns, rows * tile, columns * tile, 3)."""
         rows, columns = self._grid.observation_space.nvec  # type: ignore[attr-defined]
         here = np.eye(rows * columns, dtype=bool).reshape(rows, columns, rows, columns, 1)
         image = np.where(here, _AGENT, _FLOOR).astype(np.uint8).repeat(3, axis=-1)
         return image.repeat(self.tile, axis=2).repeat(self.tile, axis=3)
 
     def draw(self, axes: Any, task: Tasks, observation: Any, reward: NDArray[Any]) -> bool:
-        """The grid's own picture."""
+        """Draws the grid's own picture."""
         image = observation["image"] if self.keep else observation
-        places = image[:, :: self.tile, :: self.tile, 0] == _AGENT
-        _, *cells = np.nonzero(places)
+        agents = image[:, :: self.tile, :: self.tile, 0] == _AGENT
+        _, *cells = np.nonzero(agents)
         return self._grid.draw(axes, task, np.stack(cells, axis=1), reward)
 
 
 class PixelsVectorEnv(TaskVectorEnv):
-    """Another grid's vector environment, with a picture of each slot looked up in a table of all there are."""
+    """Another grid's vector environment, with the image of each slot looked up in a table of all images."""
 
     def __init__(self, pixels: Pixels, grid: TaskVectorEnv) -> None:
         super().__init__(grid.num_envs, pixels.observation_space, grid.single_action_space, grid.episode_length)
         self._grid, self._keep, self._images = grid, pixels.keep, pixels.images()
-        grid.elapsed = self.elapsed  # one clock, since a plan may go by the steps that are left
+        grid.elapsed = self.elapsed  # one clock, since an optimal plan may depend on the steps left
         if hasattr(grid, "optimal_action"):
             self.optimal_action = grid.optimal_action
 
@@ -132,7 +132,7 @@ class PixelsVectorEnv(TaskVectorEnv):
         return self._grid.state()
 
     def _restart(self, slots: NDArray[np.intp]) -> None:
-        self._grid.streams = self.streams  # a reset with seeds has made new ones
+        self._grid.streams = self.streams  # a reset with seeds makes new streams
         self._grid._restart(slots)
 
     def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:

@@ -1,11 +1,11 @@
-"""HalfCheetah: run forwards or backwards, or at one velocity, on legs of its own."""
+"""HalfCheetah: run forwards or backwards, or at a velocity, with a body that may differ from task to task."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from data_gen.tasks.mujoco.locomotion import Locomotion, ModelField, RewardWeights
-from data_gen.tasks.mujoco.locomotion_env import Robot
+from data_gen.tasks.mujoco.locomotion import Locomotion, ModelField
+from data_gen.tasks.mujoco.locomotion_env import RewardWeights, Robot
 from icrl.config.components import component
 
 _CTRL_COST_WEIGHT = {"none": 0.1, "direction": 0.05, "velocity": 0.05}
@@ -13,26 +13,26 @@ _CTRL_COST_WEIGHT = {"none": 0.1, "direction": 0.05, "velocity": 0.05}
 
 @component
 class HalfCheetah(Locomotion):
-    """HalfCheetah with a goal (Finn et al. 2017, "Model-Agnostic Meta-Learning", section 5.3), another body, or both.
+    """HalfCheetah with a goal (Finn et al. 2017, "Model-Agnostic Meta-Learning", section 5.3), a varied body, or both.
 
     ## Description
     Gymnasium's `HalfCheetah-v5`: a two-legged robot of 14 kg in a vertical plane. Tasks differ in what is rewarded
     (`goal`), in the model fields that `vary` names (dynamics), or in both.
 
     `goal: direction` alone has two tasks. The literature trains and tests on both of them. Held-out tasks are never
-    trained on here, so a split of the two trains on one direction and tests on the other; name a field in `vary` to
+    trained on here, so a split of the two trains on one direction and tests on the other. Name a field in `vary` to
     have both directions in both sets.
 
-    Each body's mass, each of its three moments of inertia, each joint's damping and each of a geom's three friction
-    coefficients (the floor's too) has its own factor 1.5^u, damping 1.3^u, with u uniform in [-`log_scale_limit`,
-    `log_scale_limit`] (`dennisl88/rand_param_envs`, as used in Rakelly et al. 2019, "PEARL"). What MuJoCo derives from
-    masses and inertias is derived again, which the original code did not do.
+    With u uniform in [-`log_scale_limit`, `log_scale_limit`], every varied value has its own factor: 1.3^u for each
+    joint's damping, and 1.5^u for each body's mass, each of its three moments of inertia, and each of a geom's three
+    friction coefficients, including the floor's (`dennisl88/rand_param_envs`, as used in Rakelly et al. 2019, "PEARL").
+    Quantities that MuJoCo derives from masses and inertias are derived again, which the original code did not do.
 
     ## Action Space
     `Box(-1, 1, (6,), float32)`: torques at the thigh, shin and foot, back leg first.
 
     ## Observation Space
-    `Box(-inf, inf, (17,), float64)`: positions without the root's x, then velocities; nothing of the task.
+    `Box(-inf, inf, (17,), float64)`: positions without the root's x, then velocities. The task is not observed.
 
     ## Starting State
     The nominal pose with noise: positions + U[-0.1, 0.1], velocities + 0.1 N(0, 1).
@@ -43,7 +43,7 @@ class HalfCheetah(Locomotion):
     - `goal: direction`, d = -1 or 1: d v - 0.05 |a|^2, as in the code of MAML and PEARL.
     - `goal: velocity`, v*: -|v - v*| - 0.05 |a|^2, likewise.
 
-    A step lasts 0.05 s, as in PEARL's code. MAML's simulator and its measure of v differ, so its returns do, too.
+    A step lasts 0.05 s, as in PEARL's code. MAML's simulator and measure of v differ, and so do its returns.
 
     ## Episode End
     Truncation after `episode_length` steps.

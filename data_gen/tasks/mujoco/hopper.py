@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from data_gen.tasks.mujoco.locomotion import ALL_FIELDS, Locomotion, ModelField, RewardWeights
-from data_gen.tasks.mujoco.locomotion_env import Robot
+from data_gen.tasks.mujoco.locomotion import ALL_FIELDS, Locomotion, ModelField
+from data_gen.tasks.mujoco.locomotion_env import RewardWeights, Robot
 from icrl.config.components import component
 
-_LOWEST_HEALTHY, _HEALTHY_ANGLE, _HEALTHY_STATE = 0.7, 0.2, 100.0  # metres, radians, anything
+_LOWEST_HEALTHY, _HEALTHY_ANGLE, _HEALTHY_STATE = 0.7, 0.2, 100.0  # metres, radians, any unit
 
 
 @component
@@ -19,25 +19,25 @@ class Hopper(Locomotion):
 
     ## Description
     Gymnasium's `Hopper-v5`: a one-legged robot in a vertical plane. Tasks differ in the model fields that `vary` names:
-    dynamics vary and the reward does not. `half_cheetah` says how fields vary.
+    dynamics vary and the reward does not. See `half_cheetah` for how fields vary.
 
     ## Action Space
     `Box(-1, 1, (3,), float32)`: torques at thigh, leg and foot.
 
     ## Observation Space
-    `Box(-inf, inf, (11,), float64)`: positions without the root's x, then velocities, clipped to [-10, 10]; nothing of
-    the task.
+    `Box(-inf, inf, (11,), float64)`: positions without the root's x, then velocities, clipped to [-10, 10]. The
+    task is not observed.
 
     ## Starting State
-    The nominal pose, positions and velocities + U[-0.005, 0.005].
+    The nominal pose with noise: positions and velocities + U[-0.005, 0.005].
 
     ## Rewards
-    v + 1 (healthy) - 0.001 |a|^2 with the action a and v the step's mean velocity along x in m/s, as in `Hopper-v5`.
-    (The original code pays the 1 on the step of the fall, too.)
+    v + 1 (healthy) - 0.001 |a|^2, where a is the action and v the step's mean velocity along x in m/s, as
+    in `Hopper-v5`. (The original code also pays the 1 on the step of the fall.)
 
     ## Episode End
-    Termination when the robot is not healthy: height up to 0.7, an angle of 0.2 or more to either side, or another
-    position or a velocity of 100 or more. Truncation after `episode_length` steps.
+    Termination when the robot is not healthy: its height is at most 0.7, its angle is 0.2 or more to either side, or
+    another position or a velocity is 100 or more. Truncation after `episode_length` steps.
 
     ## Arguments
     `vary`, some of `body_mass`, `body_inertia`, `dof_damping`, `geom_friction`; `log_scale_limit`; `episode_length`.

@@ -1,4 +1,4 @@
-"""Pictures of locomotion tasks: the way of an episode, its goal, and the factors of the model fields."""
+"""Pictures of locomotion tasks: the path of an episode, its goal, and the factors of the model fields."""
 
 from typing import Any
 
@@ -14,15 +14,15 @@ _TOP, _BOTTOM = (0.14, 0.68, 0.36, 0.28), (0.14, 0.04, 0.36, 0.28)  # insets: le
 
 
 def draw_task(axes: Any, goal: str, task: Arrays, times: NDArray[Any], path: NDArray[Any], seconds: float) -> None:
-    """Draws the way and the goal, with the factors in an inset; without a goal, the factors with the way in an inset.
+    """Draws the path and the goal with the factors in an inset; without a goal, the factors with the path in an inset.
 
     Args:
         axes: matplotlib axes.
         goal: the kind of goal.
-        task: the arrays of one task.
+        task: the arrays of a single task.
         times: (steps,) seconds since the start of the episode.
-        path: (steps, 1 or 2) where the robot was, in metres; may be empty.
-        seconds: length of a whole episode.
+        path: (steps, 1 or 2) the robot's positions in metres; may be empty.
+        seconds: duration of a full episode.
     """
     factors = {name: np.log2(values.ravel()) for name, values in task.items() if name in _FIELDS}
     if goal == "none":
@@ -31,7 +31,7 @@ def draw_task(axes: Any, goal: str, task: Arrays, times: NDArray[Any], path: NDA
         legend = axes.legend(frameon=False, loc="lower left", ncols=2, **small)
         legend.set_in_layout(False)
         low, high = axes.get_ylim()
-        axes.set_ylim(low - 0.45 * (high - low), high + 0.8 * (high - low))  # room for the legend and the way
+        axes.set_ylim(low - 0.45 * (high - low), high + 0.8 * (high - low))  # room for the legend and the path
         if len(path):
             inset = _inset(axes, _TOP)
             _draw_over_time(inset, times, path)
@@ -41,7 +41,7 @@ def draw_task(axes: Any, goal: str, task: Arrays, times: NDArray[Any], path: NDA
         axes.plot(*task["position"], "*", color=_GOAL, markersize=12)
     elif goal == "angle":
         axes.plot([0, np.cos(task["angle"])], [0, np.sin(task["angle"])], color=_GOAL, linewidth=3)
-    else:  # a velocity is a slope, and a direction that of 1 m/s
+    else:  # a velocity is a slope; a direction is the slope of 1 m/s
         axes.plot([0, seconds], [0, seconds * task[goal]], "--", color=_GOAL, linewidth=2)
     if goal in ("position", "angle"):
         _draw_from_above(axes, path)
@@ -55,7 +55,7 @@ def draw_task(axes: Any, goal: str, task: Arrays, times: NDArray[Any], path: NDA
 
 
 def _inset(axes: Any, place: tuple[float, float, float, float]) -> Any:
-    """Axes inside `axes` that take no room of their own, which small axes have not got."""
+    """Axes inside `axes` that take no space of their own in the layout, since small axes have none to spare."""
     inset = axes.inset_axes(place)
     inset.set_in_layout(False)
     return inset
@@ -75,7 +75,7 @@ def _draw_over_time(axes: Any, times: NDArray[Any], path: NDArray[Any]) -> None:
 
 
 def _draw_factors(axes: Any, factors: Arrays) -> None:
-    """A bar for each body, joint and geom, coloured by field: up for a factor above 1."""
+    """Draws a bar for each body, joint and geom, coloured by field; upwards for a factor above 1."""
     first = 0
     for name, values in factors.items():
         axes.bar(first + np.arange(len(values)), values, color=_FIELDS[name], label=name)

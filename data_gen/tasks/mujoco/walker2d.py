@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from data_gen.tasks.mujoco.locomotion import ALL_FIELDS, Locomotion, ModelField, RewardWeights
-from data_gen.tasks.mujoco.locomotion_env import Robot
+from data_gen.tasks.mujoco.locomotion import ALL_FIELDS, Locomotion, ModelField
+from data_gen.tasks.mujoco.locomotion_env import RewardWeights, Robot
 from icrl.config.components import component
 
 _HEALTHY_HEIGHT, _HEALTHY_ANGLE = (0.8, 2.0), 1.0  # metres, radians
@@ -19,24 +19,26 @@ class Walker2d(Locomotion):
 
     ## Description
     Gymnasium's `Walker2d-v5`: a two-legged robot in a vertical plane. Tasks differ in the model fields that `vary`
-    names: dynamics vary and the reward does not. `half_cheetah` says how fields vary.
+    names: dynamics vary and the reward does not. See `half_cheetah` for how fields vary.
 
     ## Action Space
     `Box(-1, 1, (6,), float32)`: torques at thigh, leg and foot, right leg first.
 
     ## Observation Space
-    `Box(-inf, inf, (17,), float64)`: positions without the root's x, then velocities, clipped to [-10, 10]; nothing of
-    the task.
+    `Box(-inf, inf, (17,), float64)`: positions without the root's x, then velocities, clipped to [-10, 10]. The
+    task is not observed.
 
     ## Starting State
-    The nominal pose, positions and velocities + U[-0.005, 0.005].
+    The nominal pose with noise: positions and velocities + U[-0.005, 0.005].
 
     ## Rewards
-    v + 1 (healthy) - 0.001 |a|^2 with the action a and v the step's mean velocity along x in m/s, as in `Walker2d-v5`.
-    (The original code pays the 1 on the step of the fall, too, and its steps are 5 simulator steps; here they are 4.)
+    v + 1 (healthy) - 0.001 |a|^2, where a is the action and v the step's mean velocity along x in m/s, as
+    in `Walker2d-v5`. (The original code also pays the 1 on the step of the fall, and its steps are 5 simulator steps
+    instead of 4.)
 
     ## Episode End
-    Termination when the robot is not healthy: height outside (0.8, 2.0) or an angle of 1 or more to either side.
+    Termination when the robot is not healthy: its height is outside (0.8, 2.0), or its angle is 1 or more to
+    either side.
     Truncation after `episode_length` steps.
 
     ## Arguments

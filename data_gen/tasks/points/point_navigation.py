@@ -1,4 +1,4 @@
-"""Point navigation: walk to a goal in the plane that only the reward tells of."""
+"""Point navigation: walk to a goal in the plane that only the reward reveals."""
 
 from typing import Annotated, Any
 
@@ -30,25 +30,25 @@ class PointNavigation(TaskDistribution):
     vary and dynamics do not.
 
     ## Action Space
-    `Box(-1, 1, (2,))`: the move along each axis, in units of `step`; what lies outside is clipped. The authors' own
-    environment has moves in [-0.1, 0.1]^2, and they train in a normalised form of it whose actions are these.
+    `Box(-1, 1, (2,))`: the move along each axis, in units of `step`; values outside are clipped. The authors' own
+    environment has moves in [-0.1, 0.1]^2, and they train in a normalised form of it, which has the actions used here.
 
     ## Observation Space
-    `Box(-inf, inf, (2,))`: the position, and nothing of the goal.
+    `Box(-inf, inf, (2,))`: the position. The goal is not observed.
 
     ## Starting State
     The origin.
 
     ## Rewards
-    Less the Euclidean distance to the goal after the move.
+    The negative Euclidean distance to the goal after the move.
 
     ## Episode End
-    Termination where the goal is less than `tolerance` away on both axes; truncation after `episode_length` steps.
+    Termination when the goal is less than `tolerance` away on both axes; truncation after `episode_length` steps.
 
     ## Arguments
-    `goal_range`, `step`, `tolerance`, `episode_length`; the defaults are the authors'. With them the optimal return is
-    -0.50 on average. The paper's "oracle" with its -2.29 is no optimum but a stochastic policy, trained with the goal
-    in its observation.
+    `goal_range`, `step`, `tolerance`, `episode_length`; the defaults are the authors'. With them, the optimal return is
+    -0.50 on average. The paper's "oracle" with its -2.29 is not an optimum but a stochastic policy, trained with the
+    goal in its observation.
     """
 
     episode_length: Annotated[int, Field(ge=1)] = 100
@@ -72,10 +72,10 @@ class PointNavigation(TaskDistribution):
         return PointNavigationVectorEnv(self, tasks)
 
     def optimal_return(self, tasks: Tasks) -> NDArray[np.float64]:
-        """Exact: what going straight to the goal earns.
+        """Exact: the return of going straight to the goal.
 
-        At every time it has the least distance of all policies (`PointVectorEnv`). Where another one ends the episode,
-        within the tolerance of the goal, so has this one, at the latest then; and no step earns more than 0.
+        This policy has the smallest distance of all policies at every time (`PointVectorEnv`). It comes within the
+        tolerance of the goal, which ends the episode, no later than any other policy, and no step earns more than 0.
         """
         total = np.zeros(len(tasks))
         running = np.ones(len(tasks), dtype=np.bool_)
@@ -87,16 +87,16 @@ class PointNavigation(TaskDistribution):
         return total
 
     def draw(self, axes: Any, task: Tasks, observation: NDArray[Any], reward: NDArray[Any]) -> bool:
-        """The square of goals, this goal, and the way that one episode took."""
+        """Draws the square of goals, this goal, and the path of one episode."""
         reach = self.goal_range
         axes.fill([-reach, reach, reach, -reach], [-reach, -reach, reach, reach], color="#e5e7eb", linewidth=0)
-        draw_disc(axes, task["goal"][0], 0.05 * reach, "#f59e0b")  # as large as is easily seen
+        draw_disc(axes, task["goal"][0], 0.05 * reach, "#f59e0b")  # large enough to be seen easily
         draw_way(axes, observation)
         return True
 
 
 class PointNavigationVectorEnv(PointVectorEnv):
-    """Point navigation with one goal a slot."""
+    """Point navigation with one goal per slot."""
 
     def __init__(self, family: PointNavigation, tasks: Tasks) -> None:
         if not (np.abs(tasks["goal"]) <= family.goal_range).all():

@@ -1,4 +1,4 @@
-"""The water maze: swim until a hidden platform is found, remember where it was, and swim there straight ever after."""
+"""The water maze: swim until a hidden platform is found, remember it, and from then on swim straight to it."""
 
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ from data_gen.tasks.vector import TaskVectorEnv
 from icrl.config.components import component
 from icrl.support.errors import UserError
 
-_TINY = 1e-12  # stands for a distance of 0 where one is divided by
+_TINY = 1e-12  # replaces a distance of 0 in a division
 
 
 @component
@@ -21,27 +21,28 @@ class WaterMaze(TaskDistribution):
     """A continuous water maze (Morris 1981, "Spatial localization does not require the presence of local cues").
 
     ## Description
-    A round pool of `pool_radius` with a hidden round platform. Tasks differ in where the platform is, uniform over the
-    places where all of it lies in the pool, so rewards vary and dynamics do not. The Watermaze of Algorithm
-    Distillation (Laskin et al. 2022) is the same task seen through a camera; here the position is seen.
+    A round pool of `pool_radius` with a hidden round platform. Tasks differ in the platform's position, uniform over
+    the positions where the whole platform lies in the pool, so rewards vary and dynamics do not. The Watermaze of
+    Algorithm Distillation (Laskin et al. 2022) is the same task seen through a camera; here the position is observed.
 
     ## Action Space
-    `Box(-1, 1, (2,))`: the velocity in units of `speed`; one that is longer than 1 is shortened to 1, so that no
+    `Box(-1, 1, (2,))`: the velocity in units of `speed`. A velocity longer than 1 is shortened to 1, so that no
     direction is faster than another.
 
     ## Observation Space
-    `Box` of shape (3,): the position from the pool's middle, and 1 if it is on the platform, else 0. The platform is
-    seen only when it is reached.
+    `Box` of shape (3,): the position relative to the pool's middle, and 1 on the platform, else 0. The platform is seen
+    only when it is reached.
 
     ## Starting State
-    `start`: `rim` (anywhere on it), `random` (anywhere in the pool, on the platform too), both uniform and anew
-    each episode, or `center`.
+    `start`: `rim` (uniform on the rim in each episode), `random` (uniform in the pool, platform included, in each
+    episode), or `center`.
 
     ## Rewards
-    `reward: every_step`: 1 on every step that ends on the platform. `reward: once`: 1 on the first, which terminates.
+    `reward: every_step`: 1 on every step that ends on the platform. `reward: once`: 1 on the first such step, which
+    terminates.
 
     ## Episode End
-    Truncation after `episode_length` steps; termination on the platform if the reward comes once.
+    Truncation after `episode_length` steps; with `reward: once`, termination on the platform.
 
     ## Arguments
     `pool_radius`, `platform_radius`, `speed`, `start`, `reward`, `episode_length`. An episode has to be long enough to
@@ -79,21 +80,22 @@ class WaterMaze(TaskDistribution):
 
     @property
     def farthest_platform(self) -> float:
-        """How far from the pool's middle a platform's may lie."""
+        """Largest distance of a platform's middle from the pool's middle."""
         return self.pool_radius - self.platform_radius
 
     def sample(self, num_tasks: int, seed: int) -> Tasks:
-        place = _in_disc(np.random.default_rng(seed).uniform(size=(num_tasks, 2)))
-        return Tasks({"platform": self.farthest_platform * place})
+        in_disc = _in_disc(np.random.default_rng(seed).uniform(size=(num_tasks, 2)))
+        return Tasks({"platform": self.farthest_platform * in_disc})
 
     def make_vec(self, tasks: Tasks) -> "WaterMazeVectorEnv":
         return WaterMazeVectorEnv(self, tasks)
 
     def optimal_return(self, tasks: Tasks) -> NDArray[np.float64]:
-        """Exact, over the starts too: the platform is swum to in a straight line.
+        """Exact, averaged over the starts: the agent swims straight to the platform.
 
-        Step k ends on the platform if the start lies within `platform_radius + k speed` of its middle, and so do the
-        steps after it. The expected number of steps on the platform is the sum of these events' probabilities.
+        Step k ends on the platform if the start lies within `platform_radius + k speed` of the platform's middle, and
+        so do the steps after k. The expected number of steps on the platform is the sum of the probabilities of these
+        events.
         """
         distance = norm(tasks["platform"])
         steps = range(1, self.episode_length + 1) if self.reward == "every_step" else [self.episode_length]
@@ -101,22 +103,22 @@ class WaterMaze(TaskDistribution):
         return np.sum(reached, axis=0)
 
     def _starts_within(self, reach: float, distance: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The share of the starts that lie within `reach` of points at `distance` from the pool's middle."""
+        """The fraction of starts that lie within `reach` of points at `distance` from the pool's middle."""
         pool = self.pool_radius
         if self.start == "center":
             return (distance <= reach).astype(np.float64)
         apart = np.maximum(distance, _TINY)
-        # Angles, seen from either middle, under which the circles about both cross; clipped, one holds the other.
+        # Angles, seen from each middle, at which the two circles cross; clipped if one circle contains the other.
         at_pool = _arccos((apart**2 + pool**2 - reach**2) / (2 * apart * pool))
         if self.start == "rim":
             return at_pool / np.pi
         at_point = _arccos((apart**2 + reach**2 - pool**2) / (2 * apart * reach))
-        # The lens that both discs share is two circular sectors less the kite that they have in common.
+        # The intersection of the discs is two circular sectors minus the kite that both sectors contain.
         kite = apart * pool * np.sin(at_pool)
         return (pool**2 * at_pool + reach**2 * at_point - kite) / (np.pi * pool**2)
 
     def draw(self, axes: Any, task: Tasks, observation: NDArray[Any], reward: NDArray[Any]) -> bool:
-        """The pool, its platform, and the way that one episode took."""
+        """Draws the pool, its platform, and the path of one episode."""
         draw_disc(axes, np.zeros(2), self.pool_radius, "#e5e7eb")
         draw_disc(axes, task["platform"][0], self.platform_radius, "#f59e0b")
         draw_way(axes, observation[:, :2])
@@ -124,7 +126,7 @@ class WaterMaze(TaskDistribution):
 
 
 class WaterMazeVectorEnv(TaskVectorEnv):
-    """The water maze with one platform a slot."""
+    """The water maze with one platform per slot."""
 
     def __init__(self, maze: WaterMaze, tasks: Tasks) -> None:
         super().__init__(len(tasks), maze.observation_space, maze.action_space, maze.episode_length)
@@ -150,7 +152,7 @@ class WaterMazeVectorEnv(TaskVectorEnv):
     def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         velocity = actions.astype(np.float64)
         self._position += velocity * (self._maze.speed / np.maximum(norm(velocity), 1))[:, None]
-        # Whoever swims into the rim is put back onto it, in the direction of the pool's middle.
+        # An agent that swims beyond the rim is put back onto it, towards the pool's middle.
         self._position *= (self._maze.pool_radius / np.maximum(norm(self._position), self._maze.pool_radius))[:, None]
         self._on_platform = self._reached(self._position, self._platform)
         ends = self._maze.reward == "once"
@@ -166,13 +168,13 @@ class WaterMazeVectorEnv(TaskVectorEnv):
         return seen
 
     def optimal_action(self) -> NDArray[np.float32]:
-        """Straight to the platform's middle."""
+        """Swims straight to the platform's middle."""
         velocity = (self._platform - self._position) / self._maze.speed
         return (velocity / np.maximum(norm(velocity), 1)[:, None]).astype(np.float32)
 
 
 def _in_disc(chance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, 2) uniform numbers -> points uniform in the unit disc; on its rim where the first number is 1."""
+    """Maps (n, 2) uniform numbers to points uniform in the unit disc; on the rim where the first number is 1."""
     radius, angle = np.sqrt(chance[:, 0]), 2 * np.pi * chance[:, 1]
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 

@@ -1,4 +1,4 @@
-"""Multi-armed bandits: which arm pays best has to be found out by pulling them."""
+"""Multi-armed bandits: find out which arm pays best by pulling the arms."""
 
 from typing import Annotated, Any, Literal
 
@@ -12,44 +12,44 @@ from data_gen.tasks.vector import TaskVectorEnv
 from icrl.config.components import component
 from icrl.support.errors import UserError
 
-_ODD_SHARE = 0.95  # of the training tasks, Laskin et al. 2022
-_GAUSSIAN_NOISE = 1.0  # the ten-armed testbed, Sutton and Barto 2018, section 2.3
+_ODD_SHARE = 0.95  # fraction of the training tasks, Laskin et al. 2022
+_GAUSSIAN_NOISE = 1.0  # standard deviation; the ten-armed testbed, Sutton and Barto 2018, section 2.3
 
 
 @component
 class Bandit(TaskDistribution):
     """Bernoulli bandits (Duan et al. 2016, "RL^2: Fast Reinforcement Learning via Slow Reinforcement Learning", 3.1).
 
-    And Gaussian ones, and the shifted ones of Laskin et al. 2022, "In-context Reinforcement Learning with Algorithm
-    Distillation".
+    Also Gaussian bandits, and the shifted bandits of Laskin et al. 2022, "In-context Reinforcement Learning with
+    Algorithm Distillation".
 
     ## Description
-    One state and `arms` arms. Tasks differ in the arms' mean rewards, drawn anew for each arm of each task by `prior`:
+    One state and `arms` arms. Tasks differ in the arms' mean rewards, drawn for each arm of each task by `prior`:
 
     - `uniform`: uniform in [0, 1].
-    - `normal`: standard normal; for Gaussian rewards alone.
-    - `odd_arms`: with probability 0.95 the odd arms' means are uniform in [1/2, 1] and the even ones' in [0, 1/2], else
-      the other way round; arms count from 0. In the held-out tasks of `split` the odd arms are the good ones with
-      probability 0.05, so what most training tasks had in common misleads there. The paper says no more than that
-      reward is more likely under the odd arms 95% of the time in training, and under the even ones in evaluation; the
-      two halves of [0, 1] are this project's reading of it.
+    - `normal`: standard normal; for Gaussian rewards only.
+    - `odd_arms`: with probability 0.95, the odd arms' means are uniform in [1/2, 1] and the even arms' in [0, 1/2],
+      else the other way round; arms count from 0. In the held-out tasks of `split`, the odd arms are the good ones with
+      probability 0.05, so what most training tasks have in common misleads there. The paper only says that reward is
+      more likely under the odd arms 95% of the time in training, and under the even arms in evaluation; the two halves
+      of [0, 1] are this project's interpretation.
 
     ## Action Space
     `Discrete(arms)`: the arm to pull.
 
     ## Observation Space
-    `Discrete(1)`: there is nothing to see but the rewards.
+    `Discrete(1)`: there is nothing to observe except the rewards.
 
     ## Starting State
-    The one state.
+    The only state.
 
     ## Rewards
     `reward: bernoulli`: 1 with the arm's mean as probability, else 0. `reward: gaussian`: normal about the arm's mean
-    with standard deviation `noise`, which is 1 unless given.
+    with standard deviation `noise`, by default 1.
 
     ## Episode End
-    Termination after `episode_length` pulls: there is no state whose value a learner should bootstrap. By default each
-    pull is an episode, so that the lengths that a config counts in episodes are numbers of pulls.
+    Termination after `episode_length` pulls, because a learner should not bootstrap from a next state. By default each
+    pull is an episode, so a config's lengths in episodes are numbers of pulls.
 
     ## Arguments
     `arms`, `reward`, `noise`, `prior`, `episode_length`.
@@ -63,9 +63,9 @@ class Bandit(TaskDistribution):
 
     def __post_init__(self) -> None:
         if self.reward == "bernoulli" and self.prior == "normal":
-            raise ValueError("prior normal gives means outside [0, 1], no probabilities: take reward gaussian with it")
+            raise ValueError("prior normal gives means outside [0, 1], not probabilities: use reward gaussian")
         if self.reward == "bernoulli" and self.noise is not None:
-            raise ValueError(f"noise {self.noise} is of Gaussian rewards: leave it out, or take reward gaussian")
+            raise ValueError(f"noise {self.noise} is for Gaussian rewards: leave it out, or use reward gaussian")
 
     @property
     def observation_space(self) -> gymnasium.spaces.Discrete:
@@ -79,7 +79,7 @@ class Bandit(TaskDistribution):
         return BanditVectorEnv(self, tasks)
 
     def sample(self, num_tasks: int, seed: int) -> Tasks:
-        """Tasks with means by `prior`; of `odd_arms`, as training has them."""
+        """Draws means from `prior`; for `odd_arms`, from the prior of the training tasks."""
         rng = np.random.default_rng(seed)
         if self.prior == "normal":
             return Tasks({"mean": rng.standard_normal((num_tasks, self.arms))})
@@ -90,9 +90,9 @@ class Bandit(TaskDistribution):
         return Tasks({"mean": mean})
 
     def split(self, train: float, test: float, seed: int) -> tuple[Tasks, Tasks]:
-        """Disjoint training and held-out tasks; with prior `odd_arms` the held-out ones are of the shifted kind.
+        """Disjoint training and held-out tasks; with prior `odd_arms`, the held-out tasks are shifted.
 
-        A mean m of theirs is turned into 1 - m, which is the prior with odd and even arms exchanged.
+        Every mean m of a held-out task becomes 1 - m, which is the prior with odd and even arms exchanged.
         """
         training, held_out = super().split(train, test, seed)
         if self.prior == "odd_arms":
@@ -110,7 +110,7 @@ class Bandit(TaskDistribution):
         return mean
 
     def draw(self, axes: Any, task: Tasks, observation: NDArray[Any], reward: NDArray[Any]) -> bool:
-        """The arms' means, the best one marked, and the reward that the episode earned a pull."""
+        """Draws the arms' means, the best one highlighted, and the episode's mean reward per pull."""
         mean = task["mean"][0]
         colors = np.where(mean == mean.max(), "#f59e0b", "#d1d5db")
         axes.bar(np.arange(self.arms), mean, color=list(colors), width=0.8)
@@ -133,7 +133,7 @@ class BanditVectorEnv(TaskVectorEnv):
         if mean.shape[1:] != (bandit.arms,):
             raise UserError(f"a task's mean has shape {mean.shape[1:]}, but the bandit has {bandit.arms} arms")
         if not np.isfinite(mean).all():
-            raise UserError("a task's mean is not a finite number")
+            raise UserError("a task's mean is not finite")
         if bandit.reward == "bernoulli" and ((mean < 0) | (mean > 1)).any():
             raise UserError("a mean lies outside [0, 1]: a Bernoulli bandit's means are probabilities")
         noise = _GAUSSIAN_NOISE if bandit.noise is None else bandit.noise
@@ -143,11 +143,11 @@ class BanditVectorEnv(TaskVectorEnv):
         self._first_arm = np.arange(self.num_envs) * bandit.arms
 
     def _restart(self, slots: NDArray[np.intp]) -> None:
-        """The one state is the start."""
+        """Does nothing: there is only one state."""
 
     def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         mean = self._means.take(self._first_arm + actions)
-        over = self.elapsed == self.episode_length - 1  # this pull being the last
+        over = self.elapsed == self.episode_length - 1  # this pull is the last
         if self._noise is None:
             return (self.streams.uniform() < mean).astype(np.float32), over
         return (mean + self._noise * self.streams.normal()).astype(np.float32), over
@@ -156,5 +156,5 @@ class BanditVectorEnv(TaskVectorEnv):
         return np.zeros(self.num_envs, dtype=np.int64)
 
     def optimal_action(self) -> NDArray[np.int64]:
-        """The arm of the highest mean."""
+        """The arm with the highest mean."""
         return self._best.copy()

@@ -1,4 +1,4 @@
-"""Random tabular MDPs: neither the rewards nor the transitions are known, and both have to be learned."""
+"""Random tabular MDPs: both the rewards and the transitions are unknown and have to be learned."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -14,8 +14,8 @@ from data_gen.tasks.vector import TaskVectorEnv
 from icrl.config.components import component
 from icrl.support.errors import UserError
 
-_TRANSITIONS_AT_ONCE = 2**16  # probabilities handled in one array operation; what stays in a processor's cache
-_SUM_TOLERANCE = 1e-3  # of a row of probabilities: float32 sums of a thousand terms are off by less
+_TRANSITIONS_AT_ONCE = 2**16  # probabilities per array operation; so many stay in a processor's cache
+_SUM_TOLERANCE = 1e-3  # of a row of probabilities; float32 sums of a thousand terms have a smaller error
 
 
 @component
@@ -25,10 +25,9 @@ class TabularMDP(TaskDistribution):
     The prior is that of Osband et al. 2013, "(More) Efficient Reinforcement Learning via Posterior Sampling".
 
     ## Description
-    `states` states and `actions` actions. A task has a mean reward for every state and action, drawn from a normal
-    distribution with mean `reward_mean` and standard deviation `reward_std`, and for every state and action a
-    distribution over next states, drawn from a symmetric Dirichlet distribution with parameter `concentration`. Rewards
-    and dynamics vary.
+    `states` states and `actions` actions. For every state and action, a task has a mean reward and a distribution over
+    next states. The mean reward is normal with mean `reward_mean` and standard deviation `reward_std`. The distribution
+    is drawn from a symmetric Dirichlet distribution with parameter `concentration`. Rewards and dynamics vary.
 
     ## Action Space
     `Discrete(actions)`.
@@ -43,11 +42,12 @@ class TabularMDP(TaskDistribution):
     Normal about the mean of the state and the action taken in it, with standard deviation `noise`.
 
     ## Episode End
-    Truncation after `episode_length` steps. The optimal policy knows how many are left; the observation does not say.
+    Truncation after `episode_length` steps. The optimal policy depends on the number of steps left, which is not
+    observed.
 
     ## Arguments
     `states`, `actions`, `episode_length`, `reward_mean`, `reward_std`, `noise`, `concentration`. The defaults are the
-    paper's. Below 1 the concentration makes transitions nearly deterministic, and far above 1 all alike.
+    paper's. A concentration below 1 makes transitions nearly deterministic; one far above 1 makes them all alike.
     """
 
     states: Annotated[int, Field(ge=2)] = 10
@@ -74,7 +74,10 @@ class TabularMDP(TaskDistribution):
         return TabularMDPVectorEnv(self, tasks)
 
     def sample(self, num_tasks: int, seed: int) -> Tasks:
-        """`transition` (num_tasks, states, actions, states) and `reward` (num_tasks, states, actions), both float32."""
+        """Draws tasks with two float32 arrays.
+
+        `transition` has shape (num_tasks, states, actions, states), and `reward` (num_tasks, states, actions).
+        """
         rng = np.random.default_rng(seed)
         table = (num_tasks, self.states, self.actions)
         reward = self.reward_mean + self.reward_std * rng.standard_normal(table, dtype=np.float32)
@@ -85,12 +88,12 @@ class TabularMDP(TaskDistribution):
         return Tasks({"transition": transition, "reward": reward})
 
     def _gamma_weights(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Variables of `shape` that are Dirichlet distributed once divided by their sum over the last axis."""
+        """Draws variables of `shape` that are Dirichlet once divided by their sum over the last axis."""
         if self.concentration >= 1:
             if self.concentration == 1:  # Gamma(1), three times as fast
                 return rng.standard_exponential(shape, dtype=np.float32)
             return rng.standard_gamma(self.concentration, shape, dtype=np.float32)
-        # Gamma(c) of a small c is often 0 in float32, so its logarithm is drawn, and the largest of a row made 1.
+        # For small c, Gamma(c) is often 0 in float32, so its logarithm is drawn and the largest of a row scaled to 1.
         # Gamma(c) is Gamma(c + 1) times U^(1 / c), with U uniform and -log U exponential (Marsaglia and Tsang 2000).
         logarithm = np.log(rng.standard_gamma(self.concentration + 1, shape, dtype=np.float32))
         logarithm -= rng.standard_exponential(shape, dtype=np.float32) / np.float32(self.concentration)
@@ -105,7 +108,7 @@ class TabularMDP(TaskDistribution):
         return optimal
 
     def optimal_actions(self, tasks: Tasks) -> NDArray[np.unsignedinteger[Any]]:
-        """An optimal action after every number of steps in every state, shape (num_tasks, episode_length, states)."""
+        """An optimal action after every number of steps in every state, (num_tasks, episode_length, states)."""
         kind = np.min_scalar_type(self.actions - 1)
         actions = np.empty((len(tasks), self.episode_length, self.states), dtype=kind)
         for part in self._parts(len(tasks)):
@@ -114,9 +117,9 @@ class TabularMDP(TaskDistribution):
         return actions
 
     def _action_values(self, tasks: Tasks) -> Iterator[NDArray[np.float64]]:
-        """The expected return of an action and the optimal ones after it with 1, 2, ... `episode_length` steps left.
+        """Yields the optimal action values with 1, 2, ... `episode_length` steps left, (num_tasks, states, actions).
 
-        Each of shape (num_tasks, states, actions).
+        An action's value is its expected return when all actions after it are optimal.
         """
         transition, reward = tasks["transition"].astype(np.float64), tasks["reward"].astype(np.float64)
         value = np.zeros((len(tasks), self.states))
@@ -126,7 +129,7 @@ class TabularMDP(TaskDistribution):
             value = action_values.max(axis=2)
 
     def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
-        """Exact: the distribution over states under uniformly random actions, step by step."""
+        """Exact: follows the distribution over states under uniformly random actions, step by step."""
         expected = np.zeros(len(tasks))
         for part in self._parts(len(tasks)):
             transition = tasks["transition"][part].mean(axis=2, dtype=np.float64)
@@ -139,17 +142,17 @@ class TabularMDP(TaskDistribution):
         return expected
 
     def _parts(self, num_tasks: int) -> Iterator[slice]:
-        """The tasks in parts of about `_TRANSITIONS_AT_ONCE` probabilities: memory does not grow with their number."""
+        """Slices of the tasks with about `_TRANSITIONS_AT_ONCE` probabilities each, which bound the memory."""
         size = max(1, _TRANSITIONS_AT_ONCE // (self.states**2 * self.actions))
         return (slice(first, min(first + size, num_tasks)) for first in range(0, num_tasks, size))
 
     def draw(self, axes: Any, task: Tasks, observation: NDArray[Any], reward: NDArray[Any]) -> bool:
-        """Mean rewards by state and action, an episode's first optimal actions dotted; below, the states of the way."""
+        """Draws mean rewards by state and action, dots on an episode's first optimal actions and, below, its states."""
         mean = task["reward"][0]
         axes.imshow(mean.T, cmap="Greys", aspect="auto", extent=(-0.5, self.states - 0.5, self.actions - 0.5, -0.5))
         axes.plot(np.arange(self.states), self.optimal_actions(task)[0, 0], "o", color="#f59e0b", markersize=4)
         bottom = self.actions - 0.5
-        if len(observation):  # one step under the other, over the height of the table
+        if len(observation):  # the steps from top to bottom, over the height of the table
             down = bottom + self.actions * (np.arange(len(observation)) + 0.5) / len(observation)
             axes.plot(observation, down, ".-", color="#2563eb", linewidth=1.2, markersize=4, alpha=0.8)
             axes.plot(observation[0], down[0], "o", color="#111827", markersize=4)
@@ -170,7 +173,7 @@ class TabularMDPVectorEnv(TaskVectorEnv):
         rows = tasks["transition"].reshape(-1, mdp.states)
         cumulative = np.cumsum(rows, axis=1, dtype=np.float32)
         cumulative /= cumulative[:, -1:]
-        cumulative[cumulative >= 1] = np.inf  # nothing is left after these: no rounding leads past the last such state
+        cumulative[cumulative >= 1] = np.inf  # so that rounding never leads past the last state with a probability
         self._cumulative, self._reward = cumulative, tasks["reward"].ravel()
         self._num_actions, self._noise = mdp.actions, mdp.noise
         self._first_row = np.arange(self.num_envs) * mdp.states
@@ -185,9 +188,9 @@ class TabularMDPVectorEnv(TaskVectorEnv):
                 f"but {mdp.states} states and {mdp.actions} actions need {(*table, mdp.states)} and {table}"
             )
         if not np.isfinite(reward).all():
-            raise UserError("a task's reward is not a finite number")
+            raise UserError("a task's reward is not finite")
         if not ((transition >= 0).all() and (abs(transition.sum(axis=-1) - 1) < _SUM_TOLERANCE).all()):
-            raise UserError("a task's transition is not a probability distribution over next states in every row")
+            raise UserError("a task's transition has a row that is not a probability distribution over next states")
 
     def _restart(self, slots: NDArray[np.intp]) -> None:
         self._state[slots] = 0
@@ -205,10 +208,10 @@ class TabularMDPVectorEnv(TaskVectorEnv):
 
     @cached_property
     def _optimal_actions(self) -> NDArray[np.unsignedinteger[Any]]:
-        """Flat over (slot, step, state); made when first asked for, since most agents never ask."""
+        """Optimal actions, flat over (slot, step, state); computed on first use, since most agents never need them."""
         return self._mdp.optimal_actions(self._tasks).ravel()
 
     def optimal_action(self) -> NDArray[np.int64]:
-        """By value iteration: what is best with as many steps left as there are."""
+        """The best action for the number of steps left in each slot, by value iteration."""
         slot_and_step = np.arange(self.num_envs) * self.episode_length + self.elapsed
         return self._optimal_actions.take(slot_and_step * self._mdp.states + self._state).astype(np.int64)

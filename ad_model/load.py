@@ -1,0 +1,92 @@
+"""A trained transformer from a folder or from the hub, loaded without running anything that lies beside its weights."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+from transformers.utils import logging
+
+from ad_model.modeling_ad import ADModel
+from icrl.run.folder import MODEL
+from icrl.support.device import check_device
+from icrl.support.errors import UserError
+from icrl.support.files import read_json
+from icrl.support.hub import fetch, repository, snapshot
+
+
+def load_model(place: Path | str, device: str | None = None, trust_remote_code: bool = False) -> ADModel:
+    """A trained transformer, ready to act.
+
+    Args:
+        place: a model's folder, a checkpoint, or a repository of the hub, `USER/NAME[@REVISION]`.
+        device: to load it on; by default the first accelerator, or the CPU.
+        trust_remote_code: build it by the code that lies beside the weights, instead of this project's own class.
+
+    Raises UserError if there is no model, or a damaged one.
+    """
+    path = given_model(place, trust_remote_code) if isinstance(place, str) else place
+    check_device(device)
+    where = torch.device(device or (torch.accelerator.current_accelerator() or "cpu"))
+    if (
+        not trust_remote_code
+        and (path / "config.json").exists()
+        and _attention_elsewhere(read_json(path / "config.json"))
+    ):
+        raise UserError(f"{path}: its config names attention code to fetch from elsewhere; not loaded")
+    try:
+        logging.disable_progress_bar()
+        kind: Any = _own_class(path) if trust_remote_code else ADModel
+        loaded: Any = kind.from_pretrained(path, local_files_only=True, use_safetensors=True, output_loading_info=True)
+        model, found = loaded
+        wrong = [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]
+        if wrong:
+            raise ValueError(f"its weights are not those of its config, see {wrong[0]}")
+        placed: ADModel = model.to(where)
+        return placed
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot load the model: {' '.join(str(error).split())[:300]}") from error
+
+
+def given_model(place: str, with_code: bool = False) -> Path:
+    """The folder of a model: the folder itself, a checkpoint's, or one fetched from a repository of the hub.
+
+    From a repository, only config and weights are fetched: no pickles, and no code unless `with_code`. Raises UserError
+    if there is no model.
+    """
+    given = Path(place)
+    if given.is_dir():
+        return given / MODEL if (given / MODEL).is_dir() else given
+    if place.count("/") != 1 or place.startswith((".", "/", "~")):
+        raise UserError(f"evaluation.checkpoint: {place}: there is no such folder")
+    try:
+        found = snapshot(repository(place, "model", "evaluation.checkpoint"))
+        wanted = ["config.json", "*.safetensors", "model.safetensors.index.json", *(["*.py"] if with_code else [])]
+        return fetch(found, found.matching(wanted))
+    except UserError as error:
+        raise UserError(f"evaluation.checkpoint: {place} is not a folder here, and on the hub: {error}") from error
+
+
+def _attention_elsewhere(value: Any) -> bool:
+    """True if a model's config asks for attention that transformers would fetch from another repository, and run."""
+    if not isinstance(value, dict):
+        return False
+    return any(
+        _attention_elsewhere(part) or ("attn_implementation" in key and not _own_attention(part))
+        for key, part in value.items()
+    )
+
+
+def _own_attention(value: Any) -> bool:
+    return isinstance(value, dict) or value in (None, "eager", "sdpa", "flex_attention")
+
+
+def _own_class(path: Path) -> type:
+    """The class that a model's own code defines; `AutoModel` would prefer this project's, which it knows.
+
+    Raises KeyError if the model names no class.
+    """
+    return cast(
+        type, get_class_from_dynamic_module(read_json(path / "config.json")["auto_map"]["AutoModel"], str(path))
+    )

@@ -1,0 +1,139 @@
+"""The figures of an evaluation, as a table: one entry per figure, and everything that shows figures reads it.
+
+Terminal, summary, report, model card, trackers and benchmarks loop over the same list, so that a new figure is one
+entry of `FIGURES`, or a function of your own that a config names under `evaluation.figures`:
+
+    def worst_seed(scores):
+        return scores.episodes.mean(axis=2).min(axis=1, keepdims=True)  # (tasks, 1)
+
+    worst_seed.title = "worst seed"
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.statistics import first_reached, iqm
+from icrl.support.errors import ConfigError
+
+FINAL_EPISODES = 10
+"""Episodes at the end of a lifetime over which the final return is averaged."""
+
+LEVEL = 0.8
+"""Normalised return that counts as solved, for "how soon"."""
+
+ScaleName = Literal["return", "normalised_return"]
+BOTH_SCALES: tuple[ScaleName, ...] = ("return", "normalised_return")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Returns of one agent's lifetimes on one split, on one scale."""
+
+    episodes: NDArray[np.float64]
+    """(tasks, seeds, episodes) return of each episode, as many as every lifetime has."""
+    final_steps: NDArray[np.float64]
+    """(tasks, seeds) mean return of the episodes that ended in the last tenth of the steps; NaN where none did."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of an evaluation."""
+
+    key: str
+    """Its name in `summary.json`."""
+    title: str
+    """Its column's head; `{num_final_episodes}` stands for a number of the evaluation."""
+    unit: str
+    """`return` for figures that are returns, else the unit of the number."""
+    function: Callable[[Scores], Any]
+    """(tasks, seeds) values, which are then averaged over tasks and seeds; or one number, or None, for the split."""
+    scales: tuple[ScaleName, ...] = BOTH_SCALES
+    """Scales on which it makes sense."""
+
+
+FIGURES = (
+    Figure("first_episode", "episode 1", "return", lambda scores: scores.episodes[:, :, 0]),
+    Figure(
+        "final_episodes",
+        "last {num_final_episodes}",
+        "return",
+        lambda scores: scores.episodes[:, :, -FINAL_EPISODES:].mean(axis=2),
+    ),
+    # Where episodes end early, a lifetime has more of them than every lifetime has; this one is about its real end.
+    Figure("final_steps", "last tenth", "return", lambda scores: scores.final_steps),
+    Figure("area_under_curve", "mean of all", "return", lambda scores: scores.episodes.mean(axis=2)),
+    Figure(
+        f"episodes_to_{LEVEL}",
+        f"episodes to {LEVEL}",
+        "episodes",
+        lambda scores: first_reached(iqm(scores.episodes), LEVEL),
+        scales=("normalised_return",),
+    ),
+)
+
+
+def load_figures(named: Sequence[str]) -> list[Figure]:
+    """All figures: those of the table, and functions of the user's own.
+
+    Args:
+        named: `module:function` each, as in `evaluation.figures`. A function may have the attributes `title`, `unit`
+        and
+            `scales`, as `Figure` has them.
+
+    Raises ConfigError for a function that cannot be imported, or does not return what a figure has to.
+    """
+    figures = list(FIGURES)
+    for number, name in enumerate(named):
+        key = f"evaluation.figures.{number}"
+        module, _, attribute = name.partition(":")
+        if not attribute:
+            raise ConfigError(f"{key}: {name!r} does not name a function: write module:function")
+        try:
+            function = getattr(importlib.import_module(module), attribute)
+        except Exception as error:  # the user's own module may raise anything
+            raise ConfigError(f"{key}: cannot import {name!r}: {type(error).__name__}: {error}") from error
+        figure = Figure(
+            attribute,
+            getattr(function, "title", attribute.replace("_", " ")),
+            getattr(function, "unit", "return"),
+            function,
+            tuple(getattr(function, "scales", BOTH_SCALES)),
+        )
+        if any(figure.key == other.key for other in figures):
+            raise ConfigError(f"{key}: {name!r}: there is a figure of this name already; call the function otherwise")
+        _try_out(figure, key)
+        figures.append(figure)
+    return figures
+
+
+def figure_values(figure: Figure, scores: Scores) -> NDArray[np.float64] | float | None:
+    """A figure's values: (tasks, ...) without tasks that have none, or one number for the split, or None.
+
+    Raises ConfigError if its function raises, or returns anything else.
+    """
+    try:
+        found = figure.function(scores)
+        if found is None:
+            return None
+        values = np.asarray(found, dtype=np.float64)
+        if values.ndim == 0:
+            return float(values)
+        if len(values) != len(scores.episodes):
+            raise ValueError(f"returned {values.shape}, where (tasks, seeds) is {scores.episodes.shape[:2]}")
+    except Exception as error:  # the user's own function may raise anything
+        raise ConfigError(f"evaluation.figures: {figure.key}: {type(error).__name__}: {error}") from error
+    flat = values.reshape(len(values), -1)
+    return flat[~np.isnan(flat).any(axis=1)]
+
+
+def _try_out(figure: Figure, key: str) -> None:
+    """Calls the function on made-up scores now, rather than after hours of evaluation."""
+    if not set(figure.scales) <= set(BOTH_SCALES):
+        raise ConfigError(f"{key}: {figure.key}.scales: {figure.scales!r} is not among {BOTH_SCALES}")
+    episodes = np.random.default_rng(0).random((3, 2, 2 * FINAL_EPISODES))
+    figure_values(figure, Scores(episodes, episodes[:, :, -1]))

@@ -1,0 +1,122 @@
+"""Lifetimes of one agent on the tasks of one split:
+
+all tasks and seeds at once, and everything figures need of them.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from ad_model.tokens import observation_columns
+from data_gen.agents.base import Agent
+from data_gen.experiment import Experiment
+from data_gen.interaction import Histories, interact
+from data_gen.returns import episode_returns, final_returns
+from data_gen.streams import make_seeds
+from data_gen.tasks.base import Tasks
+from icrl.run.purpose import Purpose
+
+FINAL_SHARE = 0.1
+"""Part of a lifetime's steps at its end, over whose episodes the final return is averaged where episodes end early. It
+is at least one full-length episode, so that an episode ends in it."""
+
+_PICTURED_TASKS = 6
+
+
+@dataclass(frozen=True)
+class Lifetimes:
+    """One agent on one split. Arrays are (task, seed, episode), as long as the lifetime with the most episodes.
+
+    Where episodes end early, lifetimes have different numbers of them: missing episodes are NaN. Agents are compared by
+    the first `episodes` episodes, which every lifetime has.
+    """
+
+    episodes: int
+
+    returns: NDArray[np.float64]
+    steps: NDArray[np.int64]
+    """Environment steps made when the episode ended."""
+    final_steps: NDArray[np.float64]
+    """(task, seed) mean return of the episodes that ended in the last tenth of the steps; NaN where none did."""
+    seconds: float
+    environment_steps: int
+    paths: dict[str, NDArray[Any]]
+    """First and last episode of a few tasks, for pictures."""
+
+    @property
+    def compared(self) -> NDArray[np.float64]:
+        """Returns of the first `episodes` episodes, (task, seed, episode)."""
+        return self.returns[:, :, : self.episodes]
+
+
+def run_lifetimes(experiment: Experiment, tasks: Tasks, split: str, name: str, agent: Agent, sees: str) -> Lifetimes:
+    """Runs an agent on every task with every seed at once. Learners plan for the lifetime that their data has.
+
+    For a learner with several actors, the first actor's episodes count, and the steps of all actors.
+
+    Args:
+        experiment: for seeds and lengths.
+        tasks: of the split.
+        split, name: for the progress bar.
+        agent: reset here.
+        sees: `observation` or `state`, as in `interact`.
+    """
+    config, family = experiment.config, experiment.family
+    seeds, episodes, actors = config.evaluation.seeds, config.evaluation.episodes, agent.actors
+    lifetimes = len(tasks) * seeds
+    total = lifetimes * actors * experiment.lived_steps
+    # One slot per task, seed and actor; a learner's actors are neighbours.
+    envs = family.make_vec(tasks.take(np.repeat(np.arange(len(tasks)), seeds * actors)))
+    description = f"{name} on {split} tasks"
+    started = time.perf_counter()
+    with tqdm(total=total, unit=" steps", unit_scale=True, desc=f"{description:34}", dynamic_ncols=True) as bar:
+        histories = interact(
+            agent,
+            envs,
+            experiment.lived_steps,
+            make_seeds(lifetimes, config.seed, Purpose.EVALUATION),
+            planned_steps=experiment.planned_steps,
+            sees=sees,
+            recorded=slice(None, None, actors),
+            device=experiment.source_device,
+            progress=bar.update,
+        )
+    envs.close()
+    seconds = time.perf_counter() - started
+    # Episodes by their ends: a stable sort puts the steps that end an episode first, in order.
+    most = int(histories.ended.sum(axis=1).max())
+    ends = np.argsort(~histories.ended, axis=1, kind="stable")[:, :most] + 1
+    by_task = "(task seed) episode -> task seed episode"
+    final = final_returns(histories.reward, histories.ended, max(FINAL_SHARE, 1 / episodes))
+    return Lifetimes(
+        episodes=episodes,
+        returns=rearrange(episode_returns(histories.reward, histories.ended, most), by_task, seed=seeds),
+        steps=rearrange(ends * actors, by_task, seed=seeds),
+        final_steps=rearrange(final, "(task seed) -> task seed", seed=seeds),
+        seconds=seconds,
+        environment_steps=total,
+        paths=_paths(histories, ends[:, :episodes], seeds, min(len(tasks), _PICTURED_TASKS), tasks),
+    )
+
+
+def _paths(
+    histories: Histories, ends: NDArray[np.int64], seeds: int, count: int, tasks: Tasks
+) -> dict[str, NDArray[Any]]:
+    """The first and the last episode of the first `count` tasks, padded to the longest; `length` (task, 2)."""
+    slots = np.arange(count) * seeds  # the first seed of each task
+    last = ends.shape[1] - 1
+    starts = np.stack([np.zeros(count, int), ends[slots, last - 1] if last else np.zeros(count, int)], axis=1)
+    lengths = np.stack([ends[slots, 0], ends[slots, last] - starts[:, 1]], axis=1)
+    steps = np.minimum(starts[:, :, None] + np.arange(lengths.max()), histories.reward.shape[1] - 1)
+    slot = slots[:, None, None]
+    return {
+        **{name: leaf[slot, steps] for name, leaf in observation_columns(histories.observation).items()},
+        "reward": histories.reward[slot, steps],
+        "length": lengths,
+        **{f"task_{name}": tasks[name][:count] for name in tasks},
+    }

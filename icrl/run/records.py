@@ -1,0 +1,56 @@
+"""Records: the small JSON files that a stage writes last, as typed objects. A plain dictionary ends at the file."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+
+from icrl.run.folder import SCHEMA_VERSION
+from icrl.support.errors import UserError
+from icrl.support.files import read_json, write_json
+
+
+class Record(pydantic.BaseModel):
+    """The content of a record. Values that its fields do not know are kept, so that a newer file is not cut short."""
+
+    model_config = pydantic.ConfigDict(extra="allow", strict=True, frozen=True, populate_by_name=True)
+
+    def plain(self) -> dict[str, Any]:
+        """The content of the file as plain values, without defaults that were never given."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+Kind = TypeVar("Kind", bound=Record)
+
+
+def read_record(path: Path, kind: type[Kind]) -> Kind:
+    """The record in a file. Raises UserError if the file is missing, damaged, or of another version or kind."""
+    return checked_record(versioned(path), kind, path)
+
+
+def versioned(path: Path) -> dict[str, Any]:
+    """The plain content of a record of this schema version. Raises UserError."""
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: not a record of schema version {SCHEMA_VERSION}, but of another version of this project, or "
+            "damaged; make it again with --overwrite"
+        )
+    return content
+
+
+def checked_record(content: dict[str, Any], kind: type[Kind], path: object) -> Kind:
+    """Plain content as a record. Raises UserError, naming `path` and the first value that is wrong or missing."""
+    try:
+        return kind.model_validate(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            raise UserError(f"{path}: has no {name!r}; make it again with --overwrite") from error
+        raise UserError(f"{path}: {name}: {first['msg'].lower()}; make it again with --overwrite") from error
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Writes a record, whole or not at all. Raises UserError if the disk refuses."""
+    write_json(path, {"schema_version": SCHEMA_VERSION, **record.plain()})
