@@ -102,7 +102,7 @@ def _unchanged(config: ExperimentConfig, folder: RunFolder, info: DataInfo) -> b
     """True if what was linked still exists. Raises UserError if `data.folder` holds something else by now."""
     if not info.streamed and not all((folder.data / shard.file).exists() for shard in info.shards):
         return False
-    if config.data.folder and read_info(Path(config.data.folder) / INFO)["shards"] != info.shards:
+    if config.data.folder and read_info(Path(config.data.folder) / INFO).shards != info.shards:
         raise UserError(f"{config.data.folder}: has changed since; take it with `icrl generate --overwrite`")
     return True
 
