@@ -1,7 +1,7 @@
 """Learning histories -> a trained transformer.
 
-`ADConfig` and `ADModel` are imported when they are first used, and then registered with transformers: reading a config
-that names an objective loads this package, and must not load torch.
+`ADConfig` and `ADModel` are imported, and registered with transformers, when one of them is first used: reading a config
+that names an objective imports this package, and must not import torch.
 """
 
 from typing import Any

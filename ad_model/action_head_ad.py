@@ -1,8 +1,8 @@
 """The distribution over the next action: independent categorical factors, whatever the action space.
 
 A Discrete action is one factor, a MultiDiscrete action has one factor per part, and a Box action has one per number.
-The range of each number of a Box is cut into equal bins: a piecewise constant density, which can be uniformly random
-and precise alike. Part of the self-contained model: torch alone.
+The range of each number of a Box is cut into equal bins. That makes a piecewise constant density, which can be uniform
+or precise. Part of the self-contained model: torch alone.
 
 Axes: B batch, T steps, F factors, K values of a factor.
 """
@@ -21,8 +21,8 @@ class ActionHead(nn.Module):
 
     Args:
         space: the action space as plain values.
-        width: of the transformer.
-        bins: values of each factor of a Box.
+        width: hidden size of the transformer.
+        bins: number of values of each factor of a Box.
 
     Raises ValueError for any other space, and for a Box without bounds.
     """
@@ -38,7 +38,7 @@ class ActionHead(nn.Module):
         self.shape: list[int]
         if self.continuous:
             if not space["dtype"].startswith("float"):
-                raise ValueError(f"no action head for a Box of {space['dtype']}; make it a MultiDiscrete")
+                raise ValueError(f"an action space Box of {space['dtype']} has no action head; use a MultiDiscrete")
             self.shape, sizes = list(space["shape"]), [bins] * math.prod(space["shape"])
             low, high = bounds(space)
             self.register_buffer("low", torch.tensor(low), persistent=True)
@@ -48,7 +48,7 @@ class ActionHead(nn.Module):
             values = space["n"] if space["type"] == "Discrete" else space["nvec"]
             self.shape, sizes, first = _shape(values), flat(values), flat(space["start"])
         else:
-            raise ValueError(f"no action head for a space of type {space['type']}")
+            raise ValueError(f"an action space of type {space['type']} has no action head")
         self.bins = max(sizes)
         self.register_buffer("first", torch.tensor(first), persistent=True)
         self.register_buffer("unreachable", torch.arange(self.bins) >= torch.tensor(sizes)[:, None], persistent=True)
@@ -68,7 +68,7 @@ class ActionHead(nn.Module):
         return (position * self.bins).long().clamp(0, self.bins - 1)
 
     def loss(self, logits: Tensor, action: Tensor, reduction: Literal["mean", "none"] = "mean") -> Tensor:
-        """Negative log-likelihood of the actions (for a Box, of their bins): the sum over factors.
+        """Negative log-likelihood of the actions (for a Box, of their bins), summed over factors.
 
         Args:
             logits: (B, T, F, K).
@@ -83,12 +83,13 @@ class ActionHead(nn.Module):
         return loss * target.shape[-1]
 
     def sample(self, logits: Tensor, uniform: Tensor, temperature: float = 1.0) -> Tensor:
-        """Actions, by inverting the factors' distribution functions.
+        """Draws actions by inverting the cumulative distribution function of each factor.
 
         Args:
             logits: (B, F, K).
-            uniform: (B, F) numbers in [0, 1); the rest of a number within its bin places a Box's action in the bin.
-            temperature: of the distribution; 0 takes the most likely value, and the middle of a Box's bin.
+            uniform: (B, F) random numbers in [0, 1). Within the probability mass of the drawn bin, the number also
+                decides where a Box's action lies in that bin.
+            temperature: of the distribution; 0 takes the most likely value, and for a Box the middle of its bin.
 
         Returns:
             (B, ...) actions: integers, or float32 for a Box.
@@ -100,7 +101,7 @@ class ActionHead(nn.Module):
             best = logits.amax(dim=-1, keepdim=True)
             probability = ((logits - best) / temperature).softmax(dim=-1)
             cumulative = probability.cumsum(dim=-1)
-            below_one = uniform.clamp(max=1 - torch.finfo(uniform.dtype).eps)  # where single precision has rounded up
+            below_one = uniform.clamp(max=1 - torch.finfo(uniform.dtype).eps)  # single precision may have rounded up to 1
             draw = (below_one * cumulative[..., -1])[..., None]
             last = (~self.unreachable).sum(dim=-1) - 1
             value = torch.minimum((cumulative <= draw).sum(dim=-1), last)

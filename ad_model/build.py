@@ -1,4 +1,4 @@
-"""From an experiment's config to a fresh transformer over the spaces of its tasks."""
+"""A fresh transformer for an experiment's config, over the spaces of its tasks."""
 
 import inspect
 from typing import Any
@@ -11,29 +11,30 @@ from ad_model.configuration_ad import ADConfig
 from ad_model.embeddings_ad import leaf_embedding, leaf_spaces
 from ad_model.modeling_ad import ADModel
 from data_gen.spaces import to_json
-from data_gen.storage.info import DataInfo, Statistics
+from data_gen.storage.info import Statistics
 from data_gen.tasks.base import TaskDistribution
 from icrl.config.schema import ExperimentConfig, ModelConfig
 from icrl.support.errors import ConfigError, did_you_mean
 
 _OURS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-"""Keys of the backbone that other keys of `model`, or the data, decide."""
-
-
-def context_length(config: ExperimentConfig, info: DataInfo) -> int:
-    """The context in steps."""
-    return config.model.context_episodes * info.episode_length
+"""Keys of the backbone that are decided by other keys of `model`, or by the data."""
 
 
 def build_model(
-    config: ExperimentConfig, info: DataInfo, statistics: Statistics | None = None, heads: dict[str, int] | None = None
+    config: ExperimentConfig,
+    observation_space: dict[str, Any],
+    action_space: dict[str, Any],
+    episode_length: int,
+    statistics: Statistics | None = None,
+    heads: dict[str, int] | None = None,
 ) -> ADModel:
     """A transformer with fresh weights that follow from `config.seed`.
 
     Args:
         config: the experiment's.
-        info: the data's record, for its spaces and episode length.
-        statistics: of the training data, as the token cache has them; without them, Box observations need bounds,
+        observation_space, action_space: as plain values.
+        episode_length: of the tasks, in steps; the context is counted in it.
+        statistics: of the training data, as the token cache has them. Without statistics, Box observations need bounds,
             which are scaled to -1 and 1.
         heads: the objective's own heads, by name the number of outputs per token.
 
@@ -41,10 +42,11 @@ def build_model(
     """
     check_model(config.model)
     set_seed(config.seed)
-    values: dict[str, Any] = {"observation_space": info.observation_space, "action_space": info.action_space}
+    values: dict[str, Any] = {"observation_space": observation_space, "action_space": action_space}
     values |= statistics.model_dump() if statistics else {}
+    length = config.model.context_episodes * episode_length
     try:
-        return _model(config.model, context_length(config, info), **values, heads=heads or {})
+        return _model(config.model, length, **values, heads=heads or {})
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
 
@@ -52,27 +54,27 @@ def build_model(
 def check_model(model: ModelConfig) -> None:
     """Builds the backbone with one layer and runs it on the CPU.
 
-    Raises ConfigError if transformers has no such backbone, the backbone has no such option, or its values do not fit
-    together. Raises it also for a backbone that is not causal: training would read the answers off later tokens.
+    Raises ConfigError if the backbone or an option is unknown, if the values do not fit together, or if the backbone is
+    not causal: it would then read the answers off later tokens.
     """
     tiny = model.model_copy(update={"num_layers": 1})
     space = {"type": "Discrete", "n": 2, "start": 0}
     values = torch.tensor([[0, 1, 0]])
     inputs = {"previous_action": values, "previous_reward": values.float(), "boundary": values}
-    other = torch.tensor([[0, 1, 1]])
+    other = torch.tensor([[0, 1, 1]])  # differs in the last step, which earlier predictions must not see
     try:
         tried = _model(tiny, 3, observation_space=space, action_space=space).eval()
         with torch.no_grad():
             first, second = (tried(observation=seen, **inputs).logits[:, :2] for seen in (values, other))
     except ConfigError:
         raise
-    except Exception as error:  # transformers and its models raise anything
+    except Exception as error:  # transformers and its models may raise anything
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ConfigError(
             f"model: transformers' {model.backbone!r} does not work with these settings: {why}"
         ) from error
     if not torch.equal(first, second):
-        raise ConfigError(f"model.backbone: {model.backbone!r} is not causal, it looks at later steps; take a decoder")
+        raise ConfigError(f"model.backbone: {model.backbone!r} is not causal: it looks at later steps; choose a decoder")
 
 
 def check_spaces(model: ModelConfig, distribution: TaskDistribution) -> None:
@@ -95,7 +97,7 @@ def _model(model: ModelConfig, context_length: int, **values: Any) -> ADModel:
 def backbone_values(model: ModelConfig, context_length: int) -> dict[str, Any]:
     """The transformers config of the backbone as plain values, from this project's names and `backbone_options`.
 
-    transformers accepts unknown keys silently, so they are refused here.
+    transformers accepts unknown keys silently, so this function refuses them. Raises ConfigError.
     """
     if model.backbone not in CONFIG_MAPPING:
         near = did_you_mean(model.backbone, CONFIG_MAPPING)
@@ -103,7 +105,7 @@ def backbone_values(model: ModelConfig, context_length: int) -> dict[str, Any]:
     config_class = CONFIG_MAPPING[model.backbone]
     known = set(inspect.signature(config_class.__init__).parameters) | set(config_class().to_dict())
     names = config_class.attribute_map
-    # Backbones name the same thing differently; only the names that this one knows are kept.
+    # Backbones have different names for the same thing; only the names that this backbone knows are kept.
     wanted = {
         "vocab_size": 1,  # tokens come embedded
         "bos_token_id": None,
@@ -124,7 +126,7 @@ def backbone_values(model: ModelConfig, context_length: int) -> dict[str, Any]:
     }
     values = {names.get(key, key): value for key, value in wanted.items() if names.get(key, key) in known}
     if model.dropout and not values.keys() & {"hidden_dropout", "resid_pdrop"}:
-        raise ConfigError(f"model.dropout: {model.backbone} has no residual dropout; set it to 0 (or take gpt2)")
+        raise ConfigError(f"model.dropout: {model.backbone} has no residual dropout; set it to 0, or choose gpt2")
     if model.attention_dropout and not values.keys() & {"attention_dropout", "attn_pdrop"}:
         raise ConfigError(f"model.attention_dropout: {model.backbone} has no attention dropout; set it to 0")
     options = {names.get(key, key): value for key, value in model.backbone_options.items()}
@@ -134,13 +136,13 @@ def backbone_values(model: ModelConfig, context_length: int) -> dict[str, Any]:
             raise ConfigError(f"model.backbone_options.{key}: {model.backbone} has no such option{near}")
         if key in {names.get(name, name) for name in _OURS}:
             raise ConfigError(
-                f"model.backbone_options.{key}: another key of model, or the data, decides it; leave it out"
+                f"model.backbone_options.{key}: is decided by another key of model, or by the data; leave it out"
             )
     return {"model_type": model.backbone, **config_class(**{**values, **options}).to_diff_dict()}
 
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """AdamW's groups: matrices decay, vectors (norms and biases) do not."""
+    """Parameter groups of AdamW: matrices decay, vectors (norms and biases) do not."""
     parameters = list(model.parameters())
     return [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},

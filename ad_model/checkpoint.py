@@ -1,8 +1,8 @@
-"""Checkpoints of training that are complete or absent: written under a temporary name, synced, renamed.
+"""Checkpoints of training, each complete or absent: written under a temporary name, synced, then renamed.
 
-`step-000600/` holds accelerate's full training state, `model/` for `from_pretrained`, and `training.json`, which says
-which config it belongs to. (Accelerate's automatic naming deletes old checkpoints before the new one is written, and
-never checks that one is complete.)
+`step-000600/` holds accelerate's full training state, `model/` for `from_pretrained`, and `training.json`, the record of
+the config and data that the checkpoint belongs to. (Accelerate's automatic naming is not used: it deletes old
+checkpoints before the new one is written, and never checks that a checkpoint is complete.)
 """
 
 import contextlib
@@ -26,13 +26,13 @@ from icrl.run.records import write_record
 from icrl.support.errors import UserError
 from icrl.support.files import TEMPORARY_SUFFIX, sync
 
-_COMPILED = "_orig_mod."  # what torch.compile puts before the names of a module's weights
+_COMPILED = "_orig_mod."  # torch.compile puts this before the names of weights
 
 
 def resume_step(folder: Path, fingerprint: str, data: str) -> int:
-    """The step to resume from, 0 without a checkpoint.
+    """The update to resume from; 0 without a checkpoint.
 
-    Raises UserError if the last one is of another config or data.
+    Raises UserError if the last checkpoint belongs to another config or to other data.
     """
     steps = checkpoint_steps(folder)
     if not steps:
@@ -44,14 +44,14 @@ def resume_step(folder: Path, fingerprint: str, data: str) -> int:
 
 
 def save_checkpoint(accelerator: Accelerator, model: Any, folder: Path, record: TrainingRecord, keep: int) -> Path:
-    """Saves the full training state; called by every process. Then deletes all checkpoints but the last `keep`.
+    """Saves the full training state, then deletes all checkpoints but the last `keep`. Every process calls this function.
 
-    Raises UserError if the disk refuses; the earlier checkpoints are still there then.
+    Raises UserError if the disk refuses; the earlier checkpoints then remain.
     """
     path = checkpoint_path(folder, record.step)
     temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
     try:
-        # Every process writes its part under the temporary name.
+        # Every process writes its part of the state under the temporary name.
         if accelerator.is_main_process:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
@@ -79,10 +79,10 @@ def save_checkpoint(accelerator: Accelerator, model: Any, folder: Path, record: 
 
 
 def load_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
-    """Restores the full training state; called by every process. Raises UserError if the checkpoint is damaged."""
+    """Restores the full training state; every process calls it. Raises UserError if the checkpoint is damaged."""
     path = checkpoint_path(folder, step)
     try:
         accelerator.load_state(str(path))
     except (OSError, RuntimeError, ValueError, KeyError, EOFError, SafetensorError) as error:
         why = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: the checkpoint is damaged ({why}); delete it to resume from an older one") from error
+        raise UserError(f"{path}: the checkpoint is damaged ({why}); delete this folder to resume from an older one") from error

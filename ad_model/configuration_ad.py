@@ -11,12 +11,12 @@ class ADConfig(PreTrainedConfig):
     Args:
         observation_space: a Gymnasium space as plain values: {"type": "MultiDiscrete", "nvec": [9, 9], ...}.
         action_space: likewise.
-        context_length: the most tokens, one per environment step, that the model was trained on.
+        context_length: length of the windows in training, in tokens, one per environment step.
         action_bins: bins that the range of each number of a Box action is cut into.
         reward_scale: divisor of rewards before they are compressed: their root mean square in training.
-        observation_statistics: `mean` and `std` in training of every Box leaf of the observation space.
-        backbone: the config of a transformers decoder as plain values, `model_type` among them.
-        heads: linear heads beside the policy head, by name the number of outputs per token.
+        observation_statistics: `mean` and `std` in training of every Box leaf of the observation space, by dotted path.
+        backbone: the config of a transformers decoder as plain values, including `model_type`.
+        heads: linear heads beside the policy head: the number of outputs per token, by name.
     """
 
     model_type = "algorithm_distillation"
@@ -33,7 +33,7 @@ class ADConfig(PreTrainedConfig):
         heads: dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
-        # transformers makes a config without arguments, to find out which values differ from the defaults
+        # transformers builds a config without arguments to find the values that differ from the defaults.
         self.observation_space = observation_space or {}
         self.action_space = action_space or {}
         self.context_length, self.action_bins, self.reward_scale = context_length, action_bins, reward_scale

@@ -1,4 +1,4 @@
-"""What a step brings, as vectors of the transformer's width: an encoder for every kind of space, chosen by the space.
+"""Encoders of observations and actions into vectors of the transformer's width: one encoder per kind of space.
 
 Part of the self-contained model: torch alone. Axes: B batch, T steps.
 """
@@ -11,15 +11,17 @@ import torch
 from torch import Tensor, nn
 
 _LARGEST = 10.0
-"""Standardised values are cut off here, so that a new task's outlier does not swamp the token."""
+"""Standardised values are clipped to this size, so that an outlier of a new task does not dominate the token."""
 
 _CHANNELS = (16, 32, 64, 64, 64, 64)
+"""Output channels of the convolutions, first to last."""
+
 _SMALLEST_SIDE = 3
-"""Convolutions halve an image until its shorter side is no more than this."""
+"""Convolutions halve an image until its shorter side has at most this many pixels."""
 
 
 def leaf_spaces(space: dict[str, Any], path: str = "") -> dict[str, dict[str, Any]]:
-    """The leaves of a space (plain values) by dotted path; a space that is neither Dict nor Tuple is its own, at ""."""
+    """The leaves of a space (plain values) by dotted path; a space other than Dict or Tuple is its own leaf, at ""."""
     if space["type"] not in ("Dict", "Tuple"):
         return {path: space}
     parts = space["spaces"].items() if space["type"] == "Dict" else enumerate(space["spaces"])
@@ -30,9 +32,9 @@ def leaf_spaces(space: dict[str, Any], path: str = "") -> dict[str, dict[str, An
 
 
 def channel_axis(space: dict[str, Any]) -> int | None:
-    """Which axis of an image Box holds its channels: its first or last, the shorter; None if it is not an image.
+    """Axis of an image Box that holds the channels: the shorter of the first and the last; None if it is not an image.
 
-    A Box of three axes is an image, and so is one of two axes of bytes, with one channel (then -1 is returned).
+    A Box with three axes is an image. A Box of bytes with two axes is an image with one channel; -1 stands for that.
     """
     shape = space.get("shape", ())
     if len(shape) == 3:
@@ -41,14 +43,14 @@ def channel_axis(space: dict[str, Any]) -> int | None:
 
 
 class TableEmbedding(nn.Module):
-    """Discrete and MultiDiscrete: a row of a table; of a MultiDiscrete, the sum of its parts' rows."""
+    """Encoder of Discrete and MultiDiscrete: a row of a table; for a MultiDiscrete, the sum of one row per part."""
 
     first_row: Tensor
 
     def __init__(self, space: dict[str, Any], width: int) -> None:
         super().__init__()
         sizes = flat(space["n"] if space["type"] == "Discrete" else space["nvec"])
-        first_row = [sum(sizes[:place]) - start for place, start in enumerate(flat(space["start"]))]
+        first_row = [sum(sizes[:part]) - start for part, start in enumerate(flat(space["start"]))]
         self.register_buffer("first_row", torch.tensor(first_row), persistent=True)
         self.table = nn.Embedding(sum(sizes), width)
 
@@ -58,7 +60,7 @@ class TableEmbedding(nn.Module):
 
 
 class VectorEmbedding(nn.Module):
-    """A Box that is not an image: its numbers, standardised, through two layers."""
+    """Encoder of a Box that is not an image: standardised numbers through two layers."""
 
     mean: Tensor
     std: Tensor
@@ -75,7 +77,7 @@ class VectorEmbedding(nn.Module):
 
 
 class ImageEmbedding(nn.Module):
-    """A Box that is an image: standardised by channel, halved by convolutions, flattened, so that places stay known."""
+    """Encoder of an image: standardised per channel, halved by convolutions, then flattened to keep positions apart."""
 
     mean: Tensor
     std: Tensor
@@ -107,7 +109,7 @@ class ImageEmbedding(nn.Module):
 
 
 def _standardised(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """In the statistics' type, which is that of the weights: they are moved together."""
+    """Standardised values in the dtype of the statistics, which are buffers and so have the dtype of the weights."""
     return ((values.to(mean.dtype) - mean) / std).clamp(-_LARGEST, _LARGEST)
 
 
@@ -117,7 +119,7 @@ def flat(values: Any) -> list[Any]:
 
 
 def bounds(space: dict[str, Any]) -> tuple[list[float], list[float]]:
-    """The lowest and the highest value of each of a Box's numbers. Raises ValueError if there is no bound somewhere."""
+    """The lowest and the highest value of each number of a Box. Raises ValueError if a bound is missing."""
     size = math.prod(space["shape"])
     found = [flat(space.get(name)) for name in ("low", "high")]
     if any(value is None for bound in found for value in bound):
@@ -130,18 +132,20 @@ def leaf_embedding(space: dict[str, Any], width: int, statistics: Mapping[str, A
     """The encoder of one leaf space: (B, T, ...) -> (B, T, width).
 
     Args:
-        statistics: `mean` and `std` of a Box, by element, or by channel for an image; without them, those that map
-            its bounds to -1 and 1.
+        space: the leaf as plain values.
+        width: hidden size of the transformer.
+        statistics: `mean` and `std` of a Box, per element, or per channel for an image; None takes those that map the
+            bounds to -1 and 1.
 
-    Raises ValueError for a space that has none, and for a Box without statistics and bounds.
+    Raises ValueError for a space without an encoder, and for a Box without both statistics and bounds.
     """
     if space["type"] in ("Discrete", "MultiDiscrete"):
         return TableEmbedding(space, width)
     if space["type"] != "Box":
-        raise ValueError(f"no encoder for a space of type {space['type']}")
+        raise ValueError(f"a space of type {space['type']} has no encoder")
     if statistics is None:
         low, high = bounds(space)
-        if channel_axis(space) is not None:  # an image's bounds are the same everywhere
+        if channel_axis(space) is not None:  # one pair of bounds for the whole image
             low, high = [min(low)], [max(high)]
         pairs = list(zip(low, high, strict=True))
         statistics = {"mean": [(b + a) / 2 for a, b in pairs], "std": [(b - a) / 2 or 1.0 for a, b in pairs]}
@@ -150,16 +154,16 @@ def leaf_embedding(space: dict[str, Any], width: int, statistics: Mapping[str, A
 
 
 class ObservationEmbedding(nn.Module):
-    """An observation of any supported space: the sum of its leaves' embeddings."""
+    """Encoder of an observation of any supported space: the sum of the embeddings of its leaves."""
 
     def __init__(self, space: dict[str, Any], width: int, statistics: Mapping[str, Any]) -> None:
         super().__init__()
         spaces = leaf_spaces(space)
-        self.paths = sorted(spaces)  # not in the space's order, which a config's way through JSON does not keep
+        self.paths = sorted(spaces)  # the space's own order does not survive JSON
         self.leaves = nn.ModuleList(leaf_embedding(spaces[path], width, statistics.get(path)) for path in self.paths)
 
     def forward(self, observation: Tensor | Mapping[str, Tensor]) -> Tensor:
-        """(B, T, ...), or for a Dict or Tuple space such a tensor by each leaf's dotted path -> (B, T, width)."""
+        """(B, T, ...) -> (B, T, width). For a Dict or Tuple space, takes one tensor per leaf, by its dotted path."""
         values = {"": observation} if isinstance(observation, Tensor) else observation
         embedded = [leaf(values[path]) for path, leaf in zip(self.paths, self.leaves, strict=True)]
         return torch.stack(embedded).sum(dim=0) if len(embedded) > 1 else embedded[0]

@@ -1,4 +1,4 @@
-"""A trained transformer from a folder or from the hub, loaded without running anything that lies beside its weights."""
+"""A trained transformer from a folder or from the hub, loaded without running the code that lies beside its weights."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -20,11 +20,11 @@ def load_model(place: Path | str, device: str | None = None, trust_remote_code: 
     """A trained transformer, ready to act.
 
     Args:
-        place: a model's folder, a checkpoint, or a repository of the hub, `USER/NAME[@REVISION]`.
-        device: to load it on; by default the first accelerator, or the CPU.
-        trust_remote_code: build it by the code that lies beside the weights, instead of this project's own class.
+        place: a model folder, a checkpoint, or a repository of the hub, `USER/NAME[@REVISION]`.
+        device: the device to load the model on; by default the first accelerator, or the CPU.
+        trust_remote_code: use the model code that lies beside the weights, instead of this project's own class.
 
-    Raises UserError if there is no model, or a damaged one.
+    Raises UserError if the model is missing or damaged.
     """
     path = given_model(place, trust_remote_code) if isinstance(place, str) else place
     check_device(device)
@@ -34,7 +34,7 @@ def load_model(place: Path | str, device: str | None = None, trust_remote_code: 
         and (path / "config.json").exists()
         and _attention_elsewhere(read_json(path / "config.json"))
     ):
-        raise UserError(f"{path}: its config names attention code to fetch from elsewhere; not loaded")
+        raise UserError(f"{path}: not loaded: config.json asks for attention code from elsewhere")
     try:
         logging.disable_progress_bar()
         kind: Any = _own_class(path) if trust_remote_code else ADModel
@@ -42,7 +42,7 @@ def load_model(place: Path | str, device: str | None = None, trust_remote_code: 
         model, found = loaded
         wrong = [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]
         if wrong:
-            raise ValueError(f"its weights are not those of its config, see {wrong[0]}")
+            raise ValueError(f"the weights do not match the config, see {wrong[0]}")
         placed: ADModel = model.to(where)
         return placed
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
@@ -50,26 +50,26 @@ def load_model(place: Path | str, device: str | None = None, trust_remote_code: 
 
 
 def given_model(place: str, with_code: bool = False) -> Path:
-    """The folder of a model: the folder itself, a checkpoint's, or one fetched from a repository of the hub.
+    """The model folder at `place`: the folder itself, the one in a checkpoint, or one fetched from a repository of the hub.
 
     From a repository, only config and weights are fetched: no pickles, and no code unless `with_code`. Raises UserError
-    if there is no model.
+    if the model is missing.
     """
     given = Path(place)
     if given.is_dir():
         return given / MODEL if (given / MODEL).is_dir() else given
     if place.count("/") != 1 or place.startswith((".", "/", "~")):
-        raise UserError(f"evaluation.checkpoint: {place}: there is no such folder")
+        raise UserError(f"evaluation.checkpoint: {place}: this folder does not exist")
     try:
         found = snapshot(repository(place, "model", "evaluation.checkpoint"))
         wanted = ["config.json", "*.safetensors", "model.safetensors.index.json", *(["*.py"] if with_code else [])]
         return fetch(found, found.matching(wanted))
     except UserError as error:
-        raise UserError(f"evaluation.checkpoint: {place} is not a folder here, and on the hub: {error}") from error
+        raise UserError(f"evaluation.checkpoint: {place} is neither a folder nor a model on the hub: {error}") from error
 
 
 def _attention_elsewhere(value: Any) -> bool:
-    """True if a model's config asks for attention that transformers would fetch from another repository, and run."""
+    """True if a model's config asks for attention code that transformers would fetch from another repository and run."""
     if not isinstance(value, dict):
         return False
     return any(
@@ -83,9 +83,9 @@ def _own_attention(value: Any) -> bool:
 
 
 def _own_class(path: Path) -> type:
-    """The class that a model's own code defines; `AutoModel` would prefer this project's, which it knows.
+    """The class that a model's own code defines; `AutoModel` would prefer this project's registered class.
 
-    Raises KeyError if the model names no class.
+    Raises KeyError if config.json does not name a class.
     """
     return cast(
         type, get_class_from_dynamic_module(read_json(path / "config.json")["auto_map"]["AutoModel"], str(path))

@@ -28,10 +28,10 @@ class ADOutput(ModelOutput):
     """The model's output.
 
     Attributes:
-        loss: negative log-likelihood of the given actions: its mean over B and T, or (B, T) with `reduction="none"`.
+        loss: negative log-likelihood of the given actions: the mean over B and T, or (B, T) with `reduction="none"`.
         logits: (B, T, F, K) of the next action, float32; F is 1 for a Discrete space. `ADModel.sample` draws from them.
-        heads: by name, (B, T, outputs) of the heads beside the policy head, float32; None without such heads.
-        past_key_values: the cache, if one is used.
+        heads: (B, T, outputs) of each head beside the policy head, by name, float32; None without other heads.
+        past_key_values: the key-value cache, if one is used.
     """
 
     loss: Tensor | None = None
@@ -41,7 +41,7 @@ class ADOutput(ModelOutput):
 
 
 class ADPreTrainedModel(PreTrainedModel):
-    """Capabilities that transformers asks every model for."""
+    """Declares the capabilities that transformers asks every model for."""
 
     config_class = ADConfig
     base_model_prefix = "ad"
@@ -52,7 +52,7 @@ class ADPreTrainedModel(PreTrainedModel):
 
 
 class ADModel(ADPreTrainedModel):
-    """Embeddings of a step, a causal transformer, and linear heads: the policy head over the actions, and others."""
+    """Embeddings of a step, a causal transformer, and linear heads: the policy head, and those of the objective."""
 
     def __init__(self, config: ADConfig) -> None:
         super().__init__(config)
@@ -64,7 +64,7 @@ class ADModel(ADPreTrainedModel):
         self.embed_reward = nn.Linear(1, width, bias=False)
         self.embed_boundary = nn.Embedding(3, width)
         self.backbone = AutoModel.from_config(backbone_config, attn_implementation=config._attn_implementation)
-        self.backbone.set_input_embeddings(None)  # tokens come embedded; unused weights would stop DDP
+        self.backbone.set_input_embeddings(None)  # tokens come embedded; DDP refuses weights that get no gradient
         self.heads = nn.ModuleDict({name: nn.Linear(width, outputs) for name, outputs in config.heads.items()})
         self.post_init()
 
@@ -87,9 +87,9 @@ class ADModel(ADPreTrainedModel):
             previous_action: (B, T, ...) action of step t-1.
             previous_reward: (B, T) reward of step t-1.
             boundary: (B, T) 0 within an episode, 1 after its end, 2 at the start of a lifetime.
-            action: (B, T, ...) the action to predict at step t; with it, the output has a loss.
-            past_key_values: cache of the steps before these.
-            use_cache: fill a cache.
+            action: (B, T, ...) the action to predict at step t; if given, the output has a loss.
+            past_key_values: key-value cache of the earlier steps.
+            use_cache: return a key-value cache.
             reduction: of the loss over B and T.
         """
         tokens = (
@@ -108,17 +108,17 @@ class ADModel(ADPreTrainedModel):
     def compressed(self, reward: Tensor) -> Tensor:
         """Rewards of any scale as numbers of about 1: sign(x) log(1 + |x|) of x = reward / `reward_scale`.
 
-        Divided by their root mean square, typical rewards are about 1; the logarithm bounds rare large ones.
+        Divided by their root mean square, typical rewards are about 1; the logarithm compresses rare large rewards.
         """
         scaled = reward.to(self.embed_reward.weight.dtype) / self.config.reward_scale
         return scaled.sign() * scaled.abs().log1p()
 
     def sample(self, logits: Tensor, uniform: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """Draws one action for each row of `logits` (B, F, K): (B, ...) elements of the action space.
+        """Draws one action per row of `logits`: (B, ...) elements of the action space.
 
         Args:
             logits: (B, F, K) of one step.
-            uniform: (B, F) random numbers in [0, 1); drawn from torch's global generator if they are not given.
+            uniform: (B, F) random numbers in [0, 1); by default drawn from torch's global generator.
             temperature: of the distribution; 0 takes the most likely action.
         """
         drawn = torch.rand(logits.shape[:2], device=logits.device) if uniform is None else uniform

@@ -1,4 +1,4 @@
-"""The scale of the training data, which the model has to know: moments of Box observations, and the rewards' size."""
+"""The scale of the training data, for the model's config: moments of Box observations, and the size of rewards."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,17 +11,18 @@ from data_gen.spaces import column_name
 from data_gen.storage.info import Statistics
 from icrl.support.errors import UserError
 
-_ROWS_AT_ONCE = 2**14  # bounds the memory that their copies in double precision take
-_LEAST_STD = 1e-6  # as a share of the mean's size; below it a number counts as constant
+_ROWS_AT_ONCE = 2**14  # bounds the memory of the copies in double precision
+_LEAST_STD = 1e-6  # relative to the mean; a number with less counts as constant
 
 
 @dataclass
 class Moments:
-    """Mean and standard deviation of many rows, gathered part by part."""
+    """Mean and standard deviation of many rows, accumulated part by part."""
 
     count: int = 0
     mean: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
     squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
+    """Sum of the squared deviations from the mean."""
 
     def add(self, rows: NDArray[Any]) -> None:
         """Adds rows (n, numbers), by Chan et al.'s pairwise update, which does not suffer from cancellation."""
@@ -40,7 +41,7 @@ class Moments:
 
 
 class DataStatistics:
-    """Gathers the statistics of a data set, shard by shard."""
+    """Accumulates the statistics of a data set, shard by shard."""
 
     def __init__(self, observation_space: dict[str, Any]) -> None:
         self._spaces = {path: leaf for path, leaf in leaf_spaces(observation_space).items() if leaf["type"] == "Box"}
@@ -48,7 +49,7 @@ class DataStatistics:
         self._reward_squares, self._rewards = 0.0, 0
 
     def add(self, columns: dict[str, NDArray[Any]]) -> None:
-        """Adds a shard's columns, (histories, steps, ...). Raises UserError if one holds NaN or infinity."""
+        """Adds the columns of a shard, (histories, steps, ...). Raises UserError if one holds NaN or infinity."""
         for path, space in self._spaces.items():
             values, axis = columns[column_name("observation", path)], channel_axis(space)
             if not np.isfinite(values).all():
@@ -63,7 +64,7 @@ class DataStatistics:
         self._rewards += columns["reward"].size
 
     def record(self) -> Statistics:
-        """The statistics, which `ADConfig` takes as keyword arguments."""
+        """The statistics so far, which `ADConfig` takes as keyword arguments."""
         size = float(np.sqrt(self._reward_squares / max(1, self._rewards)))
         moments = {path: moments.plain() for path, moments in self._moments.items()}
         return Statistics.model_validate({"reward_scale": size or 1.0, "observation_statistics": moments})

@@ -1,13 +1,15 @@
 """Context windows from a data set that stays on the hub: a few shards at a time, in an order that the seed decides.
 
-Shards come in an endless sequence: all of them once in a random order, then all of them in another order. A fixed
-number of neighbours in the sequence is in memory. After as many updates as a shard holds windows for, the first of them
-leaves and the next one, fetched meanwhile, enters. Which shards and windows an update sees is a function of (seed,
-update), as for data on disk. So a resumed run sees what an uninterrupted one does, and several processes what one does.
+Shards come in an endless sequence: all shards in a random order, then all shards in another order, and so on. A few
+consecutive shards of the sequence are in memory. After the number of updates that read one shard's worth of windows,
+the oldest of them leaves, and the next one, fetched in the meantime, enters. The shards and windows of an update are a
+pure function of (seed, update), as they are for data on disk. So a resumed run sees the same windows as an
+uninterrupted one, and several processes see the same windows as one process.
 """
 
 import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +32,14 @@ ShardTokens = tuple[dict[str, NDArray[Any]], NDArray[np.int64]]
 
 
 class StreamedWindows(WindowDataset):
-    """Item `i` is this process's part of micro-batch `i`, as in `WindowDataset`; items have to be taken in order.
+    """Item `i` is this process's part of micro-batch `i`, as in `WindowDataset`; read the items in order.
 
     Args:
-        config: the experiment's.
-        info: the data's record, with its statistics and its repository.
+        config: the experiment's config.
+        info: the record of the data, with its statistics and its repository.
         wanted: names of the columns that the objective needs.
         context_length: T.
-        process, num_processes: number of this process, and of all processes.
+        process, num_processes: index of this process, and number of processes.
 
     Raises ConfigError if the data lacks statistics or a column.
     """
@@ -53,8 +55,8 @@ class StreamedWindows(WindowDataset):
     ) -> None:
         if info.statistics is None or info.given is None or info.given.repo is None:
             raise ConfigError(
-                f"data.streaming: {config.data.repo} does not say its statistics: push it with `icrl push`, or read "
-                "all of it, without data.streaming"
+                f"data.streaming: {config.data.repo} has no statistics in its info.json: push the data with `icrl push`, "
+                "or leave out data.streaming"
             )
         check_wanted(wanted, info, str(config.data.repo))
         self.info, self.subsample, self.shards = info, config.training.subsample, info.shards
@@ -64,14 +66,13 @@ class StreamedWindows(WindowDataset):
         windows = info.total_steps / len(self.shards) / context_length
         self.updates_per_shard = max(1, round(windows / config.training.batch_size))
         self.num_resident = min(config.data.resident_shards, len(self.shards))
-        disable_progress_bars()  # of every shard
+        disable_progress_bars()  # one per shard is too many
         self.resident: dict[int, ShardTokens] = {}
         self.place = -1
         self.fetcher = ThreadPoolExecutor(1, "fetch")
         self.ahead: Future[ShardTokens] | None = None
         super().__init__(
-            TokenCache({}, np.empty((0, 2), np.int64), info.statistics),
-            wanted,
+            TokenCache({}, np.empty((0, 2), np.int64), info.statistics, wanted),
             context_length,
             config.training.batch_size,
             config.seed,
@@ -85,19 +86,19 @@ class StreamedWindows(WindowDataset):
         return super().__getitem__(index)
 
     def close(self) -> None:
-        """Waits for the shard that is being fetched, and fetches no more."""
+        """Waits for the shard that is being fetched, and stops fetching."""
         self.fetcher.shutdown(cancel_futures=True)
 
     def shard_at(self, place: int) -> int:
-        """The number of the shard at position `place` of the endless sequence."""
+        """The index of the shard at position `place` of the endless sequence."""
         passed, position = divmod(place, len(self.shards))
         order = np.random.default_rng((self.seed, Purpose.SHARD_ORDER, passed)).permutation(len(self.shards))
         return int(order[position])
 
     def _move_to(self, place: int) -> None:
-        """Loads the shards from position `place` on, and begins to fetch the one after them."""
+        """Loads the resident shards from position `place` on, and begins to fetch the shard after them."""
         if self.num_resident == len(self.shards):
-            place = 0  # all of them stay
+            place = 0  # all shards stay in memory
         if place == self.place:
             return
         places = range(place, place + self.num_resident)
@@ -109,6 +110,7 @@ class StreamedWindows(WindowDataset):
         self.place = place
         if self.num_resident < len(self.shards):
             self.ahead = self.fetcher.submit(self._load, self.shard_at(place + self.num_resident))
+        # One array per column, and the strands' first rows in it.
         parts = [self.resident[at] for at in places]
         names = list(parts[0][0])
         columns = {name: np.concatenate([part[name] for part, _ in parts]) for name in names}
@@ -120,16 +122,16 @@ class StreamedWindows(WindowDataset):
         strands = np.concatenate([found + np.array([at, 0]) for at, (_, found) in zip(first, parts, strict=True)])
         if not len(strands):
             raise too_short(self.context_length, self.subsample)
-        self.cache = TokenCache(columns, strands, self.cache.statistics)
+        self.cache = replace(self.cache, columns=columns, strands=strands)
 
     def _load(self, number: int) -> ShardTokens:
-        """The tokens of a shard, whose file is deleted afterwards."""
+        """Fetches a shard, returns its tokens, and deletes the file."""
         shard = self.shards[number]
         with tempfile.TemporaryDirectory() as folder:
             path = fetch(self.source, [shard.file], Path(folder)) / shard.file
             if sha256(path) != shard.sha256:
-                raise UserError(f"{self.source.repository}: {shard.file} is not what info.json says: push it again")
+                raise UserError(f"{self.source.repository}: {shard.file} does not match its checksum in info.json: push the data again")
             histories = read_histories(path, self.info)
-        columns, lengths = strand_order(histories, self.subsample, self.info.action_space, self.wanted)
+        columns, lengths = strand_order(histories, self.subsample, self.info.action_space, self.cache.wanted)
         first, fits = np.cumsum(lengths) - lengths, lengths >= self.context_length
         return columns, np.stack([first, lengths], axis=1)[fits]

@@ -1,14 +1,14 @@
-"""Training speed against the machine: tokens per second, and the part of its matrix-multiply peak that they need."""
+"""Training speed relative to the machine: the measured peak of matrix products, and the operations per token."""
 
 import time
 
 import torch
 
-_PEAK_SECONDS = 0.2
+_PEAK_SECONDS = 0.2  # time that the measurement takes
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Measured floating-point operations per second of a large matrix product on `device`."""
+    """Floating-point operations per second of a large matrix product on `device`: the fastest of several."""
     size = 1024 if device.type == "cpu" else 8192
     left = torch.randn(size, size, device=device, dtype=dtype)
     right = torch.randn(size, size, device=device, dtype=dtype)
@@ -25,14 +25,14 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def flops_per_token(num_parameters: int, num_layers: int, hidden_size: int, context_length: int) -> float:
-    """Operations per token of a forward and a backward pass:
+    """Floating-point operations per token of a forward and a backward pass.
 
-    6 per parameter, and causal attention over half the context.
+    6 per parameter, plus those of causal attention, which covers half the context on average.
     """
     return 6 * num_parameters + 6 * num_layers * hidden_size * context_length
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits for the device's queue, so that a clock that is read next is right."""
+    """Waits until the device has emptied its queue, so that a clock read next is right."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

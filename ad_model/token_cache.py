@@ -2,17 +2,16 @@
 
 Sub-sampling keeps every k-th episode of a history, so that one context spans much of its learning. Episodes e, e+k,
 e+2k ... of a history, for one e below k, make a *strand*. The cache holds the strands one after another: the steps of
-every history are put in the order (episode mod k, step) once, so that a window is a slice afterwards, with no index to
-follow at training time. Shards are converted one at a time, and the arrays are memory-mapped, so that memory does not
-grow with the data.
+every history are sorted by (episode mod k, step) once, so that a window is a plain slice at training time. Shards are
+converted one at a time, and the arrays are memory-mapped, so that memory does not grow with the data.
 
 Files of the cache:
 
     <token column>.npy    one row per step, in the order of strands (`ad_model.tokens`)
-    <column>.npy          the columns that the objective asks for, likewise
+    <column>.npy          the columns that the objective asks for, in the same order
     strands.npy           (strands, 2): first row and number of rows of each strand that holds a whole window
-    likelihoods.npy       (strands,): how likely each strand is, where `training.selection` makes them differ
-    statistics.json       the scale of the data, which the model has to know
+    likelihoods.npy       (strands,): how likely each strand is; read if `training.selection.likelihood` is not uniform
+    statistics.json       the scale of the data, which becomes a part of the model's config
 
 Histories that `training.selection` leaves out are not in the cache.
 """
@@ -46,13 +45,15 @@ _STATISTICS, _STRANDS, _LIKELIHOODS = "statistics.json", "strands.npy", "likelih
 
 @dataclass(frozen=True)
 class TokenCache:
-    """The arrays of a token cache, and where its strands lie."""
+    """The arrays of a token cache, and the positions of its strands."""
 
     columns: Mapping[str, NDArray[Any]]
     """Token columns and the objective's columns, one row per step."""
     strands: NDArray[np.int64]
-    """(strands, 2) first row and number of rows."""
+    """(strands, 2) first row and number of rows of each strand."""
     statistics: Statistics
+    wanted: tuple[str, ...] = ("action",)
+    """The objective's columns among `columns`; all others are token columns."""
     likelihoods: NDArray[np.float64] | None = None
     """(strands,) how likely each strand is, relative to the others; None where all are equally likely."""
 
@@ -64,13 +65,13 @@ def token_cache(
     selection: SelectionConfig = ALL_HISTORIES,
     wanted: Sequence[str] = ("action",),
 ) -> TokenCache:
-    """Opens the token cache of a run's data, and makes it first if there is none.
+    """Opens the token cache of a run's data, and builds it first if it does not exist.
 
     Args:
-        folder: the run's.
+        folder: the run folder.
         subsample: k; every k-th episode is kept.
         context_length: T, in steps.
-        selection: the histories that are read.
+        selection: which histories are read, and how likely each of them is.
         wanted: columns of the histories that the objective needs beside the tokens.
 
     Raises UserError if the data is missing, incomplete or damaged, ConfigError if no history is selected, no strand is
@@ -82,7 +83,7 @@ def token_cache(
     path = folder.cache / f"tokens-{identity}"
     if not path.exists():
         likelihoods = _likelihoods_of_histories(folder, info, selection)
-        shutil.rmtree(folder.cache, ignore_errors=True)  # of other data or settings, or half made
+        shutil.rmtree(folder.cache, ignore_errors=True)  # caches of other data or settings, or unfinished ones
         with new_folder(path) as temporary:
             _build(temporary, folder, info, subsample, context_length, likelihoods, wanted)
     try:
@@ -90,10 +91,10 @@ def token_cache(
         names = dict.fromkeys([*token_columns(info.observation_space), *wanted])
         columns = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in names}
         drawn = np.load(path / _LIKELIHOODS) if selection.likelihood != "uniform" else None
-        return TokenCache(columns, np.load(path / _STRANDS), statistics, drawn)
+        return TokenCache(columns, np.load(path / _STRANDS), statistics, tuple(wanted), drawn)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"{path}: the token cache is damaged ({error}); delete it, and training makes it again"
+            f"{path}: the token cache is damaged ({error}); delete this folder, and training builds it again"
         ) from error
 
 
@@ -103,7 +104,7 @@ def check_wanted(wanted: Sequence[str], info: DataInfo, where: str) -> None:
     for name in wanted:
         if name == "optimal_action" and name not in known:
             raise ConfigError(
-                f"training.objective: {name} is not in {where}; generate it with data.optimal_actions: true"
+                f"training.objective: {name} is not in {where}; generate the data with data.optimal_actions: true"
             )
         if name not in known:
             raise ConfigError(f"training.objective: the column {name!r} is not in {where}")
@@ -115,16 +116,16 @@ def strand_order(
     action_space: dict[str, Any],
     wanted: Sequence[str] = ("action",),
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
-    """Tokens of all strands of a batch of histories, and the objective's columns beside them.
+    """The tokens of all strands of a batch of histories, with the objective's columns.
 
     Args:
         histories: the columns of a shard, (histories, steps, ...).
         subsample: k; strand p of a history has its episodes p, p+k, p+2k ...
-        action_space: as plain values.
+        action_space: the action space as plain values.
         wanted: columns that the objective needs.
 
     Returns:
-        columns with one row per step, strand after strand, and (histories * k,) lengths of the strands.
+        The columns, one row per step, strand after strand; and the lengths of the strands, (histories * k,).
     """
     ended = histories["terminated"] | histories["truncated"]
     num_histories, steps = ended.shape
@@ -171,7 +172,7 @@ def _build(
             if not likelihood.all():
                 histories = {name: values[likelihood > 0] for name, values in histories.items()}
             statistics.add(histories)
-            # Their steps in the order of strands, behind those of the shards before.
+            # Their steps in the order of strands, after the rows of earlier shards.
             columns, lengths = strand_order(histories, subsample, info.action_space, wanted)
             for name, values in columns.items():
                 if name not in arrays:
@@ -195,8 +196,8 @@ def _build(
 def too_short(context_length: int, subsample: int) -> ConfigError:
     """The error for data without a strand as long as a context."""
     return ConfigError(
-        f"model.context_episodes: a context of {context_length} steps is longer than every history that "
-        f"training.subsample {subsample} leaves; lower one of them"
+        f"model.context_episodes: a context of {context_length} steps is longer than every strand: every history, cut "
+        f"by training.subsample {subsample}; lower one of the two"
     )
 
 
@@ -211,7 +212,7 @@ def _likelihoods_of_histories(folder: RunFolder, info: DataInfo, selection: Sele
 
 
 def _new_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """A memory-mapped .npy file with its disk space reserved, since a full disk met later would kill the process."""
+    """A new memory-mapped .npy file. Its disk space is reserved now: writing to a full disk would kill the process."""
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as file:

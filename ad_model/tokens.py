@@ -1,11 +1,11 @@
-"""The token: one per environment step. This file alone knows how it is laid out; everything else calls it.
+"""The token: one per environment step. Only this file knows the layout of a token; all other code calls this file.
 
 The token of step t carries the observation of step t, and the result of step t-1: its action, its reward, and a
-*boundary* that says what lies between the two steps. Three cases:
+*boundary* between the two steps. There are three cases:
 
     within an episode     the action and the reward of step t-1
-    an episode ended      the *real* last action and reward of that episode, beside the first observation of the next
-    a lifetime starts     there is no step t-1: the space's null action, reward 0
+    an episode ended      the *real* last action and reward of that episode, beside the next one's first observation
+    a lifetime starts     the null action of the space and reward 0, since step t-1 does not exist
 
 The model predicts the action of step t from the tokens up to t. One token per step, where the paper (Laskin et al.
 2022) has three, holds three times the history in the same context, at a third of the cost.
@@ -33,22 +33,22 @@ Columns = dict[str, NDArray[Any]]
 
 
 def token_columns(observation_space: dict[str, Any]) -> list[str]:
-    """Names of the token columns for an observation space as plain values."""
+    """Names of the token columns for an observation space, given as plain values."""
     return [*(column_name("observation", path) for path in json_leaves(observation_space)), *RESULT_COLUMNS]
 
 
 def observation_columns(observation: Any) -> dict[str, Any]:
-    """The columns of a batch of observations (an array or a tree of arrays), or of their space."""
+    """The columns of a batch of observations (an array or a tree of arrays), or of their space, by name."""
     return {column_name("observation", path): leaf for path, leaf in leaves(observation).items()}
 
 
 def first_result(action_space: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Columns:
-    """The result columns of a lifetime's first tokens, where there is no step before.
+    """The result columns of the first token of each lifetime, which has no step before it.
 
     Args:
-        action_space: as plain values.
-        shape: of the actions, (num_envs, ...).
-        dtype: of the actions.
+        action_space: the action space as plain values.
+        shape: shape of the actions, (num_envs, ...).
+        dtype: dtype of the actions.
     """
     return {
         "previous_action": null_element(action_space, shape, dtype),
@@ -58,10 +58,10 @@ def first_result(action_space: dict[str, Any], shape: tuple[int, ...], dtype: np
 
 
 def next_result(action: NDArray[Any], reward: NDArray[Any], ended: NDArray[np.bool_]) -> Columns:
-    """The result columns of the tokens that follow a step: its action, its reward, and whether it ended an episode.
+    """The result columns of the tokens that follow a step: action, reward, and boundary.
 
     Args:
-        action, reward, ended: (num_envs, ...), (num_envs,), (num_envs,).
+        action, reward, ended: (num_envs, ...), (num_envs,), (num_envs,); `ended` is True if the step ended an episode.
     """
     boundary = np.where(ended, EPISODE_ENDED, WITHIN_EPISODE).astype(np.uint8)
     return {"previous_action": action, "previous_reward": reward, "boundary": boundary}
@@ -75,29 +75,29 @@ def tokens_in_order(
     starts: NDArray[np.intp],
     action_space: dict[str, Any],
 ) -> Columns:
-    """Tokens of several sequences of steps that lie one after another.
+    """Token columns, (steps, ...), of several sequences of steps that lie one after another.
 
     Args:
         observation: by column, (steps, ...).
         action, reward, ended: (steps, ...), (steps,), (steps,).
-        starts: the first row of each sequence, where a lifetime starts.
-        action_space: as plain values.
+        starts: the first row of each sequence, where a lifetime starts. Row 0 is among them.
+        action_space: the action space as plain values.
     """
     before = next_result(_shifted(action), _shifted(reward), _shifted(ended))
-    nothing = first_result(action_space, (len(starts), *action.shape[1:]), action.dtype)
+    at_start = first_result(action_space, (len(starts), *action.shape[1:]), action.dtype)
     for name, values in before.items():
-        values[starts] = nothing[name]
+        values[starts] = at_start[name]
     return {**observation, **before}
 
 
 def model_inputs(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Token columns as `ADModel.forward` takes them: a composite observation's columns as one mapping of its leaves."""
+    """Keyword arguments of `ADModel.forward` from token columns; a composite observation becomes a mapping of its leaves."""
     seen = {name.partition(".")[2]: values for name, values in columns.items() if name.startswith("observation")}
     return {"observation": seen.get("", seen), **{name: columns[name] for name in RESULT_COLUMNS}}
 
 
 def first_token_code(observation_space: dict[str, Any], action_space: dict[str, Any]) -> str:
-    """Python code that makes the token of a lifetime's first step from zeros, for a model's card."""
+    """Python code that builds the first token of a lifetime from zeros, for a model card."""
     zeros = {path: _zeros(space) for path, space in json_leaves(observation_space).items()}
     seen = zeros[""] if "" in zeros else "{" + ", ".join(f'"{path}": {value}' for path, value in zeros.items()) + "}"
     return "\n".join(
@@ -110,7 +110,7 @@ def first_token_code(observation_space: dict[str, Any], action_space: dict[str, 
 
 
 def token_text() -> str:
-    """The layout in two sentences, for a model's card."""
+    """The layout of a token in two sentences, for a model card."""
     return (
         "A token carries the observation before a step, and the action, reward and `boundary` of the step before it. "
         f"`boundary` is {WITHIN_EPISODE} within an episode, {EPISODE_ENDED} after its end, and {LIFETIME_STARTS} at "
@@ -119,7 +119,7 @@ def token_text() -> str:
 
 
 def _shifted(values: NDArray[Any]) -> NDArray[Any]:
-    """Each row's predecessor. The first row gets the last, and is a sequence's start, which is overwritten."""
+    """Each row's predecessor. The first row gets the last row, which the caller overwrites: a sequence starts there."""
     return np.roll(values, 1, axis=0)
 
 

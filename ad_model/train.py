@@ -1,12 +1,13 @@
 """Trains the transformer on a run's learning histories.
 
     python -m ad_model.train demo                                                             # one process
-    accelerate launch -m ad_model.train --config demo                                         # as accelerate is set up
+    accelerate launch -m ad_model.train --config demo                                         # as `accelerate config` says
     accelerate launch --config_file configs/accelerate/multi_gpu.yaml -m ad_model.train --config demo
 
-The same script runs from one CPU to FSDP2. Windows are a pure function of (seed, update), the learning rate is one of
-the update, and dropout is seeded by the update. So a run that was killed resumes from its last checkpoint to the very
-weights of an uninterrupted one, and one process and several with the same global batch give the same losses.
+The same script runs from one CPU to FSDP2. Windows are a pure function of (seed, update), the learning rate is a
+function of the update, and dropout is seeded by the update. So a killed run that resumes from its last checkpoint ends
+with the very weights of an uninterrupted run, and one process and several with the same global batch give the same
+losses.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers.utils import logging
 
-from ad_model.build import build_model, context_length, parameter_groups
+from ad_model.build import build_model, parameter_groups
 from ad_model.checkpoint import load_checkpoint, resume_step, save_checkpoint
 from ad_model.objectives.base import Objective
 from ad_model.streaming import StreamedWindows
@@ -48,21 +49,22 @@ from icrl.support.terminal import leave, say
 
 
 def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool:
-    """Trains, or resumes training, until `training.steps`; every process of a launch calls it.
+    """Trains, or resumes training, until `training.steps`. Every process of a launch calls this function.
 
     Returns:
         True if there was anything to do.
 
-    Raises UserError for missing or damaged data, checkpoints of another config (unless `overwrite`), a full disk.
+    Raises UserError for missing or damaged data, for checkpoints of another config (unless `overwrite`), and for a full
+    disk.
     """
     keep_freed_memory()
-    logging.disable_progress_bar()  # of saving, a few milliseconds long
+    logging.disable_progress_bar()  # saving takes a few milliseconds
     experiment = Experiment.of(given)
     config, folder, settings = experiment.config, experiment.folder, experiment.config.training
     check_trackers(config.runtime.trackers)
     accelerator = _accelerator(config)
     with locked(folder) if accelerator.is_main_process else contextlib.nullcontext():
-        # What is there: the data, and how far an earlier call came.
+        # The data, and the progress of an earlier call.
         info = load_info(folder)
         if info.fingerprint != data_fingerprint(config):
             raise stale(folder.data, "icrl generate --overwrite")
@@ -70,18 +72,20 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
         start = 0 if overwrite else resume_step(folder.checkpoints, fingerprint, info.identity)
         if start == settings.steps:
             return False
-        # What is trained: windows, model, optimiser.
+        # Windows, model, optimiser.
         objective: Objective = settings.objective.build()
-        length = context_length(config, info)
+        length = config.model.context_episodes * info.episode_length
         windows = _windows(config, folder, info, objective, length, accelerator)
-        model = build_model(config, info, windows.cache.statistics, objective.heads())
+        spaces = info.observation_space, info.action_space
+        model = build_model(config, *spaces, info.episode_length, windows.cache.statistics, objective.heads())
         optimizer = torch.optim.AdamW(
             parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas, fused=True
         )
-        _prepare_folder(config, folder, accelerator, overwrite)  # only now is anything deleted
+        _prepare_folder(config, folder, accelerator, overwrite)  # after everything that can be refused: this deletes
         model, optimizer = accelerator.prepare(model, optimizer)
         if start:
             load_checkpoint(accelerator, folder.checkpoints, start)
+        # Updates, log lines and checkpoints.
         made_with = origin()
         with (
             contextlib.closing(windows),
@@ -116,14 +120,14 @@ def train_step(
 
     Args:
         accelerator: knows the micro-batch after which processes exchange gradients.
-        model, optimizer: prepared by it.
-        objective: gives the loss of a batch.
+        model, optimizer: as the accelerator prepared them.
+        objective: computes the loss of a batch.
         batches: the micro-batches of this update.
         rate: the learning rate.
         settings: `training`, for the norm that gradients are clipped to.
 
     Returns:
-        the losses of the micro-batches, on the device, and the norm of the gradients before clipping.
+        The losses of the micro-batches, on the device, and the norm of the gradients before clipping.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -166,7 +170,7 @@ def learning_rate(settings: TrainingConfig, step: int) -> float:
 
 
 def _accelerator(config: ExperimentConfig) -> Accelerator:
-    """The accelerator. Raises UserError if it refuses the settings, or runs fewer processes than were launched."""
+    """The accelerator. Raises UserError if accelerate refuses the settings, or runs fewer processes than were launched."""
     try:
         accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),
@@ -193,18 +197,18 @@ def _windows(
     length: int,
     accelerator: Accelerator,
 ) -> WindowDataset:
-    """The windows of the run's data, `length` steps each, on disk or streamed; this process's part of them."""
+    """This process's part of the windows of the run's data, `length` steps each, from disk or streamed."""
     process, settings = (accelerator.process_index, accelerator.num_processes), config.training
     wanted = objective.columns
     if config.data.streaming:
         return StreamedWindows(config, info, wanted, length, *process)
     with accelerator.main_process_first():
         cache = token_cache(folder, settings.subsample, length, settings.selection, wanted)
-    return WindowDataset(cache, wanted, length, settings.batch_size, config.seed, settings.accumulation_steps, *process)
+    return WindowDataset(cache, length, settings.batch_size, config.seed, settings.accumulation_steps, *process)
 
 
 def _prepare_folder(config: ExperimentConfig, folder: RunFolder, accelerator: Accelerator, overwrite: bool) -> None:
-    """Clears away what this training replaces, and writes the config; the other processes wait."""
+    """Deletes everything that this training replaces, and writes the config; the other processes wait."""
     if accelerator.is_main_process:
         if overwrite:
             for path in (folder.checkpoints, folder.logs):

@@ -22,7 +22,10 @@ _MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TrainingLog:
-    """Reads the loss off the device only when it writes a line, so that no update waits for it."""
+    """Progress bar, trackers and log of a training that starts after update `step`.
+
+    The loss is read off the device only when a line is written, so that updates do not wait for it.
+    """
 
     def __init__(self, config: ExperimentConfig, folder: RunFolder, accelerator: Accelerator, model: Any, step: int):
         self.config, self.path, self.accelerator, self.step = config, folder.training_log, accelerator, step
@@ -52,7 +55,7 @@ class TrainingLog:
         self.started = time.perf_counter()
 
     def add(self, losses: list[torch.Tensor]) -> None:
-        """Keeps the losses of an update's micro-batches, without waiting for them."""
+        """Keeps the losses of an update's micro-batches, without waiting for the device."""
         self.losses += losses
 
     def write(self, step: int, rate: float, gradient_norm: Any) -> None:
@@ -66,7 +69,7 @@ class TrainingLog:
             raise UserError(
                 f"training diverged: the loss is {float(loss)} at update {step}; lower training.learning_rate"
             )
-        if hasattr(gradient_norm, "full_tensor"):  # sharded, under FSDP
+        if hasattr(gradient_norm, "full_tensor"):  # a sharded tensor under FSDP
             gradient_norm = gradient_norm.full_tensor()
         now = time.perf_counter()
         speed = self.tokens_per_step * (step - self.step) / (now - self.started)
@@ -105,11 +108,11 @@ class TrainingLog:
         )
 
     def close(self) -> None:
-        """Ends the bar and the trackers."""
+        """Closes the progress bar and the trackers."""
         self.bar.close()
         self.trackers.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a training log."""
+    """The lines of a training log; none if the file does not exist."""
     return read_json_lines(path, {"step", "loss", "seconds"})

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from ad_model.token_cache import TokenCache
-from ad_model.tokens import RESULT_COLUMNS, model_inputs
+from ad_model.tokens import model_inputs
 from icrl.run.purpose import Purpose
 from icrl.support.errors import ConfigError
 
 Batch = dict[str, dict[str, Any]]
-"""`tokens`, as the model takes them, and `columns`, as the objective asked for them; tensors (windows, steps, ...)."""
+"""`tokens`, the keyword arguments of the model, and `columns`, which the objective needs; tensors (windows, T, ...)."""
 
 
 class WindowDataset(Dataset[Batch]):
@@ -25,18 +25,18 @@ class WindowDataset(Dataset[Batch]):
 
     Args:
         cache: the token cache.
-        wanted: names of the columns that the objective needs.
         context_length: T.
         batch_size: windows per update, over all processes and parts.
         seed: the experiment's seed.
         accumulation_steps: parts that each process cuts its windows into.
-        process, num_processes: number of this process, and of all processes.
+        process, num_processes: index of this process, and number of processes.
+
+    Raises ConfigError if `batch_size` cannot be divided by parts times processes.
     """
 
     def __init__(
         self,
         cache: TokenCache,
-        wanted: tuple[str, ...],
         context_length: int,
         batch_size: int,
         seed: int,
@@ -44,8 +44,7 @@ class WindowDataset(Dataset[Batch]):
         process: int = 0,
         num_processes: int = 1,
     ) -> None:
-        self.cache, self.wanted, self.context_length = cache, wanted, context_length
-        self.batch_size, self.seed = batch_size, seed
+        self.cache, self.context_length, self.batch_size, self.seed = cache, context_length, batch_size, seed
         self.accumulation_steps, self.process, self.num_processes = accumulation_steps, process, num_processes
         self.cumulative = None if cache.likelihoods is None else np.cumsum(cache.likelihoods)
         if batch_size % (accumulation_steps * num_processes):
@@ -55,7 +54,7 @@ class WindowDataset(Dataset[Batch]):
             )
 
     def close(self) -> None:
-        """Ends whatever runs beside training; nothing where the data is on disk."""
+        """Stops work in the background; does nothing here, where the data is on disk."""
 
     def first_rows(self, update: int) -> NDArray[np.int64]:
         """(batch_size,) the cache rows at which the windows of `update` start."""
@@ -67,7 +66,7 @@ class WindowDataset(Dataset[Batch]):
         """(batch_size,) the strand of each window of an update."""
         if self.cumulative is None:
             return rng.integers(len(self.cache.strands), size=self.batch_size)
-        drawn = rng.random(self.batch_size) * self.cumulative[-1]  # may round up to the last one itself
+        drawn = rng.random(self.batch_size) * self.cumulative[-1]  # may round up to the total
         return np.minimum(np.searchsorted(self.cumulative, drawn, side="right"), len(self.cumulative) - 1)
 
     def __getitem__(self, index: int) -> Batch:
@@ -75,9 +74,5 @@ class WindowDataset(Dataset[Batch]):
         rows = self.first_rows(update).reshape(self.accumulation_steps, self.num_processes, -1)[part, self.process]
         steps = rows[:, None] + np.arange(self.context_length)  # (windows, T)
         tensors = {name: torch.from_numpy(values[steps]) for name, values in self.cache.columns.items()}
-        tokens = {name: tensor for name, tensor in tensors.items() if _is_token(name)}
-        return {"tokens": model_inputs(tokens), "columns": {name: tensors[name] for name in self.wanted}}
-
-
-def _is_token(name: str) -> bool:
-    return name in RESULT_COLUMNS or name.partition(".")[0] == "observation"
+        tokens = {name: tensor for name, tensor in tensors.items() if name not in self.cache.wanted}
+        return {"tokens": model_inputs(tokens), "columns": {name: tensors[name] for name in self.cache.wanted}}

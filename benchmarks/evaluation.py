@@ -21,12 +21,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     with experiment() as config:
         room = config.tasks.build()
-        info = {
-            "observation_space": to_json(room.observation_space),
-            "action_space": to_json(room.action_space),
-            "episode_length": room.episode_length,
-        }
-        model = build_model(config, info)
+        spaces = to_json(room.observation_space), to_json(room.action_space)
+        model = build_model(config, *spaces, room.episode_length)
     tasks = room.all_tasks().take(np.arange(SLOTS) % 81)
 
     def speed(cached: bool, steps: int) -> float:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks.common import report
-from eval.results import TRANSFORMER, load_summary
+from eval.summary import TRANSFORMER, load_summary
 from icrl.config.loader import load_config
 from icrl.run.folder import run_folder
 

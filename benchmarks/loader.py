@@ -8,7 +8,8 @@ import time
 import numpy as np
 import torch
 
-from ad_model.windows import WindowDataset, token_cache
+from ad_model.token_cache import token_cache
+from ad_model.windows import WindowDataset
 from benchmarks.common import experiment, report
 from data_gen.generation.generate import generate
 from icrl.run.folder import run_folder

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import report
-from data_gen.generation.generate import source_device, split_tasks
+from data_gen.experiment import Experiment
 from data_gen.interaction import interact
 from data_gen.meta.store import is_meta_learner, learner_folder, meta_learners, ready_agent
 from data_gen.meta.training import meta_train
@@ -36,7 +36,7 @@ from data_gen.streams import make_seeds
 from icrl.config.loader import load_config, parse_overrides
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
-from icrl.run.checkpoints import checkpoint_path, checkpoint_record, checkpoint_steps
+from icrl.run.checkpoints import MetaTrainingRecord, checkpoint_path, checkpoint_record, checkpoint_steps
 from icrl.run.folder import RunFolder, run_folder
 from icrl.run.purpose import Purpose
 
@@ -94,21 +94,22 @@ def lives(
     folder = run_folder(config)
     path = checkpoint(config, folder, component)
     agent = ready_agent(config, folder, component, path)
-    distribution, _, test = split_tasks(config)
+    experiment = Experiment(config)
+    distribution, test = experiment.family, experiment.test_tasks
     test = test.take(np.arange(min(tasks, len(test))).repeat(lifetimes))
     steps, actors = config.data.episodes * distribution.episode_length, agent.actors  # a slot for each actor
     started = time.perf_counter()
     with closing(distribution.make_vec(test.take(np.repeat(np.arange(len(test)), actors)))) as envs:
         histories = interact(
             agent, envs, steps, make_seeds(len(test), config.seed, Purpose.BENCHMARKS), sees=component.sees,
-            device=source_device(config),
+            device=experiment.source_device,
         )  # fmt: skip
     totals = histories.reward.astype(np.float64).sum(axis=1).reshape(len(test), actors).mean(axis=1)
-    record = checkpoint_record(path) if path else {"step": 0, "environment_steps": 0, "seconds": 0.0}
+    record = checkpoint_record(path, MetaTrainingRecord) if path else None
     return {
-        "iteration": record["step"],
-        "training_steps": record["environment_steps"],
-        "training_seconds": round(record["seconds"], 1),
+        "iteration": record.step if record else 0,
+        "training_steps": record.environment_steps if record else 0,
+        "training_seconds": round(record.seconds if record else 0.0, 1),
         "lifetimes": len(test),
         "total": round(float(totals.mean()), 3),
         "standard_error": round(float(totals.std(ddof=1)) / len(totals) ** 0.5, 3) if len(totals) > 1 else None,

@@ -96,12 +96,6 @@ class TransformerAgent(Agent):
         self.in_cache = self.length
         return output
 
-    def logits(self, observation: Any) -> Tensor:
-        """Adds the token of the present step to the context; (num_envs, F, K) logits of the next action."""
-        logits = self.predict(observation).logits
-        assert logits is not None
-        return logits[:, -1]
-
     def _slice(self, first: int) -> dict[str, Any]:
         return model_inputs({name: tokens[:, first : self.length] for name, tokens in self.tokens.items()})
 

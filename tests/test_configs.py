@@ -13,7 +13,7 @@ from data_gen.meta.store import is_meta_learner, meta_learners
 from data_gen.meta.training import meta_train
 from eval.evaluate import evaluate
 from eval.report import write_report
-from eval.results import TRANSFORMER, load_summary
+from eval.summary import TRANSFORMER, load_summary
 from icrl.config.components import TASKS
 from icrl.config.loader import load_config
 from icrl.config.schema import ExperimentConfig
@@ -72,7 +72,7 @@ def test_a_shipped_config_says_its_purpose_and_goes_through_the_whole_pipeline(p
     folder = run_folder(config)
     write_report(config)
     assert folder.report.stat().st_size > 10_000
-    figures = load_summary(folder)["agents"][TRANSFORMER]["test"]["return"]
+    figures = load_summary(folder).agents[TRANSFORMER]["test"].returns
     assert figures["final_episodes"]["mean"] is not None
 
 

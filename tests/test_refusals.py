@@ -9,10 +9,11 @@ from conftest import ROOT, TINY, merged
 from safetensors.torch import load_file, save_file
 
 from ad_model.build import build_model, check_model
+from ad_model.load import load_model
 from ad_model.train import train
 from data_gen.generation.generate import generate
 from eval.__main__ import main as evaluate_command
-from eval.evaluate import check_agents, evaluate, load_model
+from eval.evaluate import check_agents, evaluate
 from eval.report import write_report
 from icrl.config.components import component
 from icrl.config.loader import load_config, validate
@@ -188,14 +189,10 @@ def test_values_that_do_not_go_together_are_refused_before_anything_is_made(chan
 def test_a_check_of_the_model_does_not_touch_the_weights_that_follow(tiny):
     import torch
 
-    info = {
-        "observation_space": {"type": "Discrete", "n": 4, "start": 0},
-        "action_space": {"type": "Discrete", "n": 2, "start": 0},
-        "episode_length": 6,
-    }
-    first = build_model(tiny(), info).head.linear.weight
+    info = {"type": "Discrete", "n": 4, "start": 0}, {"type": "Discrete", "n": 2, "start": 0}, 6
+    first = build_model(tiny(), *info).head.linear.weight
     check_model(tiny().model)
-    assert torch.equal(first, build_model(tiny(), info).head.linear.weight)
+    assert torch.equal(first, build_model(tiny(), *info).head.linear.weight)
 
 
 def test_more_shards_than_histories_is_an_error_before_anything_is_written(tiny):

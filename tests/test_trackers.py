@@ -20,9 +20,9 @@ from data_gen.generation.generate import generate
 from data_gen.meta.store import learner_folder
 from data_gen.meta.training import meta_train
 from eval.__main__ import main as evaluate_and_report
-from eval.results import load_summary
+from eval.summary import load_summary
 from icrl.config.loader import validate
-from icrl.config.schema import trackers
+from icrl.run import trackers
 from icrl.run.checkpoints import last_checkpoint
 from icrl.run.command import Invocation
 from icrl.run.folder import run_folder
@@ -103,7 +103,7 @@ def test_tensorboard_has_curves_config_and_evaluation_in_one_folder(tracked):
     assert [event.step for event in log.Scalars("loss")] == [1, 2, 3, 4, 5, 6]  # the third of the killed one is gone
     assert folder.config.read_text() in text(log, "config")
     assert "_hparams_/session_start_info" in log.PluginTagToContent("hparams")
-    figures = load_summary(folder)["agents"]["transformer"]["test"]["return"]
+    figures = load_summary(folder).agents["transformer"]["test"].returns
     (last,) = log.Scalars(LAST_TEN)
     assert last.value == pytest.approx(figures["final_episodes"]["iqm"])
     assert last.step == 6
@@ -167,7 +167,7 @@ def test_weights_and_biases_offline_has_one_run_with_config_curves_and_report(tr
     assert exits == [1, 0, 0]  # interrupted, finished, finished
     path, records = runs[-1]
     summary = values(item for record in records for item in record.summary.update)
-    assert summary[LAST_TEN] == load_summary(folder)["agents"]["transformer"]["test"]["return"]["final_episodes"]["iqm"]
+    assert summary[LAST_TEN] == load_summary(folder).agents["transformer"]["test"].returns["final_episodes"]["iqm"]
     sent = {file.path for record in records for file in record.files.files}
     assert {"tiny/config.yaml", "tiny/report.html", "tiny/eval/summary.json", "tiny/report/curves.png"} <= sent
     for file in (folder.report, folder.summary, *folder.report_pictures.glob("*.png")):
@@ -188,7 +188,7 @@ def test_trackio_has_one_run_with_config_curves_and_report(tracked, place):
         lines = [(step, json.loads(line)) for step, line in database.execute(query, [runs[name].id])]
     assert [step for step, line in lines if "loss" in line] == [1, 2, 3, 3, 4, 5, 6]
     (evaluation,) = [line for step, line in lines if step == 6 and "report" in line]
-    figures = load_summary(folder)["agents"]["transformer"]["test"]["return"]
+    figures = load_summary(folder).agents["transformer"]["test"].returns
     assert evaluation[LAST_TEN] == pytest.approx(figures["final_episodes"]["iqm"])
     page = place / "trackio/media" / evaluation["report"]["file_path"]
     assert page.read_bytes() == folder.report.read_bytes()

@@ -1,7 +1,7 @@
 """The protocol of an objective: which columns it needs, which heads the model gets, the loss, and how to act.
 
-A file of this folder is an objective by its name: `optimal_action.py` has the class `OptimalAction`, and a config names
-it `optimal_action`. Nothing else has to be touched. Objectives are built whenever a config is read, so that their files
+Each file of this folder is one objective: `optimal_action.py` has the class `OptimalAction`, and a config names it
+`optimal_action`. A new objective changes no other file. Objectives are built whenever a config is read, so their files
 import torch only for type checkers, or inside functions.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Objective(ABC):
-    """A subclass is a component: a dataclass of its parameters, decorated with `icrl.component`.
+    """The base class of objectives. A subclass is a dataclass of its parameters, decorated with `icrl.component`.
 
     Axes: B windows, T steps of the context, F factors of an action, K values of a factor.
     """
@@ -28,7 +28,7 @@ class Objective(ABC):
     `optimal_action`."""
 
     def heads(self) -> dict[str, int]:
-        """Linear heads that the model gets beside the policy head: by name, the number of outputs per token."""
+        """Linear heads of the model beside the policy head: the number of outputs per token, by name."""
         return {}
 
     @abstractmethod
@@ -36,9 +36,9 @@ class Objective(ABC):
         """The loss of a batch of windows, a scalar.
 
         Args:
-            model: the transformer, possibly wrapped for several processes: call it, and read the output.
+            model: the transformer, possibly wrapped for several processes. Call it and read the output, nothing else.
             tokens: keyword arguments of the model, (B, T, ...).
-            columns: by name, the columns that the objective asks for, (B, T, ...).
+            columns: the columns of the histories that the objective needs, by name, (B, T, ...).
         """
 
     def act(
@@ -49,13 +49,13 @@ class Objective(ABC):
         uniform: Tensor,
         temperature: float,
     ) -> Tensor:
-        """Actions for the last step of each context; here samples from the policy head.
+        """The actions, (B, ...), for the last step of each context. By default, samples from the policy head.
 
         Args:
             model: the frozen transformer.
-            logits: (B, F, K) of the policy head.
-            heads: by name, (B, outputs) of the objective's own heads.
+            logits: (B, F, K) outputs of the policy head.
+            heads: (B, outputs) outputs of the objective's own heads, by name.
             uniform: (B, F) random numbers in [0, 1).
-            temperature: of `evaluation.temperature`; 0 takes the best action.
+            temperature: `evaluation.temperature`; 0 takes the best action.
         """
         return model.sample(logits, uniform, temperature)

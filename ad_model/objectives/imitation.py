@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Imitation(Objective):
     """Predicts the action that the source took next (Laskin et al. 2022, equation 1).
 
-    The data has to improve: the transformer learns to improve as its sources did. Where the sources are experts, this
+    The histories have to improve: the transformer learns to improve as its sources did. With experts as sources, this
     is Expert Distillation.
     """
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class OptimalAction(Objective):
     """Predicts the optimal action of every step, whatever the source did (DPT, Lee et al. 2023, section 3).
 
-    The labels are recorded with `data.optimal_actions: true`; the context holds the actions that were taken. The data
-    need not improve. Unlike the paper, every step of the context has a label, and the context is a lifetime in its
-    order.
+    `data.optimal_actions: true` records the labels; the context holds the actions that were taken. The histories need
+    not improve. Two differences from the paper: every step of the context has a label, and the steps of the context
+    are in temporal order.
     """
 
     columns = ("optimal_action",)

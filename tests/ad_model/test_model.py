@@ -12,11 +12,12 @@ from ad_model.build import backbone_values, build_model, parameter_groups
 from icrl.config.schema import ModelConfig
 from icrl.support.errors import ConfigError
 
-INFO = {
-    "observation_space": {"type": "MultiDiscrete", "nvec": [4, 6], "start": [0, 0]},
-    "action_space": {"type": "Discrete", "n": 5, "start": 0},
-    "episode_length": 6,
-}
+INFO = (
+    {"type": "MultiDiscrete", "nvec": [4, 6], "start": [0, 0]},
+    {"type": "Discrete", "n": 5, "start": 0},
+    6,
+)
+"""Observation space, action space, episode length."""
 BACKBONES = ["llama", "gpt2", "gpt_neox", "qwen3"]
 
 
@@ -34,7 +35,7 @@ def batch(windows=3, steps=12, seed=0):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_backbone_predicts_from_the_past_alone(tiny, backbone):
-    model = build_model(tiny(model={"backbone": backbone}), INFO).eval()
+    model = build_model(tiny(model={"backbone": backbone}), *INFO).eval()
     inputs = batch()
     logits = model(**inputs).logits
     assert logits.shape == (3, 12, 1, 5)
@@ -49,7 +50,7 @@ def test_every_backbone_predicts_from_the_past_alone(tiny, backbone):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_size_of_the_model_is_what_the_config_says(tiny, backbone):
     changes = {"backbone": backbone, "num_heads": 4, "num_layers": 3, "intermediate_size": 48}
-    config = build_model(tiny(model=changes), INFO).backbone.config
+    config = build_model(tiny(model=changes), *INFO).backbone.config
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (16, 3, 4)
     assert getattr(config, "n_inner", None) or config.intermediate_size == 48
     heads = getattr(config, "head_dim", None) or 4
@@ -57,7 +58,7 @@ def test_the_size_of_the_model_is_what_the_config_says(tiny, backbone):
 
 
 def test_the_loss_is_the_mean_over_all_positions(tiny):
-    model = build_model(tiny(), INFO).eval()
+    model = build_model(tiny(), *INFO).eval()
     action = torch.randint(5, (3, 12))
     output = model(**batch(), action=action)
     by_hand = -torch.log_softmax(output.logits, dim=-1).gather(3, action[..., None, None]).mean()
@@ -66,7 +67,7 @@ def test_the_loss_is_the_mean_over_all_positions(tiny):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_saved_model_loads_equal(tiny, backbone, tmp_path):
-    model = build_model(tiny(model={"backbone": backbone}), INFO).eval()
+    model = build_model(tiny(model={"backbone": backbone}), *INFO).eval()
     model.save_pretrained(tmp_path)
     for loaded in (ADModel.from_pretrained(tmp_path), AutoModel.from_pretrained(tmp_path)):
         torch.testing.assert_close(loaded.eval()(**batch()).logits, model(**batch()).logits, rtol=0, atol=0)
@@ -76,14 +77,14 @@ def test_a_checkpoint_loads_where_this_project_is_not_installed(tiny, tmp_path):
     """Without site's .pth files an editable install of this project cannot be found; the check comes first."""
     import site
 
-    model = build_model(tiny(), INFO).eval()
+    model = build_model(tiny(), *INFO).eval()
     model.save_pretrained(tmp_path / "model")
     torch.save(batch(), tmp_path / "batch.pt")
     torch.save(model(**batch()).logits, tmp_path / "logits.pt")
     code = f"""
 import importlib.util, sys
 sys.path.append({site.getsitepackages()[0]!r})
-for name in ("ad_model", "configs", "data_gen"):
+for name in ("ad_model", "icrl", "data_gen"):
     assert importlib.util.find_spec(name) is None, name
 import torch
 from transformers import AutoModel
@@ -96,7 +97,7 @@ print(type(model).__name__)
 
 
 def test_the_weights_follow_from_the_seed(tiny):
-    first, again, other = (build_model(tiny(seed=seed), INFO).head.linear.weight for seed in (0, 0, 1))
+    first, again, other = (build_model(tiny(seed=seed), *INFO).head.linear.weight for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -114,27 +115,25 @@ def test_an_unknown_backbone_or_option_is_refused(changes, message):
 
 
 def test_backbone_options_reach_the_backbone(tiny):
-    model = build_model(tiny(model={"backbone": "gpt_neox", "backbone_options": {"hidden_act": "relu"}}), INFO)
+    model = build_model(tiny(model={"backbone": "gpt_neox", "backbone_options": {"hidden_act": "relu"}}), *INFO)
     assert model.backbone.config.hidden_act == "relu"
 
 
 def test_an_action_space_without_bounds_is_refused(tiny):
     with pytest.raises(ConfigError, match="without bounds cannot be scaled"):
-        build_model(
-            tiny(),
-            {**INFO, "action_space": {"type": "Box", "shape": [2], "dtype": "float32", "low": None, "high": 1.0}},
-        )
+        action = {"type": "Box", "shape": [2], "dtype": "float32", "low": None, "high": 1.0}
+        build_model(tiny(), INFO[0], action, INFO[2])
 
 
 def test_norms_and_biases_do_not_decay(tiny):
-    decaying, still = parameter_groups(build_model(tiny(), INFO), 0.1)
+    decaying, still = parameter_groups(build_model(tiny(), *INFO), 0.1)
     assert all(parameter.ndim >= 2 for parameter in decaying["params"])
     assert all(parameter.ndim < 2 for parameter in still["params"])
     assert (decaying["weight_decay"], still["weight_decay"]) == (0.1, 0.0)
 
 
 def test_the_config_is_plain_json(tiny, tmp_path):
-    build_model(tiny(), INFO).save_pretrained(tmp_path)
+    build_model(tiny(), *INFO).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["model_type"] == "algorithm_distillation"
     assert config["observation_space"]["nvec"] == [4, 6]
@@ -147,7 +146,7 @@ def test_canary_a_prefilled_cache_and_one_more_step_equal_the_whole(tiny):
     """Pins how transformers hands keys and values to a cache of ours."""
     from eval.in_context import window_cache
 
-    model = build_model(tiny(), INFO).eval()
+    model = build_model(tiny(), *INFO).eval()
     inputs, cache = batch(), None
     cache = window_cache(model, 12)
     assert isinstance(cache, Cache)

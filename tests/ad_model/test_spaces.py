@@ -55,11 +55,11 @@ def drawn(space, shape=(2, 6), seed=0):
 
 
 def built(tiny, observation, action, **changes):
-    info = {"observation_space": to_json(observation), "action_space": to_json(action), "episode_length": 2}
-    gathered = DataStatistics(info.observation_space)
+    spaces_of = to_json(observation), to_json(action)
+    gathered = DataStatistics(spaces_of[0])
     columns = {f"observation.{path}".rstrip("."): values for path, values in drawn(observation, (8, 20), 1).items()}
     gathered.add({**columns, "reward": np.ones((8, 20), np.float32)})
-    return build_model(tiny(**changes), info, gathered.plain()).eval()
+    return build_model(tiny(**changes), *spaces_of, 2, gathered.record()).eval()
 
 
 def batch(observation, action):
@@ -162,12 +162,12 @@ def test_statistics_are_those_of_all_the_data_however_it_is_cut():
     for first in (0, 1, 4):
         last = {0: 1, 1: 4, 4: 6}[first]
         parts.add({name: values[first:last] for name, values in columns.items()})
-    found = whole.plain()
+    found = whole.record().model_dump()
     assert found["reward_scale"] == pytest.approx(np.sqrt((columns["reward"].astype(float) ** 2).mean()))
     assert set(found["observation_statistics"]) == {"image", "speed"}
     for path, axes in (("image", (0, 1, 2, 3)), ("speed", (0, 1))):
         values = columns[f"observation.{path}"].astype(np.float64)
-        for statistics in (found, parts.plain()):
+        for statistics in (found, parts.record().model_dump()):
             moments = statistics["observation_statistics"][path]
             assert moments["mean"] == pytest.approx(values.mean(axis=axes), rel=1e-9)
             assert moments["std"] == pytest.approx(values.std(axis=axes), rel=1e-6)
@@ -177,7 +177,7 @@ def test_a_number_that_never_varies_is_not_divided_by_zero():
     space = to_json(spaces.Box(-1, 1, (2,), np.float32))
     gathered = DataStatistics(space)
     gathered.add({"observation": np.full((2, 3, 2), 0.25, np.float32), "reward": np.zeros((2, 3), np.float32)})
-    assert gathered.plain() == {
+    assert gathered.record().model_dump() == {
         "reward_scale": 1.0,
         "observation_statistics": {"": {"mean": [0.25, 0.25], "std": [1.0, 1.0]}},
     }

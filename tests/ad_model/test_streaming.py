@@ -10,8 +10,8 @@ import torch
 from ad_model import streaming
 from ad_model.statistics import DataStatistics
 from ad_model.streaming import StreamedWindows
+from ad_model.token_cache import strand_order
 from ad_model.train import train
-from ad_model.windows import stream_order
 from data_gen.generation.generate import generate
 from data_gen.storage.folder import load_info
 from data_gen.storage.shards import read_shard
@@ -49,12 +49,12 @@ def streamed(tiny, tmp_path, monkeypatch):
         config = validate(merged(plain, {"training": {"batch_size": 4}, **changes}))
         own = {
             "given": {"repo": "a/b", "commit": "c" * 40, "streaming": True},
-            "statistics": statistics.plain(),
+            "statistics": statistics.record().model_dump(),
             "fingerprint": data_fingerprint(config),
         }
         folder = run_folder(config)
         folder.data.mkdir(parents=True, exist_ok=True)
-        folder.data_info.write_text(json.dumps({**info, **own, **(said or {})}))
+        folder.data_info.write_text(json.dumps({**info.plain(), **own, **(said or {})}))
         return config
 
     make.fetched = fetched
@@ -62,12 +62,12 @@ def streamed(tiny, tmp_path, monkeypatch):
 
 
 def windows(config, process=0, processes=1):
-    return StreamedWindows(config, load_info(run_folder(config)), LENGTH, process, processes)
+    return StreamedWindows(config, load_info(run_folder(config)), ("action",), LENGTH, process, processes)
 
 
 def equal(one, other):
-    assert set(one) == set(other)
-    return all(torch.equal(one[name], other[name]) for name in one)
+    assert {part: set(values) for part, values in one.items()} == {part: set(values) for part, values in other.items()}
+    return all(torch.equal(one[part][name], other[part][name]) for part in one for name in one[part])
 
 
 def test_every_shard_comes_once_a_pass_in_an_order_of_its_own(streamed):
@@ -75,7 +75,7 @@ def test_every_shard_comes_once_a_pass_in_an_order_of_its_own(streamed):
     passes = [[found.shard_at(6 * number + place) for place in range(6)] for number in range(4)]
     assert all(sorted(order) == [*range(6)] for order in passes)
     assert len({*map(tuple, passes)}) > 1
-    # 26 histories of 144 steps in 6 shards are 34.7 windows of 18 steps a shard, 9 updates of 4.
+    # 26 histories of 144 steps in 6 shards are 34.7 windows of 18 steps per shard, 9 updates of 4.
     assert found.updates_per_shard == 9
     found.close()
 
@@ -87,10 +87,10 @@ def test_windows_are_those_of_the_resident_shards(streamed, tiny):
     possible = set()
     for place in (2, 3):
         shard = read_shard(run_folder(tiny(name="made")).data / f"train-0000{found.shard_at(place)}-of-00006.h5")
-        columns, lengths = stream_order(shard, 4, load_info(run_folder(tiny(name="made")))["action_space"])
-        for stream in np.split(columns["observation"], np.cumsum(lengths)[:-1]):
-            possible |= {stream[first : first + LENGTH].tobytes() for first in range(len(stream) - LENGTH + 1)}
-    assert {window.tobytes() for window in item["observation"].numpy()} <= possible
+        columns, lengths = strand_order(shard, 4, load_info(run_folder(tiny(name="made"))).action_space)
+        for strand in np.split(columns["observation"], np.cumsum(lengths)[:-1]):
+            possible |= {strand[first : first + LENGTH].tobytes() for first in range(len(strand) - LENGTH + 1)}
+    assert {window.tobytes() for window in item["tokens"]["observation"].numpy()} <= possible
     found.close()
 
 
@@ -109,8 +109,8 @@ def test_processes_and_parts_share_what_one_sees(streamed):
     whole = windows(config)
     shares = [windows(config, process, 2) for process in range(2)]
     for index in (0, 17, 40):
-        parts = [share[index]["action"] for share in shares]
-        assert torch.equal(torch.cat(parts), whole[index]["action"])
+        parts = [share[index]["columns"]["action"] for share in shares]
+        assert torch.equal(torch.cat(parts), whole[index]["columns"]["action"])
     for each in (whole, *shares):
         each.close()
 
@@ -141,11 +141,12 @@ def test_what_streaming_lacks_is_said(streamed):
     with pytest.raises(ConfigError, match="does not say its statistics"):
         windows(streamed(said={"statistics": None}))
     with pytest.raises(ConfigError, match="optimal_action is not in a/b"):
-        windows(streamed(training={"target": "optimal_action"}))
+        config = streamed(training={"objective": "optimal_action"})
+        StreamedWindows(config, load_info(run_folder(config)), ("optimal_action",), LENGTH, 0, 1)
     with pytest.raises(ConfigError, match="reads all histories first"):
         streamed(training={"selection": {"best_share": 0.5}})
     with pytest.raises(ConfigError, match="longer than every history"):
-        StreamedWindows(streamed(), load_info(run_folder(streamed())), 145, 0, 1)[0]
+        StreamedWindows(streamed(), load_info(run_folder(streamed())), ("action",), 145, 0, 1)[0]
     shards = [{"file": f"train-0000{number}-of-00006.h5", "sha256": "0" * 64} for number in range(6)]
     with pytest.raises(UserError, match=r"is not what info\.json says"):
         windows(streamed(said={"shards": shards}))[0]

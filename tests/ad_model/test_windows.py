@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from ad_model.modeling_ad import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE
-from ad_model.windows import WindowDataset, stream_order, token_cache
+from ad_model.token_cache import strand_order, token_cache
+from ad_model.tokens import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE
+from ad_model.windows import WindowDataset
 from data_gen.generation.generate import generate
 from data_gen.scoring.scores import history_scores
-from data_gen.scoring.selection import history_weights
+from data_gen.scoring.selection import history_likelihoods
 from data_gen.storage.folder import load_info
 from data_gen.storage.shards import read_shard
 from icrl.config.schema import SelectionConfig
@@ -50,7 +51,7 @@ def ragged():
 
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_streams_are_every_kth_episode_and_tokens_carry_what_the_step_before_brought(ragged, k):
-    columns, lengths = stream_order(ragged, k, ACTIONS)
+    columns, lengths = strand_order(ragged, k, ACTIONS)
     streams = list(reference_streams(ragged, k))
     np.testing.assert_array_equal(lengths, [len(steps) for _, steps in streams])
     row = 0
@@ -79,7 +80,7 @@ def test_the_boundary_token_carries_the_real_last_action_and_reward_by_hand():
         "terminated": np.zeros((1, 4), dtype=bool),
         "truncated": np.array([[False, True, False, True]]),
     }
-    columns, _ = stream_order(histories, 1, ACTIONS)
+    columns, _ = strand_order(histories, 1, ACTIONS)
     np.testing.assert_array_equal(columns["boundary"], [LIFETIME_STARTS, WITHIN_EPISODE, EPISODE_ENDED, WITHIN_EPISODE])
     np.testing.assert_array_equal(columns["previous_action"], [0, 4, 2, 3])
     np.testing.assert_array_equal(columns["previous_reward"], [0, 0, 1, 0])  # the real one, beside the new first cell
@@ -93,7 +94,7 @@ def test_the_action_before_the_first_is_the_spaces_first():
         "terminated": np.zeros((1, 3), dtype=bool),
         "truncated": np.zeros((1, 3), dtype=bool),
     }
-    columns, _ = stream_order(histories, 1, {"type": "Discrete", "n": 3, "start": 2})
+    columns, _ = strand_order(histories, 1, {"type": "Discrete", "n": 3, "start": 2})
     np.testing.assert_array_equal(columns["previous_action"], [2, 3, 2])
 
 
@@ -115,35 +116,37 @@ def test_no_window_spans_two_histories(tiny):
     rows = np.concatenate([windows.first_rows(update) for update in range(200)])
     span = owner[rows[:, None] + np.arange(18)]
     assert (span == span[:, :1]).all()
-    for row in rows[:200]:  # nor two streams: a lifetime's start can only be the first token
+    for row in rows[:200]:  # nor two strands: a lifetime's start can only be the first token
         assert (cache.columns["boundary"][row + 1 : row + 18] != LIFETIME_STARTS).all()
 
 
-def test_every_offset_is_drawn_and_every_stream(cache):
+def test_every_offset_is_drawn_and_every_strand(cache):
     windows = WindowDataset(cache, 18, 256, seed=0)
     rows = np.concatenate([windows.first_rows(update) for update in range(300)])
-    expected = np.concatenate([np.arange(first, first + length - 18 + 1) for first, length in cache.streams])
+    expected = np.concatenate([np.arange(first, first + length - 18 + 1) for first, length in cache.strands])
     np.testing.assert_array_equal(np.unique(rows), expected)
 
 
 def test_windows_depend_on_seed_and_update_alone(cache):
     first, again = WindowDataset(cache, 18, 8, seed=3), WindowDataset(cache, 18, 8, seed=3)
     again[7]
-    for name, values in first[5].items():
-        assert torch.equal(values, again[5][name])
-    assert not torch.equal(first[5]["action"], WindowDataset(cache, 18, 8, seed=4)[5]["action"])
-    assert not torch.equal(first[5]["action"], first[6]["action"])
+    for part in ("tokens", "columns"):
+        for name, values in first[5][part].items():
+            assert torch.equal(values, again[5][part][name])
+    other = WindowDataset(cache, 18, 8, seed=4)
+    assert not torch.equal(first[5]["columns"]["action"], other[5]["columns"]["action"])
+    assert not torch.equal(first[5]["columns"]["action"], first[6]["columns"]["action"])
 
 
 def test_processes_and_accumulation_share_the_same_global_batch(cache):
     whole = WindowDataset(cache, 18, 8, seed=0)[2]
     for parts, processes in [(1, 2), (2, 1), (2, 2)]:
         pieces = [
-            WindowDataset(cache, 18, 8, 0, parts, process, processes)[2 * parts + part]["action"]
+            WindowDataset(cache, 18, 8, 0, parts, process, processes)[2 * parts + part]["columns"]["action"]
             for part in range(parts)
             for process in range(processes)
         ]
-        assert torch.equal(torch.cat(pieces), whole["action"])
+        assert torch.equal(torch.cat(pieces), whole["columns"]["action"])
 
 
 def test_a_batch_that_cannot_be_shared_is_an_error(cache):
@@ -151,7 +154,7 @@ def test_a_batch_that_cannot_be_shared_is_an_error(cache):
         WindowDataset(cache, 18, 8, 0, num_processes=3)
 
 
-def test_a_context_longer_than_every_stream_is_an_error(tiny):
+def test_a_context_longer_than_every_strand_is_an_error(tiny):
     config = tiny()
     generate(config)
     with pytest.raises(ConfigError, match=r"model\.context_episodes: a context of 37 steps is longer"):
@@ -177,16 +180,16 @@ def test_a_damaged_shard_or_cache_is_named(tiny):
 
 def test_by_default_every_history_is_read_and_the_windows_are_the_same_as_ever(cache):
     """Pins what seed 0 draws, so that a trained model can be had again."""
-    assert cache.weights is None
-    assert len(cache.streams) == 26 * 4
+    assert cache.likelihoods is None
+    assert len(cache.strands) == 26 * 4
     drawn = WindowDataset(cache, 18, 8, seed=0).first_rows(5)
     rng = np.random.default_rng((0, 2, 5))
-    first, length = cache.streams[rng.integers(26 * 4, size=8)].T
+    first, length = cache.strands[rng.integers(26 * 4, size=8)].T
     np.testing.assert_array_equal(drawn, first + rng.integers(length - 18 + 1))
 
 
 def mixed(tiny, **changes):
-    """Six learners a task, half of them random ones that do not improve."""
+    """Six learners per task; half of them are random and do not improve."""
     sources = [{"name": "q_learning"}, {"name": "random"}]
     config = tiny(data={"sources": sources, "histories_per_task": 6, "episodes": 40, **changes})
     if not run_folder(config).data_info.exists():
@@ -194,12 +197,12 @@ def mixed(tiny, **changes):
     return config
 
 
-def histories_of(config, weights):
-    """The step columns of the histories that have weight."""
+def histories_of(config, likelihoods):
+    """The step columns of the histories that are not left out."""
     shards = [read_shard(path) for path in sorted(run_folder(config).data.glob("*.h5"))]
     names = ("observation", "action", "reward", "terminated", "truncated")
     everything = {name: np.concatenate([shard[name] for shard in shards]) for name in names}
-    return {name: values[weights > 0] for name, values in everything.items()}
+    return {name: values[likelihoods > 0] for name, values in everything.items()}
 
 
 @pytest.mark.parametrize(
@@ -208,44 +211,44 @@ def histories_of(config, weights):
         {"min_improvement": 0.2},
         {"min_final_return": 0.5, "max_drop": 0.4},
         {"best_share": 0.34},
-        {"min_improvement": 0.1, "weight": "improvement"},
+        {"min_improvement": 0.1, "likelihood": "improvement"},
     ],
 )
 def test_the_cache_holds_the_selected_histories_alone(tiny, limits):
     config, selection = mixed(tiny), SelectionConfig(**limits)
     scores = history_scores(run_folder(config), load_info(run_folder(config)))
-    weights = history_weights(scores, selection)
-    assert 0 < (weights > 0).sum() < len(weights)
+    likelihoods = history_likelihoods(scores, selection)
+    assert 0 < (likelihoods > 0).sum() < len(likelihoods)
     cache = token_cache(run_folder(config), 4, 18, selection)
-    columns, lengths = stream_order(histories_of(config, weights), 4, ACTIONS)
+    columns, lengths = strand_order(histories_of(config, likelihoods), 4, ACTIONS)
     for name, values in columns.items():
         np.testing.assert_array_equal(cache.columns[name], values, err_msg=name)
-    np.testing.assert_array_equal(cache.streams[:, 1], lengths)
-    if selection.weight == "uniform":
-        assert cache.weights is None
+    np.testing.assert_array_equal(cache.strands[:, 1], lengths)
+    if selection.likelihood == "uniform":
+        assert cache.likelihoods is None
     else:
-        np.testing.assert_array_equal(cache.weights, np.repeat(weights[weights > 0], 4))
+        np.testing.assert_array_equal(cache.likelihoods, np.repeat(likelihoods[likelihoods > 0], 4))
 
 
-def test_another_selection_or_target_is_another_cache(tiny):
+def test_another_selection_or_objective_is_another_cache(tiny):
     config = mixed(tiny, optimal_actions=True)
     folder = run_folder(config)
     names = set()
-    for settings in ({}, {"selection": SelectionConfig(best_share=0.5)}, {"target": "optimal_action"}):
+    for settings in ({}, {"selection": SelectionConfig(best_share=0.5)}, {"wanted": ["optimal_action"]}):
         token_cache(folder, 4, 18, **settings)
         names |= {path.name for path in folder.cache.glob("tokens-*")}
     assert len(names) == 3
 
 
-def test_windows_are_drawn_in_proportion_to_the_weights(cache):
-    """Six streams of equal length with weights by hand; chi-squared of 19,200 draws."""
-    streams, weights = cache.streams[:6], np.array([1.0, 0.5, 3.0, 0.25, 0.0, 2.0])
-    windows = WindowDataset(replace(cache, streams=streams, weights=weights), 18, 64, seed=0)
+def test_windows_are_drawn_in_proportion_to_the_likelihoods(cache):
+    """Six strands of equal length with likelihoods by hand; chi-squared of 19,200 draws."""
+    strands, likelihoods = cache.strands[:6], np.array([1.0, 0.5, 3.0, 0.25, 0.0, 2.0])
+    windows = WindowDataset(replace(cache, strands=strands, likelihoods=likelihoods), 18, 64, seed=0)
     rows = np.concatenate([windows.first_rows(update) for update in range(300)])
-    counts = np.bincount(np.searchsorted(streams[:, 0], rows, side="right") - 1, minlength=6)
+    counts = np.bincount(np.searchsorted(strands[:, 0], rows, side="right") - 1, minlength=6)
     assert counts[4] == 0
-    drawn = weights > 0
-    expected = (weights / weights.sum() * len(rows))[drawn]
+    drawn = likelihoods > 0
+    expected = (likelihoods / likelihoods.sum() * len(rows))[drawn]
     assert ((counts[drawn] - expected) ** 2 / expected).sum() < 18.5  # .999 quantile of 4 degrees of freedom
     np.testing.assert_array_equal(windows.first_rows(7), windows.first_rows(7))
 
@@ -263,25 +266,25 @@ def test_a_selection_that_leaves_nothing_names_its_key_and_what_was_found(tiny):
     assert not list(run_folder(config).cache.glob("tokens-*"))
 
 
-def test_the_target_is_the_optimal_action_and_the_context_holds_the_one_taken(tiny):
+def test_labels_are_optimal_actions_and_the_context_holds_the_actions_taken(tiny):
     config = tiny(data={"optimal_actions": True})
     generate(config)
     taken = token_cache(run_folder(config), 4, 18)
     columns = {name: np.array(values) for name, values in taken.columns.items()}
-    wanted = token_cache(run_folder(config), 4, 18, target="optimal_action")
+    wanted = token_cache(run_folder(config), 4, 18, wanted=("optimal_action",))
     shards = [read_shard(path) for path in sorted(run_folder(config).data.glob("*.h5"))]
     labels = np.concatenate([shard["optimal_action"] for shard in shards])
     ended = np.concatenate([shard["truncated"] for shard in shards])
     phase = (np.cumsum(ended, axis=1) - ended) % 4
     order = np.argsort(phase, axis=1, kind="stable")
-    np.testing.assert_array_equal(wanted.columns["action"], np.take_along_axis(labels, order, axis=1).ravel())
-    assert (wanted.columns["action"] != columns["action"]).mean() > 0.2
+    np.testing.assert_array_equal(wanted.columns["optimal_action"], np.take_along_axis(labels, order, axis=1).ravel())
+    assert (wanted.columns["optimal_action"] != columns["action"]).mean() > 0.2
     for name in set(columns) - {"action"}:
         np.testing.assert_array_equal(wanted.columns[name], columns[name], err_msg=name)
 
 
-def test_a_target_that_the_data_does_not_hold_is_one_line(tiny):
+def test_labels_that_the_data_does_not_hold_are_one_line(tiny):
     config = tiny()
     generate(config)
-    with pytest.raises(ConfigError, match=r"^training\.target: optimal_action .* data\.optimal_actions: true$"):
-        token_cache(run_folder(config), 4, 18, target="optimal_action")
+    with pytest.raises(ConfigError, match=r"^training\.objective: optimal_action .* data\.optimal_actions: true$"):
+        token_cache(run_folder(config), 4, 18, wanted=("optimal_action",))

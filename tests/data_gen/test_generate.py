@@ -16,7 +16,8 @@ from pydantic import Field
 
 from data_gen.agents import Agent
 from data_gen.agents.sweep import PerLearner
-from data_gen.generation.generate import generate, split_tasks
+from data_gen.experiment import Experiment
+from data_gen.generation.generate import generate
 from data_gen.interaction import agent_seeds, interact
 from data_gen.scoring.report import data_report, describe
 from data_gen.storage.folder import load_info
@@ -56,7 +57,8 @@ def test_the_cut_into_shards_changes_no_history(tiny):
 def test_no_history_is_on_a_test_task(tiny):
     config = tiny()
     generate(config)
-    _, train, test = split_tasks(config)
+    experiment = Experiment(config)
+    train, test = experiment.train_tasks, experiment.test_tasks
     goals = np.concatenate([shard["task_goal"] for shard in shards(config)])
     task = np.concatenate([shard["task"] for shard in shards(config)])
     np.testing.assert_array_equal(goals, train["goal"][task])
@@ -69,7 +71,7 @@ def test_another_seed_gives_other_splits_and_other_histories(tiny):
     generate(first)
     generate(second)
     assert not np.array_equal(shards(first)[0]["action"], shards(second)[0]["action"])
-    assert not np.array_equal(split_tasks(first)[1]["goal"], split_tasks(second)[1]["goal"])
+    assert not np.array_equal(Experiment(first).train_tasks["goal"], Experiment(second).train_tasks["goal"])
 
 
 def test_sources_are_mixed_by_weight_on_every_task(tiny):
@@ -211,7 +213,7 @@ def test_the_data_report_tells_good_data_from_useless(tiny):
     assert reports["useless"].share_improving < 0.5
     assert len(reports["useless"].warnings()) == 2
     assert "warning: " in describe(reports["useless"])
-    assert "warning: " not in describe(reports["useless"], target="optimal_action")  # whatever the source did
+    assert "warning: " not in describe(reports["useless"], wanted=("optimal_action",))  # whatever the source did
 
 
 def test_the_checksums_are_part_of_the_card_and_json_is_plain(tiny):
@@ -297,7 +299,8 @@ def test_swept_hyper_parameters_are_recorded_and_those_of_other_sources_are_not_
 
 def test_every_history_of_a_mix_is_what_its_learner_leaves_alone(tiny):
     config, columns = mixed(tiny)
-    distribution, train, _ = split_tasks(config)
+    experiment = Experiment(config)
+    distribution, train = experiment.family, experiment.train_tasks
     for learner in np.unique(columns["seed"]):
         rows = np.flatnonzero(columns["seed"] == learner)
         source = config.data.sources[columns["source"][rows[0]]]

@@ -17,7 +17,7 @@ from data_gen.storage.folder import load_info
 from data_gen.storage.shards import read_shard, write_shard
 from data_gen.storage.writing import Recorded, write_histories
 from eval.evaluate import evaluate
-from eval.results import load_summary
+from eval.summary import load_summary
 from icrl.config.loader import validate
 from icrl.config.schema import ExperimentConfig
 from icrl.run.folder import folder_of_data, run_folder

@@ -6,7 +6,7 @@ import pytest
 from data_gen.generation.generate import generate
 from data_gen.scoring.report import describe_scores
 from data_gen.scoring.scores import HistoryScores, history_scores, score_returns
-from data_gen.scoring.selection import history_weights, quartiles
+from data_gen.scoring.selection import history_likelihoods, quartiles
 from data_gen.storage.folder import load_info
 from data_gen.storage.shards import read_shard
 from icrl.config.schema import SelectionConfig
@@ -104,12 +104,12 @@ def by_hand(**changes):
     ],
 )
 def test_limits_and_weights_by_hand(selection, expected):
-    np.testing.assert_allclose(history_weights(by_hand(), SelectionConfig(**selection)), expected, atol=1e-12)
+    np.testing.assert_allclose(history_likelihoods(by_hand(), SelectionConfig(**selection)), expected, atol=1e-12)
 
 
 def test_limits_that_no_history_meets_together_are_all_named():
     with pytest.raises(ConfigError) as raised:
-        history_weights(by_hand(), SelectionConfig(min_improvement=0.9, max_drop=0.3, best_share=0.5))
+        history_likelihoods(by_hand(), SelectionConfig(min_improvement=0.9, max_drop=0.3, best_share=0.5))
     message = str(raised.value)
     assert "training.selection.min_improvement: 0.9 is met by 1 of 6 histories, whose improvement is 0 0.1 " in message
     assert "training.selection.max_drop: 0.3 is met by 4 of 6 histories, whose drop is 0 0.1 0.2 0.3 0.5 (" in message

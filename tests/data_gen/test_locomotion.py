@@ -12,8 +12,8 @@ import pytest
 
 from data_gen.returns import episode_returns
 from data_gen.streams import SlotStreams, derive, make_seeds
-from data_gen.tasks import locomotion_env
 from data_gen.tasks.base import Tasks, sample_actions
+from data_gen.tasks.mujoco import locomotion_env
 from data_gen.tasks.mujoco.ant import Ant
 from data_gen.tasks.mujoco.half_cheetah import HalfCheetah
 from data_gen.tasks.mujoco.hopper import Hopper

@@ -24,7 +24,7 @@ from data_gen.agents.optimal import Optimal
 from data_gen.agents.random import Random
 from data_gen.interaction import interact
 from data_gen.streams import make_seeds
-from data_gen.tasks import meta_world
+from data_gen.tasks.adapted import meta_world
 from data_gen.tasks.adapted.meta_world import MetaWorld, _drawn
 from data_gen.tasks.base import Tasks
 from data_gen.tasks.vector import TaskEnv

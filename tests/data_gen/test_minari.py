@@ -17,13 +17,14 @@ from data_gen.exchange import minari_data, minari_export
 from data_gen.exchange.minari_data import import_minari
 from data_gen.exchange.minari_export import export_minari
 from data_gen.exchange.minari_tasks import Home, locate
-from data_gen.generation.generate import generate, split_tasks
+from data_gen.experiment import Experiment
+from data_gen.generation.generate import generate
 from data_gen.spaces import leaves, map_leaves, to_json
 from data_gen.storage.folder import load_info
 from data_gen.storage.shards import STEP_COLUMNS, read_shard, write_shard
 from data_gen.tasks.base import Tasks
 from eval.evaluate import evaluate
-from eval.results import load_summary
+from eval.summary import load_summary
 from icrl.config.loader import validate
 from icrl.run.folder import RunFolder, run_folder
 from icrl.support.errors import ConfigError, UserError
@@ -307,8 +308,9 @@ def test_an_imported_data_set_is_trained_on_and_evaluated(tmp_path):
     generate(config)
     assert train(config)
     assert evaluate(config)
-    assert set(load_summary(run_folder(config))["agents"]) == {"transformer", "random"}
-    _, _, held_out = split_tasks(config)
+    assert set(load_summary(run_folder(config)).agents) == {"transformer", "random"}
+    experiment = Experiment(config)
+    held_out = experiment.test_tasks
     pendulum("pendulum/leak-v0", float(held_out["g"][0]), episodes=6, steps=8)
     import_minari(["pendulum/0-v0", "pendulum/leak-v0"], folder, tasks=family, overwrite=True)
     with pytest.raises(ConfigError, match="1 of the 2 held-out tasks are among the data's training tasks"):

@@ -12,7 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import Autoreset, NormalizeReward, TimeLimit
 
 import data_gen  # noqa: F401 - registers the environments
-from ad_model.windows import stream_order
+from ad_model.token_cache import strand_order
 from data_gen.exchange import record_history
 from data_gen.exchange.record_history import RecordHistory, Recording, RecordVectorHistory, save_histories
 from data_gen.spaces import space_from_json, to_json
@@ -486,7 +486,7 @@ def test_the_folder_becomes_tokens_with_the_real_action_and_reward_across_episod
     save_histories(tmp_path / "data", [recorder])
     info = load_info(RunFolder(tmp_path))
     shard = read_shard(tmp_path / "data" / info.shards[0]["file"])
-    columns, lengths = stream_order(shard, 1, info.action_space)
+    columns, lengths = strand_order(shard, 1, info.action_space)
     expected = by_hand(recorder.env.lived)
     assert lengths.tolist() == [30]
     np.testing.assert_array_equal(columns["observation"], expected["observation"])

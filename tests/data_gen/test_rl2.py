@@ -6,11 +6,11 @@ from contextlib import closing
 import numpy as np
 import pytest
 import torch
-from data_gen.agents.meta import unrolled
 from gymnasium import spaces
 
 from data_gen.interaction import interact, spec_of
 from data_gen.meta.base import TrainingTasks
+from data_gen.meta.rl2 import unrolled
 from data_gen.meta.rl2.recurrent import GRU, LSTM
 from data_gen.meta.rl2.rl2 import RL2
 from data_gen.meta.rl2.trials import Batch

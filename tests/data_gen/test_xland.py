@@ -20,7 +20,7 @@ from data_gen.storage.shards import read_shard
 from data_gen.streams import make_seeds
 from data_gen.tasks import TaskDistribution, Tasks, TaskVectorEnv
 from eval.evaluate import evaluate
-from eval.results import load_summary
+from eval.summary import load_summary
 from icrl.config.components import component
 from icrl.config.loader import validate
 from icrl.run.folder import RunFolder, run_folder
@@ -375,7 +375,7 @@ def test_what_is_imported_trains_on_the_experts_labels_and_evaluates(tmp_path):
     assert losses[0] > 1.7  # log 6
     assert losses[-1] < 1.2  # after the first door that opens, the expert is known
     assert evaluate(config)
-    agents = load_summary(run_folder(config))["agents"]
+    agents = load_summary(run_folder(config)).agents
     assert set(agents) == {"transformer", "random"}
     for split in ("train", "test"):
         end = {agent: agents[agent][split]["return"]["final_steps"]["mean"] for agent in agents}

@@ -10,7 +10,8 @@ import pytest
 from scipy.stats import trim_mean
 
 from ad_model.train import train
-from data_gen.generation.generate import generate, split_tasks
+from data_gen.experiment import Experiment
+from data_gen.generation.generate import generate
 from data_gen.tasks import Tasks
 from eval.evaluate import evaluate
 from eval.report import write_report
@@ -63,7 +64,8 @@ def test_figures_agree_with_the_table_by_hand(trained):
         assert found[column]["final_episodes"]["iqm"] == pytest.approx(trim_mean(last, 0.25))
         low, high = found[column]["final_episodes"]["interval"]
         assert low <= found[column]["final_episodes"]["iqm"] <= high
-    distribution, _, test = split_tasks(config)
+    experiment = Experiment(config)
+    distribution, test = experiment.family, experiment.test_tasks
     tasks = test.take(slice(3))
     random, best = distribution.random_return(tasks), distribution.optimal_return(tasks)
     expected = (rows["return"] - random[rows["task"]]) / (best - random)[rows["task"]]
@@ -138,7 +140,8 @@ def test_a_scale_that_nobody_knows_is_left_out_and_not_made_up(trained, monkeypa
     table, summary = read(config)
     assert "the best source's mean return over its last 10" in summary["normalised_return"]["1"]
     rows = table[(table["agent"] == "q_learning") & (table["split"] == "test")]
-    distribution, _, test = split_tasks(config)
+    experiment = Experiment(config)
+    distribution, test = experiment.family, experiment.test_tasks
     random = distribution.random_return(test.take(slice(3)))
     for task in range(3):
         mine = rows[rows["task"] == task]

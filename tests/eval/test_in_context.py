@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ad_model.build import build_model
-from ad_model.modeling_ad import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE
-from ad_model.windows import stream_order
+from ad_model.token_cache import strand_order
+from ad_model.tokens import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE
 from data_gen.interaction import interact
 from data_gen.spaces import to_json
 from data_gen.streams import make_seeds
@@ -20,12 +20,8 @@ CONTEXT = 18
 
 @pytest.fixture(params=["llama", "gpt2"])
 def model(request, tiny):
-    info = {
-        "observation_space": to_json(ROOM.observation_space),
-        "action_space": to_json(ROOM.action_space),
-        "episode_length": ROOM.episode_length,
-    }
-    model = build_model(tiny(model={"backbone": request.param}), info)
+    spaces = to_json(ROOM.observation_space), to_json(ROOM.action_space)
+    model = build_model(tiny(model={"backbone": request.param}), *spaces, ROOM.episode_length)
     with torch.no_grad():  # far from the initial near-uniform policy, so that a wrong context shows
         for parameter in model.parameters():
             if parameter.ndim > 1:
@@ -41,11 +37,11 @@ class Recording(TransformerAgent):
         super().reset(spec, num_envs, seeds)
         self.kept, self.contexts = [], []
 
-    def logits(self, observation):
-        logits = super().logits(observation)
-        self.kept.append(logits.clone())
+    def predict(self, observation):
+        output = super().predict(observation)
+        self.kept.append(output.logits[:, -1].clone())
         self.contexts.append({name: tokens[:, : self.length].clone() for name, tokens in self.tokens.items()})
-        return logits
+        return output
 
 
 def live(agent, steps=80):
@@ -57,6 +53,7 @@ def test_cached_logits_equal_recomputed_ones_far_past_the_contexts_end(model):
     cached, recomputing = Recording(model), Recording(model, cached=False)
     first, second = live(cached), live(recomputing)
     np.testing.assert_array_equal(first.action, second.action)
+    assert len(cached.kept) == 80
     for a, b in zip(cached.kept, recomputing.kept, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
@@ -73,7 +70,7 @@ def test_the_context_is_what_training_would_have_made_of_the_same_steps(model):
     """The tokens of a lifetime are those of the window code, so training and evaluation cannot drift apart."""
     agent = Recording(model)
     h = live(agent, 60)
-    columns, lengths = stream_order(h.columns(), 1, to_json(ROOM.action_space))
+    columns, lengths = strand_order(h.columns(), 1, to_json(ROOM.action_space))
     assert (lengths == 60).all()
     for step in range(60):
         context = agent.contexts[step]
