@@ -1,10 +1,11 @@
-# make demo | test | lint : each sets up what it needs in .venv first. PYTHON chooses the interpreter.
+# make demo | test | lint | docs : each sets up what it needs in .venv first. PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.docs-installed
 
-.PHONY: demo test lint format install clean
+.PHONY: demo test lint format docs install clean
 
 demo: $(STAMP)  ## the five-minute run: data, training, evaluation, report in runs/demo
 	$(BIN)/icrl run --config configs/demo.yaml $(ARGS)
@@ -21,6 +22,9 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(DOCS_STAMP)  ## the documentation site, in build/site; the variable turns off Material's note on its own future
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --strict
+
 install: $(STAMP)
 
 # constraints.txt is the tested set; pyproject.toml has the wide ranges. Meta-World names one older MuJoCo as the only one
@@ -30,6 +34,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt metaworld trackio
+	touch $@
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 clean:

@@ -1,6 +1,6 @@
 """Learning histories -> a trained transformer.
 
-`ADConfig` and `ADModel` are imported, and registered with transformers, when one of them is first used: reading a config
+`ADConfig` and `ADModel` are imported, and registered with transformers, at the first use of either: reading a config
 that names an objective imports this package, and must not import torch.
 """
 

@@ -101,7 +101,7 @@ class ActionHead(nn.Module):
             best = logits.amax(dim=-1, keepdim=True)
             probability = ((logits - best) / temperature).softmax(dim=-1)
             cumulative = probability.cumsum(dim=-1)
-            below_one = uniform.clamp(max=1 - torch.finfo(uniform.dtype).eps)  # single precision may have rounded up to 1
+            below_one = uniform.clamp(max=1 - torch.finfo(uniform.dtype).eps)  # float32 may have rounded up to 1
             draw = (below_one * cumulative[..., -1])[..., None]
             last = (~self.unreachable).sum(dim=-1) - 1
             value = torch.minimum((cumulative <= draw).sum(dim=-1), last)

@@ -31,14 +31,14 @@ def build_model(
     """A transformer with fresh weights that follow from `config.seed`.
 
     Args:
-        config: the experiment's.
-        observation_space, action_space: as plain values.
-        episode_length: of the tasks, in steps; the context is counted in it.
-        statistics: of the training data, as the token cache has them. Without statistics, Box observations need bounds,
-            which are scaled to -1 and 1.
-        heads: the objective's own heads, by name the number of outputs per token.
+        config: the experiment's config.
+        observation_space, action_space: the spaces as plain values.
+        episode_length: full length of an episode, in steps; the context is `model.context_episodes` of them.
+        statistics: those of the training data, as the token cache has them. Without statistics, Box observations need
+            bounds, which are scaled to -1 and 1.
+        heads: the objective's own heads: the number of outputs per token, by name.
 
-    Raises ConfigError for an unknown backbone or an option that it does not have.
+    Raises ConfigError for an unknown backbone, or for an option that the backbone does not have.
     """
     check_model(config.model)
     set_seed(config.seed)
@@ -74,7 +74,7 @@ def check_model(model: ModelConfig) -> None:
             f"model: transformers' {model.backbone!r} does not work with these settings: {why}"
         ) from error
     if not torch.equal(first, second):
-        raise ConfigError(f"model.backbone: {model.backbone!r} is not causal: it looks at later steps; choose a decoder")
+        raise ConfigError(f"model.backbone: {model.backbone!r} is not causal: it sees later steps; choose a decoder")
 
 
 def check_spaces(model: ModelConfig, distribution: TaskDistribution) -> None:
@@ -136,7 +136,7 @@ def backbone_values(model: ModelConfig, context_length: int) -> dict[str, Any]:
             raise ConfigError(f"model.backbone_options.{key}: {model.backbone} has no such option{near}")
         if key in {names.get(name, name) for name in _OURS}:
             raise ConfigError(
-                f"model.backbone_options.{key}: is decided by another key of model, or by the data; leave it out"
+                f"model.backbone_options.{key}: is set by another key of model, or by the data; leave it out"
             )
     return {"model_type": model.backbone, **config_class(**{**values, **options}).to_diff_dict()}
 

@@ -1,7 +1,7 @@
 """Checkpoints of training, each complete or absent: written under a temporary name, synced, then renamed.
 
-`step-000600/` holds accelerate's full training state, `model/` for `from_pretrained`, and `training.json`, the record of
-the config and data that the checkpoint belongs to. (Accelerate's automatic naming is not used: it deletes old
+`step-000600/` holds accelerate's full training state, `model/` for `from_pretrained`, and `training.json`, the record
+of the config and the data that the checkpoint belongs to. (Accelerate's automatic naming is not used: it deletes old
 checkpoints before the new one is written, and never checks that a checkpoint is complete.)
 """
 
@@ -44,7 +44,7 @@ def resume_step(folder: Path, fingerprint: str, data: str) -> int:
 
 
 def save_checkpoint(accelerator: Accelerator, model: Any, folder: Path, record: TrainingRecord, keep: int) -> Path:
-    """Saves the full training state, then deletes all checkpoints but the last `keep`. Every process calls this function.
+    """Saves the full training state, then deletes all checkpoints but the last `keep`. Every process calls it.
 
     Raises UserError if the disk refuses; the earlier checkpoints then remain.
     """
@@ -85,4 +85,6 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
         accelerator.load_state(str(path))
     except (OSError, RuntimeError, ValueError, KeyError, EOFError, SafetensorError) as error:
         why = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: the checkpoint is damaged ({why}); delete this folder to resume from an older one") from error
+        raise UserError(
+            f"{path}: the checkpoint is damaged ({why}); delete this folder to resume from an older one"
+        ) from error

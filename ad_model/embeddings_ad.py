@@ -137,7 +137,7 @@ def leaf_embedding(space: dict[str, Any], width: int, statistics: Mapping[str, A
         statistics: `mean` and `std` of a Box, per element, or per channel for an image; None takes those that map the
             bounds to -1 and 1.
 
-    Raises ValueError for a space without an encoder, and for a Box without both statistics and bounds.
+    Raises ValueError for a space without an encoder, and for a Box with neither statistics nor bounds.
     """
     if space["type"] in ("Discrete", "MultiDiscrete"):
         return TableEmbedding(space, width)

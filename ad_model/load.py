@@ -50,7 +50,7 @@ def load_model(place: Path | str, device: str | None = None, trust_remote_code: 
 
 
 def given_model(place: str, with_code: bool = False) -> Path:
-    """The model folder at `place`: the folder itself, the one in a checkpoint, or one fetched from a repository of the hub.
+    """The model folder at `place`: the folder itself, the one in a checkpoint, or one fetched from the hub.
 
     From a repository, only config and weights are fetched: no pickles, and no code unless `with_code`. Raises UserError
     if the model is missing.
@@ -65,11 +65,13 @@ def given_model(place: str, with_code: bool = False) -> Path:
         wanted = ["config.json", "*.safetensors", "model.safetensors.index.json", *(["*.py"] if with_code else [])]
         return fetch(found, found.matching(wanted))
     except UserError as error:
-        raise UserError(f"evaluation.checkpoint: {place} is neither a folder nor a model on the hub: {error}") from error
+        raise UserError(
+            f"evaluation.checkpoint: {place} is neither a folder nor a model on the hub: {error}"
+        ) from error
 
 
 def _attention_elsewhere(value: Any) -> bool:
-    """True if a model's config asks for attention code that transformers would fetch from another repository and run."""
+    """True if a model's config asks for attention code that transformers would fetch from elsewhere and run."""
     if not isinstance(value, dict):
         return False
     return any(

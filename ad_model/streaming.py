@@ -55,8 +55,8 @@ class StreamedWindows(WindowDataset):
     ) -> None:
         if info.statistics is None or info.given is None or info.given.repo is None:
             raise ConfigError(
-                f"data.streaming: {config.data.repo} has no statistics in its info.json: push the data with `icrl push`, "
-                "or leave out data.streaming"
+                f"data.streaming: {config.data.repo} has no statistics in its info.json: push the data with "
+                "`icrl push`, or leave out data.streaming"
             )
         check_wanted(wanted, info, str(config.data.repo))
         self.info, self.subsample, self.shards = info, config.training.subsample, info.shards
@@ -130,7 +130,9 @@ class StreamedWindows(WindowDataset):
         with tempfile.TemporaryDirectory() as folder:
             path = fetch(self.source, [shard.file], Path(folder)) / shard.file
             if sha256(path) != shard.sha256:
-                raise UserError(f"{self.source.repository}: {shard.file} does not match its checksum in info.json: push the data again")
+                raise UserError(
+                    f"{self.source.repository}: {shard.file} does not match its checksum in info.json: push again"
+                )
             histories = read_histories(path, self.info)
         columns, lengths = strand_order(histories, self.subsample, self.info.action_space, self.cache.wanted)
         first, fits = np.cumsum(lengths) - lengths, lengths >= self.context_length

@@ -99,7 +99,7 @@ def token_cache(
 
 
 def check_wanted(wanted: Sequence[str], info: DataInfo, where: str) -> None:
-    """Raises ConfigError if the data lacks a column that the objective needs."""
+    """Raises ConfigError if the data lacks one of the columns that the objective needs."""
     known = {"action", "reward", "terminated", "truncated"} | ({"optimal_action"} if info.optimal_actions else set())
     for name in wanted:
         if name == "optimal_action" and name not in known:
@@ -196,8 +196,8 @@ def _build(
 def too_short(context_length: int, subsample: int) -> ConfigError:
     """The error for data without a strand as long as a context."""
     return ConfigError(
-        f"model.context_episodes: a context of {context_length} steps is longer than every strand: every history, cut "
-        f"by training.subsample {subsample}; lower one of the two"
+        f"model.context_episodes: a context of {context_length} steps does not fit: training.subsample {subsample} "
+        "leaves fewer steps of every history; lower one of the two"
     )
 
 

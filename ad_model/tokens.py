@@ -4,7 +4,7 @@ The token of step t carries the observation of step t, and the result of step t-
 *boundary* between the two steps. There are three cases:
 
     within an episode     the action and the reward of step t-1
-    an episode ended      the *real* last action and reward of that episode, beside the next one's first observation
+    an episode ended      the *real* last action and reward of that episode, with the next episode's first observation
     a lifetime starts     the null action of the space and reward 0, since step t-1 does not exist
 
 The model predicts the action of step t from the tokens up to t. One token per step, where the paper (Laskin et al.
@@ -91,7 +91,7 @@ def tokens_in_order(
 
 
 def model_inputs(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of `ADModel.forward` from token columns; a composite observation becomes a mapping of its leaves."""
+    """Keyword arguments of `ADModel.forward` from token columns; a Dict or Tuple observation is one mapping."""
     seen = {name.partition(".")[2]: values for name, values in columns.items() if name.startswith("observation")}
     return {"observation": seen.get("", seen), **{name: columns[name] for name in RESULT_COLUMNS}}
 

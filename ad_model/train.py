@@ -1,7 +1,7 @@
 """Trains the transformer on a run's learning histories.
 
     python -m ad_model.train demo                                                             # one process
-    accelerate launch -m ad_model.train --config demo                                         # as `accelerate config` says
+    accelerate launch -m ad_model.train --config demo                                         # as you set it up
     accelerate launch --config_file configs/accelerate/multi_gpu.yaml -m ad_model.train --config demo
 
 The same script runs from one CPU to FSDP2. Windows are a pure function of (seed, update), the learning rate is a
@@ -170,7 +170,7 @@ def learning_rate(settings: TrainingConfig, step: int) -> float:
 
 
 def _accelerator(config: ExperimentConfig) -> Accelerator:
-    """The accelerator. Raises UserError if accelerate refuses the settings, or runs fewer processes than were launched."""
+    """The accelerator. Raises UserError if accelerate refuses the settings or runs fewer processes than launched."""
     try:
         accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),

@@ -1,4 +1,4 @@
-"""Tasks x agents -> learning histories. Importing this package registers its environments with Gymnasium."""
+"""Learning histories from tasks and agents. Importing this package registers its environments with Gymnasium."""
 
 from data_gen.tasks.gym_envs import register
 

@@ -1,4 +1,4 @@
-"""`python -m data_gen CONFIG`: makes the learning histories of an experiment. The same as `icrl generate`."""
+"""`python -m data_gen CONFIG`: generates the learning histories of an experiment. The same as `icrl generate`."""
 
 import sys
 
@@ -11,7 +11,7 @@ from icrl.support.terminal import say
 
 
 def main(call: Invocation) -> None:
-    """Generates, and prints the result."""
+    """Generates the data and prints a summary."""
     experiment = Experiment.of(call.config)
     config, folder = experiment.config, experiment.folder
     if generate(experiment, call.overwrite):
@@ -27,4 +27,4 @@ def main(call: Invocation) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_module("python -m data_gen", "Source agents leave learning histories on the training tasks.", main))
+    sys.exit(run_module("python -m data_gen", "Runs source agents and records their learning histories.", main))

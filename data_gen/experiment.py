@@ -1,6 +1,6 @@
-"""One experiment: everything that follows from its config, worked out once and when it is first asked for.
+"""One experiment: everything that follows from its config, computed once, on first use.
 
-Stages take an `Experiment`, so that tasks are drawn and split in one place and once per process.
+Stages take an `Experiment`, so that tasks are drawn and split only here, and once per process.
 """
 
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ from icrl.support.errors import UserError
 
 
 class Experiment:
-    """What a config stands for: its run folder, its task family with both splits, lengths, and learners."""
+    """The experiment of a config: its run folder, task family with both splits, lengths, and learners."""
 
     def __init__(self, config: ExperimentConfig) -> None:
         self.config = config
 
     @classmethod
     def of(cls, given: "Experiment | ExperimentConfig") -> "Experiment":
-        """The experiment itself, or the one of a config: every stage takes either."""
+        """`given` as an experiment, so that every stage accepts an experiment or a config."""
         return given if isinstance(given, Experiment) else cls(given)
 
     @cached_property
@@ -45,85 +45,85 @@ class Experiment:
 
     @cached_property
     def split(self) -> tuple[Tasks, Tasks]:
-        """Training and held-out tasks, which never meet. Raises ConfigError if the family has not got so many."""
+        """Training and held-out tasks, which never overlap. Raises ConfigError if the family has too few tasks."""
         split = self.config.split
         return self.family.split(split.train, split.test, self.config.seed)
 
     @property
     def train_tasks(self) -> Tasks:
-        """The tasks that data and training may come from."""
+        """The training tasks: all generated data comes from these tasks."""
         return self.split[0]
 
     @property
     def test_tasks(self) -> Tasks:
-        """The held-out tasks: no training data ever comes from them."""
+        """The held-out tasks: no training data ever comes from these tasks."""
         return self.split[1]
 
     @property
     def history_steps(self) -> int:
-        """Length of a learning history, in steps."""
+        """Length of a learning history, in environment steps."""
         return self.config.data.episodes * self.family.episode_length
 
     @property
     def lived_steps(self) -> int:
-        """Length of a lifetime in the evaluation, in steps."""
+        """Length of a lifetime in the evaluation, in environment steps."""
         return self.config.evaluation.episodes * self.family.episode_length
 
     @property
     def planned_steps(self) -> int:
-        """The lifetime that agents plan for: a learning history's, or an evaluation's where histories are given."""
+        """Steps that agents plan for: those of a learning history, or of an evaluation's lifetime if data is given."""
         return self.lived_steps if self.config.data.given else self.history_steps
 
     @property
     def source_device(self) -> str:
-        """Where the sources' tensor programs run.
+        """Device of the sources' networks.
 
-        Small networks are as fast on a CPU, so an accelerator is used only where the config names it.
+        Small networks are as fast on a CPU, so an accelerator is used only if the config names it.
         """
         return self.config.runtime.device or "cpu"
 
     @cached_property
     def learners(self) -> "Learners":
-        """Who lives on which training task."""
+        """The learners that generate the data, each with its training task."""
         return learners_of(self.config, len(self.train_tasks))
 
 
 def open_run(path: str | Path) -> Experiment:
-    """The experiment of a run folder, wherever the folder lies now. Raises UserError if `path` is not a run folder."""
+    """The experiment of a run folder, even if the folder has moved. Raises UserError if `path` is not a run folder."""
     folder = RunFolder(Path(path))
     if not folder.config.exists():
         raise UserError(f"{path}: is not a run folder: it has no {folder.config.name}")
-    place = folder.path.resolve()
+    home = folder.path.resolve()
     config = load_config(folder.config, [])
-    experiment = Experiment(config.model_copy(update={"output": str(place.parent), "name": place.name}))
+    experiment = Experiment(config.model_copy(update={"output": str(home.parent), "name": home.name}))
     experiment.folder = folder  # as the user wrote it, for messages
     return experiment
 
 
 @dataclass(frozen=True)
 class Learners:
-    """Every learner of an experiment, one row each. A learner leaves one history, or one per actor."""
+    """All learners of an experiment, as arrays (learners,). A learner leaves one history, or one per actor."""
 
     task: NDArray[np.int64]
-    """Number of its training task."""
+    """Number of the learner's training task."""
     source: NDArray[np.int64]
-    """Number of its source in the config."""
+    """Number of the learner's source in the config."""
     seed: Seeds
     actors: NDArray[np.int64]
-    """Environments that it acts in."""
+    """Number of environments that the learner acts in."""
     histories: NDArray[np.int64]
-    """Histories that it leaves."""
+    """Number of histories that the learner leaves."""
 
     def __len__(self) -> int:
         return len(self.task)
 
     @property
     def first_history(self) -> NDArray[np.int64]:
-        """Number of its first history; its others follow."""
+        """Number of each learner's first history; its other histories follow."""
         return np.cumsum(self.histories) - self.histories
 
     def shards(self, count: int) -> list[NDArray[np.int64]]:
-        """The learners' numbers, shard by shard."""
+        """The learners' numbers, one array per shard."""
         return np.array_split(np.arange(len(self)), count)
 
 
@@ -140,15 +140,15 @@ def learners_of(config: ExperimentConfig, num_tasks: int) -> Learners:
 
 
 def recorded_actors(source: Source, agent: Agent) -> int:
-    """How many of a learner's actors leave a history."""
+    """Number of a learner's actors that leave a history."""
     return agent.actors if source.record == "all" else 1
 
 
 def _source_of_replica(sources: tuple[Source, ...], replicas: int) -> NDArray[np.int64]:
-    """The source's number for each of a task's learners, (replicas,): by share, the same on every task.
+    """(replicas,) number of the source of each of a task's learners, by share, the same on every task.
 
-    Each replica goes to the source that is furthest behind its share, so that any number of replicas is divided as
-    evenly as whole learners can be.
+    Each replica goes to the source that is furthest behind its share, so any number of replicas is divided as closely
+    to the shares as whole learners allow.
     """
     asked = np.array([source.share for source in sources])
     share = asked / asked.sum()

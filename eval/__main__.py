@@ -1,4 +1,4 @@
-"""`python -m eval CONFIG`: the frozen transformer on held-out tasks, and the report. The same as `icrl evaluate`."""
+"""`python -m eval CONFIG`, the same as `icrl evaluate`: the frozen transformer on held-out tasks, and the report."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Evaluation: the frozen transformer and every baseline on the same tasks, held-out ones and training ones."""
+"""Evaluation: the frozen transformer and every baseline on the same held-out and training tasks."""
 
 import contextlib
 from collections.abc import Mapping
@@ -36,25 +36,25 @@ __all__ = ["check_agents", "evaluate", "evaluated_weights", "load_model", "model
 
 
 class Contestant(NamedTuple):
-    """An agent of the evaluation, and what it is shown: `observation` or `state`."""
+    """An agent of the evaluation, and what the agent is shown: `observation` or `state`."""
 
     agent: Agent
     sees: str
 
 
 def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool:
-    """Writes `eval/`, whole or not at all: returns.parquet, summary.json, paths.npz.
+    """Writes `eval/`, completely or not at all: returns.parquet, summary.json, paths.npz.
 
     Returns:
         True if there was anything to do.
 
-    Raises UserError if there is no finished training of this config and no `evaluation.checkpoint`, or if the
+    Raises UserError if the training of this config is not finished and `evaluation.checkpoint` is unset, or if the
     checkpoint is for other spaces.
     """
     experiment = Experiment.of(given)
     config, folder, identity = experiment.config, experiment.folder, evaluation_fingerprint(experiment.config)
     with locked(folder):
-        # Is it done already, with the same weights?
+        # An earlier evaluation of the same weights is kept.
         remove_leftovers(folder.path)
         path = model_path(config, folder)
         weights = evaluated_weights(config, folder, path)
@@ -78,7 +78,7 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
             if len(tasks)
             for name, contestant in agents.items()
         }
-        # Their returns, on a scale of each task's own, and the figures that follow.
+        # Returns, on each task's own scale, and their figures.
         sources = list(agents)[1 : 1 + len(config.data.sources)] or _learned(config)
         scale, one = returns_scale(experiment.family, splits, sources, lifetimes)
         table = returns_table(scale, lifetimes)
@@ -109,7 +109,7 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
             }
         )
         write_config(config, folder)
-        folder.report.unlink(missing_ok=True)  # it would be of another evaluation
+        folder.report.unlink(missing_ok=True)  # the report of an earlier evaluation
         with new_folder(folder.eval) as temporary:
             table.to_parquet(temporary / RETURNS, index=False)
             np.savez(temporary / PATHS, **lifetimes[TRANSFORMER, "test"].paths)  # type: ignore[arg-type]
@@ -118,7 +118,7 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
 
 
 def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
-    """The model folder to evaluate. Raises UserError if training is not finished, or was with another config."""
+    """The model folder to evaluate. Raises UserError if training is not finished, or belongs to another config."""
     if config.evaluation.checkpoint is not None:
         return given_model(config.evaluation.checkpoint, config.evaluation.trust_remote_code)
     checkpoint = last_checkpoint(folder.checkpoints)
@@ -129,13 +129,14 @@ def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
     if record.step != config.training.steps:
         raise UserError(
             f"{checkpoint}: training stopped at update {record.step} of {config.training.steps}; run `icrl train` "
-            f"to resume, or evaluate it as it is with --evaluation.checkpoint {checkpoint}"
+            f"to resume, or evaluate this checkpoint with --evaluation.checkpoint {checkpoint}"
         )
     return checkpoint / MODEL
 
 
-def check_agents(experiment: Experiment) -> None:
-    """Raises UserError if a source or baseline cannot act on these tasks, naming its key."""
+def check_agents(given: Experiment | ExperimentConfig) -> None:
+    """Raises UserError, with the key, if a source or baseline cannot act on these tasks."""
+    experiment = Experiment.of(given)
     config = experiment.config
     check_device(config.runtime.device)
     named: list[tuple[str, AgentComponent]] = []
@@ -148,7 +149,7 @@ def check_agents(experiment: Experiment) -> None:
 
 
 def evaluated_weights(config: ExperimentConfig, folder: RunFolder, path: Path) -> str:
-    """Changes with the weights of the model at `path` and of every meta-learner.
+    """Fingerprint of the weights of the model at `path` and of every meta-learner.
 
     Raises UserError for a meta-learner that has not been meta-trained.
     """
@@ -162,7 +163,7 @@ def evaluated_weights(config: ExperimentConfig, folder: RunFolder, path: Path) -
 
 
 def _contestants(config: ExperimentConfig, folder: RunFolder, model: ADModel) -> dict[str, Contestant]:
-    """The transformer, then the sources and the baselines, by their names in the results."""
+    """The transformer, then the sources and the baselines, by name in the results."""
     objective: Objective = config.training.objective.build()
     _check_heads(objective.heads(), model)
     transformer = TransformerAgent(model, config.evaluation.temperature, objective)
@@ -173,16 +174,17 @@ def _contestants(config: ExperimentConfig, folder: RunFolder, model: ADModel) ->
 
 
 def _check_heads(wanted: Mapping[str, int], model: ADModel) -> None:
-    """Raises UserError if the model was trained with another objective, and lacks a head that acting needs."""
+    """Raises UserError if the model, trained with another objective, lacks one of the `wanted` heads."""
     for name, outputs in wanted.items():
         if model.config.heads.get(name) != outputs:
             raise UserError(
-                f"training.objective: needs the head {name!r} with {outputs} outputs, which the model does not have"
+                f"training.objective: the model lacks the head {name!r} with {outputs} outputs; "
+                "train a model with this objective"
             )
 
 
 def _named(config: ExperimentConfig) -> dict[str, AgentComponent]:
-    """The sources and the baselines by their labels or names; one that comes twice is numbered."""
+    """The sources and the baselines by label or name; a repeated name gets a number."""
     named: dict[str, AgentComponent] = {}
     components: tuple[AgentComponent, ...] = (*config.data.sources, *config.evaluation.baselines)
     for component in components:
@@ -195,12 +197,12 @@ def _named(config: ExperimentConfig) -> dict[str, AgentComponent]:
 
 
 def _learned(config: ExperimentConfig) -> list[str]:
-    """The baselines that show how far one can get, where there are no sources: all but random ones."""
+    """Baselines that stand in for the sources if the config has none: all but the random one."""
     return [name for name, component in _named(config).items() if component.name != "random"]
 
 
 def _training_steps(experiment: Experiment) -> dict[str, int | None]:
-    """By agent, environment steps that it was trained with before its lifetimes here; None where not known."""
+    """Environment steps that each agent was trained with before this evaluation; None if unknown."""
     config, folder = experiment.config, experiment.folder
     given = config.evaluation.checkpoint is not None
     steps: dict[str, int | None] = {TRANSFORMER: None if given else environment_steps(experiment)}

@@ -1,7 +1,7 @@
-"""The figures of an evaluation, as a table: one entry per figure, and everything that shows figures reads it.
+"""The figures of an evaluation as a table: one entry per figure.
 
-Terminal, summary, report, model card, trackers and benchmarks loop over the same list, so that a new figure is one
-entry of `FIGURES`, or a function of your own that a config names under `evaluation.figures`:
+Terminal, summary, report, model card, trackers and benchmarks all read this table, so a new figure is one entry of
+`FIGURES`, or a function of your own that a config names under `evaluation.figures`:
 
     def worst_seed(scores):
         return scores.episodes.mean(axis=2).min(axis=1, keepdims=True)  # (tasks, 1)
@@ -24,7 +24,7 @@ FINAL_EPISODES = 10
 """Episodes at the end of a lifetime over which the final return is averaged."""
 
 LEVEL = 0.8
-"""Normalised return that counts as solved, for "how soon"."""
+"""Normalised return that counts as solved; a figure tells how soon a curve reaches it."""
 
 ScaleName = Literal["return", "normalised_return"]
 BOTH_SCALES: tuple[ScaleName, ...] = ("return", "normalised_return")
@@ -32,10 +32,10 @@ BOTH_SCALES: tuple[ScaleName, ...] = ("return", "normalised_return")
 
 @dataclass(frozen=True)
 class Scores:
-    """Returns of one agent's lifetimes on one split, on one scale."""
+    """Returns of one agent's lifetimes on one split and one scale."""
 
     episodes: NDArray[np.float64]
-    """(tasks, seeds, episodes) return of each episode, as many as every lifetime has."""
+    """(tasks, seeds, episodes) return of each episode; as many episodes as every lifetime has."""
     final_steps: NDArray[np.float64]
     """(tasks, seeds) mean return of the episodes that ended in the last tenth of the steps; NaN where none did."""
 
@@ -45,15 +45,15 @@ class Figure:
     """One figure of an evaluation."""
 
     key: str
-    """Its name in `summary.json`."""
+    """Name of the figure in `summary.json`."""
     title: str
-    """Its column's head; `{num_final_episodes}` stands for a number of the evaluation."""
+    """Head of the column; `{num_final_episodes}` stands for that number of the evaluation."""
     unit: str
-    """`return` for figures that are returns, else the unit of the number."""
+    """`return` if the figure is a return, else the unit of the number."""
     function: Callable[[Scores], Any]
-    """(tasks, seeds) values, which are then averaged over tasks and seeds; or one number, or None, for the split."""
+    """Gives (tasks, seeds) values, whose IQM and interval are shown; or one number, or None, for the whole split."""
     scales: tuple[ScaleName, ...] = BOTH_SCALES
-    """Scales on which it makes sense."""
+    """Scales on which the figure makes sense."""
 
 
 FIGURES = (
@@ -64,7 +64,7 @@ FIGURES = (
         "return",
         lambda scores: scores.episodes[:, :, -FINAL_EPISODES:].mean(axis=2),
     ),
-    # Where episodes end early, a lifetime has more of them than every lifetime has; this one is about its real end.
+    # Where episodes end early, a lifetime goes beyond the compared episodes; this figure is about its real end.
     Figure("final_steps", "last tenth", "return", lambda scores: scores.final_steps),
     Figure("area_under_curve", "mean of all", "return", lambda scores: scores.episodes.mean(axis=2)),
     Figure(
@@ -78,14 +78,13 @@ FIGURES = (
 
 
 def load_figures(named: Sequence[str]) -> list[Figure]:
-    """All figures: those of the table, and functions of the user's own.
+    """All figures: those of the table, then the user's own functions.
 
     Args:
-        named: `module:function` each, as in `evaluation.figures`. A function may have the attributes `title`, `unit`
-        and
-            `scales`, as `Figure` has them.
+        named: the functions as `module:function`, as in `evaluation.figures`. A function may have the attributes
+            `title`, `unit` and `scales`, as `Figure` has them.
 
-    Raises ConfigError for a function that cannot be imported, or does not return what a figure has to.
+    Raises ConfigError for a function that cannot be imported, or whose return value is not a figure's.
     """
     figures = list(FIGURES)
     for number, name in enumerate(named):
@@ -105,16 +104,16 @@ def load_figures(named: Sequence[str]) -> list[Figure]:
             tuple(getattr(function, "scales", BOTH_SCALES)),
         )
         if any(figure.key == other.key for other in figures):
-            raise ConfigError(f"{key}: {name!r}: there is a figure of this name already; call the function otherwise")
+            raise ConfigError(f"{key}: {name!r}: a figure of this name already exists; rename the function")
         _try_out(figure, key)
         figures.append(figure)
     return figures
 
 
 def figure_values(figure: Figure, scores: Scores) -> NDArray[np.float64] | float | None:
-    """A figure's values: (tasks, ...) without tasks that have none, or one number for the split, or None.
+    """A figure's values: (tasks, ...) without tasks that have NaN, or one number for the split, or None.
 
-    Raises ConfigError if its function raises, or returns anything else.
+    Raises ConfigError if the function raises, or returns anything else.
     """
     try:
         found = figure.function(scores)
@@ -124,7 +123,7 @@ def figure_values(figure: Figure, scores: Scores) -> NDArray[np.float64] | float
         if values.ndim == 0:
             return float(values)
         if len(values) != len(scores.episodes):
-            raise ValueError(f"returned {values.shape}, where (tasks, seeds) is {scores.episodes.shape[:2]}")
+            raise ValueError(f"returned the shape {values.shape}, but (tasks, seeds) is {scores.episodes.shape[:2]}")
     except Exception as error:  # the user's own function may raise anything
         raise ConfigError(f"evaluation.figures: {figure.key}: {type(error).__name__}: {error}") from error
     flat = values.reshape(len(values), -1)
@@ -132,8 +131,8 @@ def figure_values(figure: Figure, scores: Scores) -> NDArray[np.float64] | float
 
 
 def _try_out(figure: Figure, key: str) -> None:
-    """Calls the function on made-up scores now, rather than after hours of evaluation."""
+    """Calls the function on made-up scores, to find errors now rather than after hours of evaluation."""
     if not set(figure.scales) <= set(BOTH_SCALES):
-        raise ConfigError(f"{key}: {figure.key}.scales: {figure.scales!r} is not among {BOTH_SCALES}")
+        raise ConfigError(f"{key}: {figure.key}.scales: {figure.scales!r} must be some of {BOTH_SCALES}")
     episodes = np.random.default_rng(0).random((3, 2, 2 * FINAL_EPISODES))
     figure_values(figure, Scores(episodes, episodes[:, :, -1]))

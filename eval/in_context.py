@@ -1,11 +1,11 @@
-"""The frozen transformer as an agent: it improves from its context alone, its weights never change.
+"""The frozen transformer as an agent. The agent improves from its context alone; the weights never change.
 
-Window policy. One token per step goes in, and a key-value cache keeps the earlier ones. When the context is full, the
+Window policy. Each step adds one token, and a key-value cache keeps the earlier tokens. When the context is full, the
 oldest half is forgotten, and the newer half is read again from position 0 in one pass. From then on the context grows
-from half to full over and over. Every such context is a window as in training (any run of steps, loss at every
+from half to full over and over. Each of these contexts is a window as in training (any run of steps, loss at every
 position). So nothing is extrapolated, cached logits equal recomputed ones, and the policy works with every backbone.
-Two alternatives were left out: a cache that drops single old steps equals a recomputation only for a model that was
-trained with sliding attention, and recomputing the whole window at every step takes more than ten times as long.
+Two alternatives were rejected. A cache that drops single old steps equals a recomputation only for a model that was
+trained with sliding attention. Recomputing the whole window at every step takes more than ten times as long.
 """
 
 from typing import Any
@@ -28,13 +28,13 @@ from icrl.support.errors import UserError
 
 
 class TransformerAgent(Agent):
-    """Acts on what the transformer predicts, given what has happened in its context.
+    """Agent that acts on the predictions of a transformer, from the context of its own lifetime.
 
     Args:
         model: the trained transformer, on the device to run on.
         temperature: of the action distribution; 0 takes the most likely action.
         objective: decides how predictions become actions; by default they are sampled from the policy head.
-        cached: keep keys and values, instead of recomputing the whole context at every step. For comparison.
+        cached: keep keys and values; False recomputes the whole context at every step, for comparison.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class TransformerAgent(Agent):
         self.objective = objective or Imitation()
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
-        """Starts with an empty context. Raises UserError if the model was trained for other spaces."""
+        """Starts with an empty context. Raises UserError if the model was trained for other spaces than `spec` has."""
         config = self.model.config
         for name, space in (("observation", spec.observation_space), ("action", spec.action_space)):
             trained = getattr(config, f"{name}_space")
@@ -57,7 +57,7 @@ class TransformerAgent(Agent):
         self.streams = SlotStreams(seeds)
         self.capacity, self.keep = config.context_length, config.context_length // 2
         self.length, self.in_cache = 0, 0
-        # One buffer per token column, (num_envs, capacity, ...), and the result that the first token carries.
+        # The result that the first token carries, and one buffer per token column, (num_envs, capacity, ...).
         action_shape, action_type = storage_type(spec.action_space)
         self.result = first_result(config.action_space, (num_envs, *action_shape), action_type)
         forms = {name: (values.shape[1:], values.dtype) for name, values in self.result.items()}
@@ -80,8 +80,8 @@ class TransformerAgent(Agent):
 
     @torch.inference_mode()
     def predict(self, observation: Any) -> ADOutput:
-        """Adds the token of the present step to the context; the model's output, of which the last step counts."""
-        if self.length == self.capacity:
+        """Adds the token of the current step to the context. Only the last position of the output counts."""
+        if self.length == self.capacity:  # forget the oldest half
             for tokens in self.tokens.values():
                 tokens[:, : self.keep] = tokens[:, self.capacity - self.keep :].clone()
             self.length, self.in_cache = self.keep, 0
@@ -90,7 +90,7 @@ class TransformerAgent(Agent):
         self.length += 1
         if not self.cached:
             return self.model(**self._slice(0))
-        if self.in_cache == 0:
+        if self.in_cache == 0:  # a new context: read all of its tokens
             self.cache.reset()
         output: ADOutput = self.model(**self._slice(self.in_cache), past_key_values=self.cache, use_cache=True)
         self.in_cache = self.length
@@ -105,7 +105,7 @@ class TransformerAgent(Agent):
 
 
 class WindowLayer(DynamicLayer):
-    """Keys and values of a layer in memory that is allocated once; transformers' own layer grows by copying."""
+    """Keys and values of one layer, in memory that is allocated once; transformers' own layer grows by copying."""
 
     keys: Tensor
     values: Tensor

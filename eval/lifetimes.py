@@ -1,7 +1,4 @@
-"""Lifetimes of one agent on the tasks of one split:
-
-all tasks and seeds at once, and everything figures need of them.
-"""
+"""Lifetimes of one agent on the tasks of one split, all tasks and seeds at once, with everything that figures need."""
 
 import time
 from dataclasses import dataclass
@@ -22,25 +19,25 @@ from data_gen.tasks.base import Tasks
 from icrl.run.purpose import Purpose
 
 FINAL_SHARE = 0.1
-"""Part of a lifetime's steps at its end, over whose episodes the final return is averaged where episodes end early. It
-is at least one full-length episode, so that an episode ends in it."""
+"""Last part of a lifetime's steps: `final_steps` averages the episodes that end in this part. The part is at least as
+long as one full-length episode, so that an episode ends in it."""
 
 _PICTURED_TASKS = 6
 
 
 @dataclass(frozen=True)
 class Lifetimes:
-    """One agent on one split. Arrays are (task, seed, episode), as long as the lifetime with the most episodes.
+    """Lifetimes of one agent on one split. Arrays are (task, seed, episode), as long as the longest lifetime.
 
-    Where episodes end early, lifetimes have different numbers of them: missing episodes are NaN. Agents are compared by
-    the first `episodes` episodes, which every lifetime has.
+    Where episodes end early, lifetimes have different numbers of episodes, and the returns of missing episodes are NaN.
+    Agents are compared by their first `episodes` episodes, which every lifetime has.
     """
 
     episodes: int
 
     returns: NDArray[np.float64]
     steps: NDArray[np.int64]
-    """Environment steps made when the episode ended."""
+    """Environment steps taken by the end of the episode, over all actors."""
     final_steps: NDArray[np.float64]
     """(task, seed) mean return of the episodes that ended in the last tenth of the steps; NaN where none did."""
     seconds: float
@@ -55,15 +52,15 @@ class Lifetimes:
 
 
 def run_lifetimes(experiment: Experiment, tasks: Tasks, split: str, name: str, agent: Agent, sees: str) -> Lifetimes:
-    """Runs an agent on every task with every seed at once. Learners plan for the lifetime that their data has.
+    """Runs an agent on every task with every seed at once. Learners plan for `experiment.planned_steps`.
 
-    For a learner with several actors, the first actor's episodes count, and the steps of all actors.
+    For a learner with several actors, the episodes are those of the first actor, and the steps those of all actors.
 
     Args:
-        experiment: for seeds and lengths.
-        tasks: of the split.
-        split, name: for the progress bar.
-        agent: reset here.
+        experiment: gives seeds and lengths.
+        tasks: the tasks of the split.
+        split, name: names of the split and of the agent, for the progress bar.
+        agent: the agent, which is reset first.
         sees: `observation` or `state`, as in `interact`.
     """
     config, family = experiment.config, experiment.family
@@ -88,7 +85,7 @@ def run_lifetimes(experiment: Experiment, tasks: Tasks, split: str, name: str, a
         )
     envs.close()
     seconds = time.perf_counter() - started
-    # Episodes by their ends: a stable sort puts the steps that end an episode first, in order.
+    # Ends of the episodes: a stable sort puts the steps that end an episode first, in order.
     most = int(histories.ended.sum(axis=1).max())
     ends = np.argsort(~histories.ended, axis=1, kind="stable")[:, :most] + 1
     by_task = "(task seed) episode -> task seed episode"
@@ -107,7 +104,7 @@ def run_lifetimes(experiment: Experiment, tasks: Tasks, split: str, name: str, a
 def _paths(
     histories: Histories, ends: NDArray[np.int64], seeds: int, count: int, tasks: Tasks
 ) -> dict[str, NDArray[Any]]:
-    """The first and the last episode of the first `count` tasks, padded to the longest; `length` (task, 2)."""
+    """First and last episode of the first `count` tasks, (task, 2, steps, ...), padded; `length` (task, 2)."""
     slots = np.arange(count) * seeds  # the first seed of each task
     last = ends.shape[1] - 1
     starts = np.stack([np.zeros(count, int), ends[slots, last - 1] if last else np.zeros(count, int)], axis=1)

@@ -53,7 +53,7 @@ def write_report(given: Experiment | ExperimentConfig) -> Path:
     experiment = Experiment.of(given)
     config, folder = experiment.config, experiment.folder
     summary = load_summary(folder)
-    info = load_info(folder) if folder.data_info.exists() else None  # a checkpoint can be evaluated without its data
+    info = load_info(folder) if folder.data_info.exists() else None  # a checkpoint can be evaluated without data
     report = data_report(folder, info) if info and not info.streamed else None
     try:
         table = pd.read_parquet(folder.returns)
@@ -104,7 +104,7 @@ def agent_color(agents: list[str], agent: str) -> str:
 
 
 def _curves(table: pd.DataFrame, summary: Summary) -> Figure:
-    """Return against the episode: every agent on held-out tasks, and the transformer on training tasks."""
+    """Return by episode: every agent on held-out tasks, and the transformer also on training tasks."""
     agents = list(summary.agents)
     figure = Figure(figsize=(8.2, 4.2))
     axes: Axes = figure.subplots()
@@ -127,31 +127,31 @@ def _curves(table: pd.DataFrame, summary: Summary) -> Figure:
 
 
 def _per_task(table: pd.DataFrame, episodes: int) -> Figure:
-    """First and last episodes of the transformer, one pair of dots per held-out task."""
+    """The transformer's first episode and its last episodes, one pair of dots per held-out task."""
     column = _scale(table)
     scores = scores_array(table, TRANSFORMER, "test", column, episodes).mean(axis=1)
     first, last = scores[:, 0], scores[:, -FINAL_EPISODES:].mean(axis=1)
     order = np.argsort(-last, kind="stable")
     figure = Figure(figsize=(8.2, 3.0))
     axes: Axes = figure.subplots()
-    places = np.arange(len(order))
-    axes.vlines(places, first[order], last[order], color="#cbd5e1", linewidth=2)
-    axes.plot(places, first[order], "o", color="#9ca3af", label="first episode", markersize=5)
-    axes.plot(places, last[order], "o", color=_TRANSFORMER_COLOR, label=f"last {FINAL_EPISODES} episodes", markersize=6)
-    label = f"{column.replace('_', ' ')}, mean of seeds"
+    ranks = np.arange(len(order))
+    axes.vlines(ranks, first[order], last[order], color="#cbd5e1", linewidth=2)
+    axes.plot(ranks, first[order], "o", color="#9ca3af", label="first episode", markersize=5)
+    axes.plot(ranks, last[order], "o", color=_TRANSFORMER_COLOR, label=f"last {FINAL_EPISODES} episodes", markersize=6)
+    label = f"{column.replace('_', ' ')}, mean over seeds"
     axes.set(xlabel="held-out task (number in returns.parquet)", ylabel=label)
-    axes.set_xticks(places, [str(task) for task in order], fontsize=7 if len(order) > 20 else 9)
+    axes.set_xticks(ranks, [str(task) for task in order], fontsize=7 if len(order) > 20 else 9)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
 def _scale(table: pd.DataFrame) -> str:
-    """The column to draw: normalised returns where every task has them, else raw ones."""
+    """The column to draw: normalised returns if every task has them, else raw returns."""
     return "return" if table["normalised_return"].isna().any() else "normalised_return"
 
 
 def _paths(distribution: TaskDistribution, paths: dict[str, NDArray[Any]]) -> Figure | None:
-    """The transformer's first and last episode on a few held-out tasks; None for a family without pictures."""
+    """The transformer's first and last episode on a few held-out tasks; None if the task family draws no pictures."""
     count = len(paths["length"])
     figure = Figure(figsize=(1.45 * count + 0.4, 3.3))
     grid = figure.subplots(2, count, squeeze=False)
@@ -183,10 +183,10 @@ def _loss(folder: RunFolder) -> Figure | None:
 
 
 def learning_curve(report: DataReport) -> Figure:
-    """The sources' mean return, episode by episode of their histories."""
+    """Mean return of the sources by episode of their histories."""
     figure = Figure(figsize=(4.6, 3.0))
     axes: Axes = figure.subplots()
     axes.plot(np.arange(1, len(report.curve) + 1), report.curve, color=_COLORS[0])
     scale = "normalised return" if report.normalised else "return"
-    axes.set(xlabel="episode of the history", ylabel=f"{scale}, mean", xlim=(1, len(report.curve)))
+    axes.set(xlabel="episode of the history", ylabel=f"mean {scale}", xlim=(1, len(report.curve)))
     return figure

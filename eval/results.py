@@ -9,7 +9,7 @@ from eval.figures import FINAL_EPISODES, ScaleName, Scores
 from eval.lifetimes import Lifetimes
 
 Scale = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
-"""By split, (task,) the return that is 0, and how much more is 1; NaN where that is not known."""
+"""By split, two arrays (task,): the return that becomes 0, and the distance to the return that becomes 1, or NaN."""
 
 ByAgent = dict[tuple[str, str], Lifetimes]
 """Lifetimes by agent and split."""
@@ -20,8 +20,8 @@ def returns_scale(
 ) -> tuple[Scale, str]:
     """The scale of normalised returns, and the meaning of 1.
 
-    Where an optimum is not known, 1 is the best source's final return (the best baseline's, where the data is given and
-    has no sources here). Where that is no better than random, or there is none, the scale is NaN.
+    If the optimum of a task is unknown, 1 is the final return of the best source (of the best baseline, if the data is
+    given and the config has no sources). If that return is unknown too, or not above random, the scale is NaN.
     """
     scale, one = {}, "the optimal policy's expected return on that task"
     for split, tasks in splits.items():
@@ -37,7 +37,7 @@ def returns_scale(
 
 
 def returns_table(scale: Scale, lifetimes: ByAgent) -> pd.DataFrame:
-    """One row per episode, with all episodes of every lifetime."""
+    """`returns.parquet`: one row per episode, with all episodes of every lifetime."""
     parts = []
     for (name, split), life in lifetimes.items():
         random, span = (values[:, None, None] for values in scale[split])
@@ -55,7 +55,7 @@ def returns_table(scale: Scale, lifetimes: ByAgent) -> pd.DataFrame:
                 "normalised_return": normalised.ravel(),
             }
         )
-        parts.append(part[~np.isnan(life.returns.ravel())])  # a lifetime with fewer episodes than others
+        parts.append(part[~np.isnan(life.returns.ravel())])  # NaN: this lifetime has fewer episodes than others
     return pd.concat(parts, ignore_index=True)
 
 
@@ -70,9 +70,9 @@ def scores_of(life: Lifetimes, scale: tuple[NDArray[np.float64], NDArray[np.floa
 
 
 def scores_array(table: pd.DataFrame, agent: str, split: str, column: str, episodes: int) -> NDArray[np.float64]:
-    """A column of returns.parquet for one agent and split, (task, seed, episode), without tasks where it is NaN.
+    """A column of `returns.parquet` for one agent and split, (task, seed, episode), without tasks that have NaN.
 
-    Only the first `episodes` episodes, as many as every lifetime has.
+    Only the first `episodes` episodes are taken, which every lifetime has.
     """
     rows = table[(table["agent"] == agent) & (table["split"] == split) & (table["episode"] <= episodes)]
     rows = rows.sort_values(["task", "seed", "episode"])

@@ -1,8 +1,8 @@
 """Interquartile means with bootstrap intervals over tasks (Agarwal et al. 2021, "Deep RL at the Edge of the
 Statistical Precipice").
 
-Unlike that paper, which resamples runs within tasks, whole tasks are resampled: what is claimed is about tasks that
-nobody trained on, so the tasks are the sample.
+The paper resamples runs within tasks. Here, whole tasks are resampled: the claim is about tasks that nobody trained on,
+so the tasks are the sample.
 """
 
 import numpy as np
@@ -16,12 +16,12 @@ _MOST_VALUES = 10_000_000  # resampled values in memory at once
 
 
 def iqm(scores: Array) -> Array:
-    """Mean of the middle half over tasks and seeds: (task, seed, ...) -> (...)."""
+    """Interquartile mean over tasks and seeds, the mean of the middle half: (task, seed, ...) -> (...)."""
     return np.asarray(trim_mean(rearrange(scores, "task seed ... -> (task seed) ..."), 0.25, axis=0))
 
 
 def iqm_interval(scores: Array, resamples: int, seed: int = 0) -> tuple[Array, Array]:
-    """The 95% bootstrap interval of `iqm`, low and high: (task, seed, ...) -> two of (...)."""
+    """Ends of the 95% bootstrap interval of `iqm`, low and high: (task, seed, ...) -> (...), (...)."""
     draws = np.random.default_rng(seed).integers(len(scores), size=(resamples, len(scores)))
     parts = np.array_split(draws, -(-resamples * scores.size // _MOST_VALUES))  # bounds the memory
     means = [trim_mean(rearrange(scores[part], "r task seed ... -> r (task seed) ..."), 0.25, axis=1) for part in parts]

@@ -1,7 +1,4 @@
-"""`summary.json`:
-
-the figures of an evaluation, by agent and split, as a typed record; and the same as lines of text.
-"""
+"""`summary.json`: the figures of an evaluation by agent and split, as a typed record and as lines of text."""
 
 from typing import Annotated, Any
 
@@ -23,7 +20,7 @@ _RESAMPLES = 2000
 
 
 class Estimate(pydantic.BaseModel):
-    """A figure of a split, estimated from tasks and seeds; None where no task has a value."""
+    """A figure of a split, estimated from tasks and seeds; None if no task has a value."""
 
     model_config = pydantic.ConfigDict(frozen=True)
 
@@ -38,7 +35,7 @@ Value = Estimate | float | None
 
 
 class FigureTitle(pydantic.BaseModel):
-    """A figure as everything that shows it needs to know it."""
+    """The properties of a figure that are needed to show it."""
 
     model_config = pydantic.ConfigDict(frozen=True)
 
@@ -52,9 +49,9 @@ class SplitFigures(Record):
     """One agent on one split."""
 
     returns: Annotated[dict[str, Value], Field(alias="return")]
-    """By key, figures of the returns as the tasks give them."""
+    """Figures of raw returns, by key."""
     normalised_return: dict[str, Value]
-    """By key, figures of normalised returns."""
+    """Figures of normalised returns, by key."""
     seconds: float
     environment_steps: int
 
@@ -69,16 +66,16 @@ class ReturnScale(Record):
     zero: Annotated[str, Field(alias="0")]
     one: Annotated[str, Field(alias="1")]
     known: bool
-    """False if some task has no scale; raw returns are then shown."""
+    """False if the scale of some task is unknown; raw returns are then shown."""
 
 
 class Summary(Record):
-    """The whole record."""
+    """The record in `summary.json`."""
 
     fingerprint: str
     checkpoint: str
     weights: str
-    """Changes with the weights of the transformer and of every meta-learner."""
+    """Fingerprint of the weights of the transformer and of every meta-learner."""
     made_with: dict[str, str]
     parameters: int
     device: str
@@ -88,22 +85,22 @@ class Summary(Record):
     interval: str
     normalised_return: ReturnScale
     training_steps: dict[str, int | None]
-    """By agent, environment steps before its lifetimes here; None where they are not known."""
+    """Environment steps that each agent was trained with before this evaluation; None if unknown."""
     figures: list[FigureTitle]
     agents: dict[str, dict[str, SplitFigures]]
     """By agent and split, `test` and `train`."""
 
     @property
     def scale(self) -> ScaleName:
-        """The scale to show: normalised returns where every task has them."""
+        """The scale to show: normalised returns if every task has them, else raw returns."""
         return "normalised_return" if self.normalised_return.known else "return"
 
     def shown(self) -> list[FigureTitle]:
-        """The figures that are known on the scale to show."""
+        """The figures that exist on the scale to show."""
         return [figure for figure in self.figures if self.scale in figure.scales]
 
     def estimates(self, agent: str, split: str) -> list[tuple[ScaleName, FigureTitle, Estimate]]:
-        """All figures of an agent on a split that are known estimates."""
+        """All figures of an agent on a split that are estimates with a value, with their scales."""
         found = []
         for scale in BOTH_SCALES:
             for figure in self.figures:
@@ -119,7 +116,7 @@ def load_summary(folder: RunFolder) -> Summary:
 
 
 def figure_titles(figures: list[Figure], **numbers: int) -> list[FigureTitle]:
-    """The figures as a summary lists them, with the evaluation's numbers in their titles."""
+    """The figures as a summary lists them, with the evaluation's `numbers` in their titles."""
     return [
         FigureTitle(key=each.key, title=each.title.format(**numbers), unit=each.unit, scales=each.scales)
         for each in figures
@@ -157,14 +154,14 @@ def describe(summary: Summary) -> str:
     return "\n".join(
         [
             aligned(padded),
-            "  last tenth: of the steps; where episodes end early, those are later episodes",
+            "  last tenth: of the steps; where episodes end early, these are later episodes",
             "  trained with: environment steps before these lifetimes began",
         ]
     )
 
 
 def value_text(value: Value) -> str:
-    """A value in a few characters; an estimate by its interquartile mean."""
+    """A value in a few characters; an estimate is shown by its interquartile mean."""
     number = value.iqm if isinstance(value, Estimate) else value
     if number is None:
         return "unknown" if isinstance(value, Estimate) else "-"
@@ -172,7 +169,7 @@ def value_text(value: Value) -> str:
 
 
 def trained_with(summary: Summary, agent: str) -> str:
-    """Environment steps that an agent was trained with, in a few characters; for the transformer, those of its data."""
+    """Environment steps of an agent's training, in a few characters; for the transformer, those of its data."""
     steps = summary.training_steps.get(agent)
     if steps is None:
         return "unknown"
@@ -189,7 +186,7 @@ def _value(figure: Figure, scores: Scores) -> Value:
 
 
 def _without_unknown(scores: Scores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The scores without tasks that have no scale, whose normalised returns are NaN."""
+    """The scores without tasks whose scale is unknown, since their normalised returns are NaN."""
     known = ~np.isnan(scores.episodes).any(axis=(1, 2))
     return scores.episodes[known], scores.final_steps[known]
 

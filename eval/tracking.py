@@ -1,4 +1,4 @@
-"""The part of an evaluation that experiment trackers get."""
+"""The part of an evaluation that goes to experiment trackers."""
 
 from data_gen.experiment import Experiment
 from eval.figures import BOTH_SCALES
@@ -9,9 +9,9 @@ from icrl.run.trackers import Report, attach_report
 def track_evaluation(experiment: Experiment) -> None:
     """Adds the evaluation and its report to the training's run in the config's trackers, once.
 
-    An evaluation of `evaluation.checkpoint` does not belong to that run, and is left out.
+    An evaluation of `evaluation.checkpoint` does not belong to that run, and is not added.
 
-    Raises UserError if a tracker could not be given the report.
+    Raises UserError if a tracker does not accept the report.
     """
     config, folder = experiment.config, experiment.folder
     if config.evaluation.checkpoint is not None:
@@ -22,7 +22,7 @@ def track_evaluation(experiment: Experiment) -> None:
 
 
 def scalars(summary: Summary) -> dict[str, float]:
-    """Every figure of a summary that is known, as `evaluation/SPLIT/AGENT/SCALE/KEY`; estimates by their IQM."""
+    """Every known figure of a summary, as `evaluation/SPLIT/AGENT/SCALE/KEY`; of an estimate, the IQM."""
     found = {}
     for agent, splits in summary.agents.items():
         for split, figures in splits.items():

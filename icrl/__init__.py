@@ -1,7 +1,7 @@
-"""In-context reinforcement learning: learning histories in, in-context learning out. This is the public face.
+"""The public API of in-context-rl, the pipeline for in-context reinforcement learning.
 
-Everything that scripts, notebooks and model cards need is a name of this package. A name is imported when it is first
-used, so that `import icrl` takes no time and loads no torch: reading a config or a data set needs none.
+Everything that scripts, notebooks and model cards need can be imported from this package. A name is imported on first
+use, so `import icrl` is fast and does not load torch: reading a config or a data set does not need it.
 """
 
 import importlib
@@ -41,7 +41,7 @@ _FACE = {
     "Objective": "ad_model.objectives.base",
     "load_model": "ad_model.load",
     "TransformerAgent": "eval.in_context",
-    # data of others
+    # data from elsewhere
     "RecordHistory": "data_gen.exchange.record_history",
     "RecordVectorHistory": "data_gen.exchange.record_history",
     "save_histories": "data_gen.exchange.recording",
@@ -51,13 +51,13 @@ _FACE = {
     "export_minari": "data_gen.exchange.minari_export",
     "import_xland": "data_gen.exchange.xland",
 }
-"""The module that each name lives in. `__init__.pyi` says the same to type checkers and editors."""
+"""The module that defines each name. `__init__.pyi` lists the same names for type checkers and editors."""
 
 __all__ = [*_FACE, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a name of the public face when it is first used."""
+    """Imports a name of the public API on first use."""
     if name == "__version__":
         return metadata.version("in-context-rl")
     if name not in _FACE:

@@ -24,18 +24,20 @@ from icrl.support.errors import UserError
 from icrl.support.terminal import reported, say
 from publish import commands as hub
 
-# Imports of a verb's own modules wait until it runs: torch alone takes seconds.
+# A verb imports its own modules when it runs: torch alone takes seconds to import.
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code."""
+    """Runs one command and returns its exit code."""
     given = list(sys.argv[1:] if words is None else words)
+    # `icrl train CONFIG` is short for `icrl train --config CONFIG`.
     if given and given[0] in VERBS:
         given = [given[0], *named_config(given[1:])]
     parser = _parser()
     if not given:
         parser.print_help()
         return 0
+    # Words that the parser does not know are overrides; verbs without overrides reject them.
     arguments, rest = parser.parse_known_args(given)
     if arguments.verb == "info":
         if rest:
@@ -54,14 +56,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def meta_train(call: Invocation) -> None:
-    """Meta-trains the meta-learners among the agents, on the training tasks."""
+    """Meta-trains the meta-learners among the sources and baselines on the training tasks."""
     from data_gen.meta.__main__ import main as run
 
     run(call)
 
 
 def generate(call: Invocation) -> None:
-    """Lets source agents leave learning histories on the training tasks."""
+    """Runs the source agents on the training tasks and records their learning histories."""
     from data_gen.__main__ import main as run
 
     run(call)
@@ -75,21 +77,21 @@ def train(call: Invocation) -> None:
 
 
 def evaluate(call: Invocation) -> None:
-    """Evaluates the frozen transformer and every baseline on held-out tasks; writes the report."""
+    """Evaluates the frozen transformer and every baseline on held-out tasks, and writes the report."""
     from eval.__main__ import main as run
 
     run(call)
 
 
 def run(call: Invocation) -> None:
-    """Meta-trains what needs it, generates, trains and evaluates; skips what is complete for the same config."""
+    """Runs all stages: meta-train, generate, train and evaluate. Skips stages that are complete for the same config."""
     from ad_model.build import check_model, check_spaces
     from data_gen.experiment import Experiment
     from eval.evaluate import check_agents
     from eval.figures import load_figures
 
     experiment = Experiment.of(call.config)
-    check_model(call.config.model)  # now, rather than after the data is made
+    check_model(call.config.model)  # now, rather than after the data is generated
     check_spaces(call.config.model, experiment.family)
     check_agents(experiment)
     load_figures(call.config.evaluation.figures)
@@ -98,15 +100,15 @@ def run(call: Invocation) -> None:
 
 
 def run_experiment(config: ExperimentConfig) -> None:
-    """All stages of an experiment, as `icrl run`: skips what is complete for the same config.
+    """Runs all stages of an experiment, like `icrl run`, and skips stages that are complete for the same config.
 
-    Raises UserError for anything that the user can mend.
+    Raises UserError for any problem that the user can fix.
     """
     run(Invocation(config, config.name))
 
 
 def info(path: Path) -> None:
-    """Shows what a run folder holds, whether its data can teach anything, and what to type next."""
+    """Shows the state of a run folder, how far its histories improve, and the next command."""
     from data_gen.experiment import open_run
     from data_gen.meta.store import meta_learner_lines
     from data_gen.scoring.report import data_report, describe, describe_scores
@@ -143,31 +145,31 @@ def info(path: Path) -> None:
 
 
 def tasks(name: str | None, picture: Path, overrides: list[str]) -> None:
-    """Lists the task families; with a NAME, shows that one, and writes a picture of a few of its tasks."""
+    """Lists the task families. With NAME, describes that family and draws a few of its tasks."""
     from data_gen.tasks.catalogue import describe_family, draw_tasks, family_table
 
     if name is None:
         if overrides:
-            raise UserError(f"parameters such as {overrides[0]} need the NAME of a family: icrl tasks NAME ...")
+            raise UserError(f"{overrides[0]}: parameters need the NAME of a family: icrl tasks NAME ...")
         say(family_table())
-        say("one in full, with a picture: icrl tasks NAME [--PARAMETER VALUE ...]")
+        say("details and a picture: icrl tasks NAME [--PARAMETER VALUE ...]")
         return
     family = load_tasks(name, overrides)
     say(describe_family(name, family))
     path = picture / f"{name.replace(':', '.')}.png"
-    say(f"picture: {path}" if draw_tasks(family, name, path) else "picture: this family draws none")
+    say(f"picture: {path}" if draw_tasks(family, name, path) else "picture: this family does not draw its tasks")
 
 
 def agents(name: str | None, overrides: list[str]) -> None:
-    """Lists the agents, which are sources and baselines; with a NAME, shows that one and its parameters."""
+    """Lists the agents, which serve as sources and baselines. With NAME, describes that agent and its parameters."""
     from icrl.config.components import AGENTS
     from icrl.config.describe import component_table, describe_component
 
     if name is None:
         if overrides:
-            raise UserError(f"parameters such as {overrides[0]} need the NAME of an agent: icrl agents NAME ...")
+            raise UserError(f"{overrides[0]}: parameters need the NAME of an agent: icrl agents NAME ...")
         say(component_table(AGENTS))
-        say("one in full: icrl agents NAME [--PARAMETER VALUE ...]")
+        say("details: icrl agents NAME [--PARAMETER VALUE ...]")
         return
     say(describe_component(name, load_agent(name, overrides)))
 
@@ -182,6 +184,7 @@ VERBS: dict[str, Callable[[Invocation], object]] = {
 
 
 def _parser() -> argparse.ArgumentParser:
+    """The parser of the console command, with one subparser per verb."""
     parser = argparse.ArgumentParser(
         prog="icrl",
         description="The pipeline for in-context reinforcement learning.",
@@ -197,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     listed = verbs.add_parser("tasks", help=tasks.__doc__, description=tasks.__doc__, allow_abbrev=False)
     listed.add_argument("name", metavar="NAME", nargs="?", help="a family, such as dark_room, or module:Class")
     listed.add_argument(
-        "--picture", metavar="FOLDER", default="runs/tasks", help="for the picture (default %(default)s)"
+        "--picture", metavar="FOLDER", default="runs/tasks", help="folder of the picture (default %(default)s)"
     )
     listed.epilog = "Any parameter of the family can be set: icrl tasks dark_room --size 7"
     known = verbs.add_parser("agents", help=agents.__doc__, description=agents.__doc__, allow_abbrev=False)

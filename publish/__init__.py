@@ -1,1 +1,1 @@
-"""Data sets and models on the hub, pushed and pulled."""
+"""Pushes data sets and models to the hub, and pulls them."""

@@ -9,7 +9,7 @@ from icrl.support.errors import UserError
 from icrl.support.hub import Kind, Repository, fetch, repository, snapshot
 from icrl.support.terminal import say
 
-# Imports of a verb's own modules wait until it runs: torch alone takes seconds.
+# A verb imports its own modules when it runs: torch alone takes seconds to import.
 
 _LAYOUT = {
     "dataset": (INFO, "*.npz", "*.h5", "data/*.parquet", CARD, CONFIG, "*.png"),
@@ -18,11 +18,11 @@ _LAYOUT = {
         *(CARD, SUMMARY, "experiment.yaml", "*.png", "*.html"),
     ),
 }
-"""Patterns of what is pulled: data, weights and pages, no code."""
+"""Patterns of the files that are pulled: data, weights and pages, but no code."""
 
 
 def push_data(arguments: argparse.Namespace) -> None:
-    """A run's learning histories, or a data folder, become a data set on the hub."""
+    """Pushes a run's learning histories, or a data folder, to a data set on the hub."""
     from publish.data import data_parcel, describe_parquet, push_parquet
     from publish.push import push
 
@@ -38,7 +38,7 @@ def push_data(arguments: argparse.Namespace) -> None:
 
 
 def push_model(arguments: argparse.Namespace) -> None:
-    """A run's trained model becomes a model on the hub, with its evaluation."""
+    """Pushes a run's trained model to the hub, with its evaluation."""
     from publish.model import model_parcel
     from publish.push import push
 
@@ -47,20 +47,20 @@ def push_model(arguments: argparse.Namespace) -> None:
 
 
 def pull(arguments: argparse.Namespace) -> None:
-    """A data set or a model of the hub, without any code, in a folder; what is there already does not travel again."""
+    """Downloads a data set or a model from the hub, without any code. Existing files are not downloaded again."""
     kind: Kind = "dataset" if arguments.kind == "data" else "model"
     wanted = repository(arguments.repo, kind, "REPO")
     found, (main, *_) = snapshot(wanted), _LAYOUT[kind]
     names = found.matching(_LAYOUT[kind])
     if main not in names:
-        raise UserError(f"{kind} {wanted}: has no {main}: it is none of this project's")
+        raise UserError(f"{kind} {wanted}: has no {main}, so this project did not push it")
     to = Path(arguments.to) if arguments.to else None
     if to is not None and to.exists() and not (to / main).is_file() and (to.is_file() or any(to.iterdir())):
-        raise UserError(f"--to {to}: holds something else; choose an empty folder, or one that was pulled before")
+        raise UserError(f"--to {to}: holds something else; choose an empty folder, or one that a pull has created")
     total = sum(found.sizes[name] for name in names)
     say(f"pull: {len(names)} files, {total:,} bytes, of {kind} {wanted} at {found.commit}")
     path = fetch(found, names, to)
-    if to is not None:  # shards of an earlier commit, which would be read together with these
+    if to is not None:  # shards of an earlier commit would be read together with the new ones
         for old in {*to.glob("**/train-*.h5"), *to.glob("**/train-*.parquet")} - {to / name for name in names}:
             old.unlink()
     say(f"pull: done: {path}")
@@ -76,17 +76,17 @@ def _target(arguments: argparse.Namespace, kind: Kind) -> Repository:
 
 
 def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The parsers of these verbs; each leaves its function in `act`."""
-    pushed = verbs.add_parser("push", help="Data or a model goes to the hub.", allow_abbrev=False)
+    """Adds the parsers of these verbs. Each sets its function as `act`."""
+    pushed = verbs.add_parser("push", help="Pushes data or a model to the hub.", allow_abbrev=False)
     kinds = pushed.add_subparsers(dest="kind", required=True, metavar="KIND")
     for name, act in (("data", push_data), ("model", push_model)):
         parser = kinds.add_parser(name, help=act.__doc__, description=act.__doc__, allow_abbrev=False)
         parser.add_argument("run", metavar="RUN", help="a run folder, such as runs/demo")
-        parser.add_argument("--repo", required=True, metavar="USER/NAME", help="made if it is not there")
-        parser.add_argument("--public", action="store_true", help="if it is made: for all to see, not private")
-        parser.add_argument("--revision", metavar="BRANCH", help="to push to, made if it is not there (default main)")
-        parser.add_argument("--license", metavar="ID", help="the hub's name of a licence, such as cc-by-4.0")
-        parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
+        parser.add_argument("--repo", required=True, metavar="USER/NAME", help="created if it does not exist")
+        parser.add_argument("--public", action="store_true", help="make a new repository public, not private")
+        parser.add_argument("--revision", metavar="BRANCH", help="created if it does not exist (default: main)")
+        parser.add_argument("--license", metavar="ID", help="the hub's identifier of a licence, such as cc-by-4.0")
+        parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
         parser.set_defaults(act=act)
         if name == "data":
             parser.add_argument("--format", choices=("hdf5", "parquet"), default="hdf5", help="default %(default)s")

@@ -1,4 +1,4 @@
-"""A data folder as a repository of the hub: what is pushed of it, as HDF5 shards or as Parquet, and what is pulled."""
+"""A data folder as a repository of the hub: the files that are pushed, with shards as HDF5 or as Parquet."""
 
 import io
 import json
@@ -22,11 +22,11 @@ from icrl.support.hub import Repository, Snapshot, fetch, hub_errors, snapshot
 from publish.push import Parcel, send
 
 SHARDS = ("train-*.h5", "train-*.parquet", "data/*.parquet")
-"""Patterns of what a push replaces: a data set has one format at a time."""
+"""Patterns of the files that a push replaces: a data set has one format at a time."""
 
 
 def data_parcel(folder: RunFolder, name: str, repo: Repository, licence: str | None = None) -> Parcel:
-    """Everything that is sent of complete data, its shards as they are; reads one of them at a time.
+    """The files to send for complete data, with its shards as they are. One shard is in memory at a time.
 
     Raises UserError if the data is incomplete or damaged, or is streamed from elsewhere.
     """
@@ -39,7 +39,7 @@ def data_parcel(folder: RunFolder, name: str, repo: Repository, licence: str | N
 
 
 def described(folder: RunFolder) -> DataInfo:
-    """The data's record with its statistics, which streaming needs, after every shard's checksum was verified."""
+    """The data's record with its statistics, which streaming needs. Verifies the checksum of every shard."""
     info = load_info(folder)
     if info.streamed:
         raise UserError(f"{folder.data}: its shards are already on the hub: {info.given and info.given.repo}")
@@ -51,14 +51,14 @@ def described(folder: RunFolder) -> DataInfo:
 
 
 def config_of_data(folder: RunFolder, info: DataInfo) -> bytes | None:
-    """The config that the data was made with, if it is here; without the folder that its run lay in."""
+    """The config that the data was made with, without the path of its run folder; None if it is not available."""
     made_here = folder.own_data is None and info.given is None
     path = folder.config if made_here else folder.data / folder.config.name
     return public_config(path) if path.exists() else None
 
 
 def public_config(config: Path) -> bytes:
-    """A config file that does not say where on its machine the run lay."""
+    """The text of a config file without the path of the run folder on its machine."""
     return re.sub(r"(?m)^output:.*$", "output: runs", config.read_text()).encode()
 
 
@@ -71,9 +71,9 @@ def _beside(
     report: DataReport,
     header: dict[str, Any] | None = None,
 ) -> dict[str, Path | bytes]:
-    """What is sent beside the shards: the card with its picture, the tasks, and how it was made.
+    """The files to send beside the shards: the card with its picture, the tasks, the config, and the record.
 
-    `header` is what the card's metadata says of the files, where it is not our own.
+    `header` replaces this project's metadata about the files in the card.
     """
     files: dict[str, Path | bytes] = {file: folder.data / file for file in TASK_FILES if (folder.data / file).exists()}
     config = config_of_data(folder, load_info(folder))
@@ -89,16 +89,16 @@ def _beside(
 
 
 def describe_parquet(folder: RunFolder, to: Repository) -> str:
-    """What a push as Parquet would send."""
+    """The files that a push as Parquet would send, as one line."""
     shards = len(load_info(folder).shards)
-    return f"push: {shards} Parquet files, as large as they come out, and the tasks, card and info.json, to {to}"
+    return f"push: {shards} Parquet files, of sizes not known yet, and the tasks, card and info.json, to {to}"
 
 
 def push_parquet(folder: RunFolder, name: str, to: Repository, public: bool, licence: str | None) -> str:
-    """Sends complete data as Parquet files, by `Dataset.push_to_hub`, and then everything else; returns the address.
+    """Sends complete data as Parquet files, with `Dataset.push_to_hub`, then the other files; returns the address.
 
-    The shards go through an Arrow table on disk; one of them at a time is in memory. Killed between the two commits, it
-    leaves a repository that the same call completes.
+    The shards go through an Arrow table on disk; one shard is in memory at a time. If the push is killed between its
+    two commits, the same call completes the repository.
     """
     from datasets import load_dataset
     from datasets.utils.logging import disable_progress_bar
@@ -107,10 +107,10 @@ def push_parquet(folder: RunFolder, name: str, to: Repository, public: bool, lic
     disable_progress_bar()
     remove_leftovers(folder.data)
     scratch = tempfile.TemporaryDirectory(dir=folder.data, prefix=".push-", suffix=TEMPORARY_SUFFIX)
-    with scratch as place, hub_errors(to, "write"):
+    with scratch as cache, hub_errors(to, "write"):
         paths = [str(folder.data / shard.file) for shard in info.shards]
         kind = "parquet" if paths[0].endswith(".parquet") else "hdf5"
-        table = load_dataset(kind, data_files={"train": paths}, split="train", cache_dir=place)
+        table = load_dataset(kind, data_files={"train": paths}, split="train", cache_dir=cache)
         table.push_to_hub(
             to.id,
             config_name=config_name(name, info),
@@ -133,11 +133,11 @@ def _parquet_shards(to: Repository, found: Snapshot) -> list[Shard]:
 
     names = sorted(name for name in found.sizes if name.startswith("data/train-") and name.endswith(".parquet"))
     with hub_errors(to, "read"):
-        said: Any = HfApi().get_paths_info(to.id, names, repo_type=to.kind, revision=found.commit)
-    checksums = {file.path: file.lfs.sha256 for file in said if file.lfs is not None}
+        known: Any = HfApi().get_paths_info(to.id, names, repo_type=to.kind, revision=found.commit)
+    checksums = {file.path: file.lfs.sha256 for file in known if file.lfs is not None}
     absent = [name for name in names if name not in checksums]
     if absent or not names:
-        raise UserError(f"{to}: the hub does not say the checksum of {(absent or ['its Parquet files'])[0]}")
+        raise UserError(f"{to}: the hub does not report the checksum of {(absent or ['its Parquet files'])[0]}")
     return [Shard(file=name, sha256=checksums[name]) for name in names]
 
 
@@ -148,7 +148,7 @@ def _yaml_header(card: Path) -> dict[str, Any]:
 
 
 def _with_header(card: str, header: dict[str, Any]) -> str:
-    """Our card, with what `datasets` says of the columns of its Parquet files."""
+    """This project's card, with the metadata of `datasets` about the columns of its Parquet files."""
     _, own, body = card.split("---\n", 2)
     kept = {key: header[key] for key in ("dataset_info",) if key in header}
     return f"---\n{yaml.safe_dump({**yaml.safe_load(own), **kept}, sort_keys=False)}---\n{body}"

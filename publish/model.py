@@ -1,4 +1,4 @@
-"""A trained model as a repository of the hub: its files, and a card with its evaluation, limits and how to use it."""
+"""A trained model as a repository of the hub: its files, and a card with usage, evaluation and limits."""
 
 import json
 from pathlib import Path
@@ -27,9 +27,9 @@ _CURVES = "curves.png"
 
 
 def model_parcel(experiment: Experiment, repo: Repository, licence: str | None = None) -> Parcel:
-    """Everything that is sent of a trained model: weights as safetensors alone, its code, its card, and the report.
+    """The files to send for a trained model: weights, only as safetensors, code, card and report.
 
-    Raises UserError if training is not finished, or the evaluation is of other weights.
+    Raises UserError if training is not finished, or the evaluation belongs to other weights.
     """
     config, folder = experiment.config, experiment.folder
     path = model_path(config, folder)
@@ -37,15 +37,15 @@ def model_parcel(experiment: Experiment, repo: Repository, licence: str | None =
         file.name: file for pattern in _WEIGHTS for file in sorted(path.glob(pattern)) if file.is_file()
     }
     if not any(name.endswith(".safetensors") for name in files):
-        raise UserError(f"{path}: has no weights as safetensors; nothing else is pushed")
+        raise UserError(f"{path}: has no safetensors weights; other formats are not pushed")
     files |= {file.name: file for file in sorted(Path(str(ad_model.__file__)).parent.glob("*_ad.py"))}
     summary = load_summary(folder) if folder.summary.exists() else None
     if summary is not None and summary.weights != evaluated_weights(config, folder, path):
-        raise UserError(f"{folder.eval}: is of other weights than {path}: run `icrl evaluate --overwrite`")
+        raise UserError(f"{folder.eval}: belongs to other weights than {path}: run `icrl evaluate --overwrite`")
     picture = folder.report_pictures / _CURVES
     if summary is not None:
         files[SUMMARY] = folder.summary
-        if folder.report.exists():  # else its pictures may be of an earlier evaluation
+        if folder.report.exists():  # otherwise its pictures may be of an earlier evaluation
             files |= {"report.html": folder.report, _CURVES: picture}
     info = load_info(folder) if folder.data_info.exists() else None
     files["experiment.yaml"] = public_config(folder.config)
@@ -67,13 +67,13 @@ def model_card(
     """The text of a model's README.md.
 
     Args:
-        config: the experiment's.
-        repo: the repository that the model goes to.
-        summary: of its evaluation, if there was one.
-        info: of the data that it was trained on, if the data is here.
-        record: of its checkpoint, if it is the run's own.
-        licence: the hub's identifier of its licence.
-        picture: True if the learning curves lie beside it.
+        config: config of the experiment.
+        repo: repository that the model goes to.
+        summary: summary of the model's evaluation, if it has been evaluated.
+        info: record of the training data, if the data is available.
+        record: record of the model's checkpoint, if the checkpoint is the run's own.
+        licence: the hub's identifier of the model's licence.
+        picture: True if the picture of the learning curves lies beside the card.
     """
     parameters = {key: value for key, value in config.tasks.model_dump(mode="json").items() if key != "name"}
     tasks = f", **json.loads({json.dumps(parameters)!r})" if parameters else ""
@@ -83,8 +83,8 @@ def model_card(
 # {config.name}
 
 A causal transformer that learns *in its context*. It was trained on learning histories of `{config.tasks.name}`
-(Algorithm Distillation, Laskin et al. 2023). Put into a task that it has never seen, it gets better from one episode to
-the next, with frozen weights.
+(Algorithm Distillation, Laskin et al. 2023). On a task that it has never seen, it gets better from one episode to the
+next, with frozen weights.
 
 ## Use
 
@@ -106,7 +106,7 @@ returns = icrl.episode_returns(histories.reward, histories.ended, episodes)
 print(returns.mean(axis=0))  # the mean return, episode by episode
 ```
 
-Without it, `trust_remote_code` loads the model's own code, which needs torch, transformers and einops:
+Without in-context-rl, `trust_remote_code` loads the model's own code, which needs torch, transformers and einops:
 
 ```python
 import torch
@@ -116,7 +116,7 @@ model = AutoModel.from_pretrained("{repo.id}", trust_remote_code=True)
 {first_token_code(_space(config, info, "observation_space"), _space(config, info, "action_space"))}
 with torch.no_grad():
     logits = model(observation=observation, previous_action=action, previous_reward=reward, boundary=boundary).logits
-action = model.sample(logits[:, -1])  # of the first step; append the next token behind it, and so on
+action = model.sample(logits[:, -1])  # the action of the first step; then append the next token, and so on
 ```
 
 {token_text()}
@@ -133,8 +133,8 @@ action = model.sample(logits[:, -1])  # of the first step; append the next token
 
 For research on in-context and meta-reinforcement learning, on tasks like those of its family: the same spaces, and
 parameters like those of its training tasks. Its context is {config.model.context_episodes} episodes long; earlier steps
-are forgotten. It repeats what its sources did, so it will hardly end above them, and it explores little where they
-explored little. It has not been tested for anything that matters outside of simulation.
+are forgotten. The model imitates its sources, so it will hardly end above them, and it explores little where they
+explored little. It has not been tested for any use outside of simulation.
 
 ## Licence
 
@@ -157,7 +157,7 @@ def _header(config: ExperimentConfig, summary: Summary | None, info: DataInfo | 
 
 
 def _result(config: ExperimentConfig, summary: Summary) -> dict[str, Any]:
-    """The transformer's figures on held-out tasks, as model-index has them."""
+    """The transformer's figures on held-out tasks, in the format of model-index."""
     metrics = [
         {
             "type": f"{scale}_{figure.key}",
@@ -212,7 +212,7 @@ def _training(config: ExperimentConfig, info: DataInfo | None, record: TrainingR
     if record is not None:
         made = ", ".join(f"{name} {version}" for name, version in record.made_with.items())
         lines.append(f"{record.step:,} updates, loss {record.loss:.3f}, {record.seconds:.0f} s. Made with: {made}.")
-    lines.append("All settings are in `experiment.yaml`: `icrl run experiment.yaml` makes it again.")
+    lines.append("All settings are in `experiment.yaml`: `icrl run experiment.yaml` trains the model again.")
     return "\n\n".join(lines)
 
 

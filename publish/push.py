@@ -1,7 +1,7 @@
-"""What `icrl push` sends: files and their places in a repository, in one commit, of which only what changed travels.
+"""Sends files to a repository of the hub in one commit; only changed content is uploaded.
 
-Content is addressed by its hash on the hub: a shard that is there already, from an earlier commit or from a push that
-was interrupted, is not sent again, and every file is read as a stream.
+The hub addresses content by its hash. A shard that it has received before, in an earlier commit or in a push that was
+interrupted, is not sent again. Every file is read piece by piece.
 """
 
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ from icrl.support.hub import Repository, hub_errors
 from icrl.support.terminal import say
 
 TAG = f"schema-v{SCHEMA_VERSION}"
-"""Of the newest commit of the main branch that this version of the project can read."""
+"""Tag of the newest commit of the main branch that this version of the project can read."""
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """What is to be sent."""
+    """The files of one push."""
 
     files: dict[str, Path | bytes]
-    """By path in the repository: a file, or what is to stand in it."""
+    """By path in the repository: a local file, or the content itself."""
     replaces: Sequence[str] = field(default=())
     """Patterns of files in the repository that are deleted unless they are sent again."""
     message: str = "Upload"
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every file."""
+        """Size of every file in bytes."""
         return {
             name: len(content) if isinstance(content, bytes) else content.stat().st_size
             for name, content in self.files.items()
@@ -38,23 +38,23 @@ class Parcel:
 
 
 def describe(parcel: Parcel, to: Repository, public: bool) -> str:
-    """What would be sent where, a line a file."""
+    """The files that would be sent, one line per file, and their target."""
     sizes = parcel.sizes()
     width = max(map(len, sizes))
     lines = [f"  {name:{width}}  {size:>15,} bytes" for name, size in sizes.items()]
     total = f"{len(sizes)} files, {sum(sizes.values()):,} bytes"
     state = "public" if public else "private"
     tagged = f", tagged {TAG}" if to.revision is None else ""
-    return "\n".join([*lines, f"push: {total} to the {to.kind} {to}{tagged}; created {state} if it is not there"])
+    return "\n".join([*lines, f"push: {total} to the {to.kind} {to}{tagged}; created {state} if it does not exist"])
 
 
 def send(parcel: Parcel, to: Repository, public: bool) -> str:
-    """Sends everything in one commit, so that the repository is never half new; returns its address.
+    """Sends everything in one commit, so that the repository is never half updated; returns its address.
 
-    Creates the repository, private unless `public`, and the branch `to.revision` if they are not there. A repository
-    that is there keeps its visibility.
+    Creates the repository, private unless `public`, and the branch `to.revision` if they do not exist. An existing
+    repository keeps its visibility.
 
-    Raises UserError if the hub refuses or cannot be reached; the same call then goes on where it was.
+    Raises UserError if the hub refuses or cannot be reached. The same call then resumes the push.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
 
@@ -64,10 +64,10 @@ def send(parcel: Parcel, to: Repository, public: bool) -> str:
         api.create_repo(**target, private=not public, exist_ok=True)
         if to.revision is not None:
             api.create_branch(**target, branch=to.revision, exist_ok=True)
-        there = api.list_repo_files(**target, revision=to.revision)
-        gone = [
+        existing = api.list_repo_files(**target, revision=to.revision)
+        obsolete = [
             name
-            for name in there
+            for name in existing
             if name not in parcel.files and any(fnmatch(name, pattern) for pattern in parcel.replaces)
         ]
         operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
@@ -75,7 +75,7 @@ def send(parcel: Parcel, to: Repository, public: bool) -> str:
                 CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
                 for name, content in parcel.files.items()
             ),
-            *(CommitOperationDelete(name) for name in gone),
+            *(CommitOperationDelete(name) for name in obsolete),
         ]
         commit = api.create_commit(**target, operations=operations, commit_message=parcel.message, revision=to.revision)
         if to.revision is None:
@@ -84,14 +84,14 @@ def send(parcel: Parcel, to: Repository, public: bool) -> str:
 
 
 def move_tag(api: Any, target: dict[str, Any], commit: str) -> None:
-    """Has the schema's tag point to `commit`."""
+    """Moves the tag of the schema version to `commit`."""
     if TAG in {tag.name for tag in api.list_repo_refs(**target).tags}:
         api.delete_tag(**target, tag=TAG)
     api.create_tag(**target, tag=TAG, revision=commit, exist_ok=True)
 
 
 def push(parcel: Parcel, to: Repository, public: bool, dry_run: bool) -> None:
-    """Sends, and says what came of it; with `dry_run`, only says what would be sent."""
+    """Sends a parcel and prints its address; with `dry_run`, only prints what would be sent."""
     if not parcel.files:
         raise UserError(f"{to}: there is nothing to push")
     say(describe(parcel, to, public))

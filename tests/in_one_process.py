@@ -11,14 +11,14 @@ import sys
 import traceback
 from pathlib import Path
 
-import icrl
+from icrl import cli
 
 
 def answer(words):
     out, error = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         try:
-            code = icrl.main(words) if isinstance(words, list) else exec(words, {"__name__": "__main__"})
+            code = cli.main(words) if isinstance(words, list) else exec(words, {"__name__": "__main__"})
         except SystemExit as left:
             code = left.code
         except BaseException:

@@ -83,7 +83,8 @@ assert rewards == [row["reward"] for row in streamed]
 print(json.dumps([plain.column_names, rewards]))
 """
 LOADS_MODEL = f"""
-import ad_model, torch
+import torch
+from ad_model import ADModel  # registers it with transformers
 from transformers import AutoModel
 print(type(AutoModel.from_pretrained("{MODEL}")).__module__)
 print(type(AutoModel.from_pretrained("{MODEL}", trust_remote_code=True)).__name__)
@@ -141,7 +142,7 @@ def test_repositories_are_private_unless_public_and_tagged_with_the_schema(story
 
 
 def test_what_is_loaded_is_what_was_pushed(story, made):
-    shards = [read_shard(made.run.data / shard["file"]) for shard in load_info(made.run)["shards"]]
+    shards = [read_shard(made.run.data / shard.file) for shard in load_info(made.run).shards]
     for said in (story["load"], story["load parquet"]):
         columns, rewards = json.loads(said.out.splitlines()[-1])
         assert set(columns) == set(shards[0])
@@ -181,7 +182,7 @@ def test_a_model_from_the_hub_is_evaluated_and_loads_in_both_ways(story, made):
 
 
 def test_what_is_pulled_is_a_data_folder(story, made):
-    assert load_info(RunFolder(made.folder, made.folder / "pulled"))["statistics"]
+    assert load_info(RunFolder(made.folder, made.folder / "pulled")).statistics
     assert "next: a config with data: {folder:" in story["pull"].out
 
 
@@ -200,14 +201,17 @@ def test_cards_say_what_there_is(story, made):
         "q_learning",
         "`optimal",
         "(histories, 144)",
-        "held out, for evaluation | 3 |",
+        "held-out, for evaluation | 3 |",
         "in-context-rl",
         "git",
     ):
         assert part in body or part == "`optimal", part
     header, body = card(made.hub, MODEL)
     (result,) = header["model-index"][0]["results"]
-    assert {metric["type"] for metric in result["metrics"]} >= {"return_first_episode", "normalised_return_last_ten"}
+    assert {metric["type"] for metric in result["metrics"]} >= {
+        "return_first_episode",
+        "normalised_return_final_episodes",
+    }
     assert "| transformer |" in body
     header, _ = card(made.hub, "tester/given")
     assert header["datasets"] == [DATA]
@@ -234,7 +238,7 @@ def test_only_a_changed_shard_travels(made):
     made.hub.fail_after(uploads=1, fault=403, times=10)
     (refused,) = answers(made.hub, made.folder, [push])
     assert refused.code == 1
-    assert "the hub does not let this token write it (403)" in refused.error
+    assert "the hub does not let this token write the repository (403)" in refused.error
     made.hub.fail_after(uploads=10**6)
     words = [push, f"from tests.test_hub import change; change({str(folder)!r})", push]
     first, _, second = answers(made.hub, made.folder, words)
@@ -306,7 +310,7 @@ def test_a_model_goes_with_its_own_evaluation(made, tmp_path):
     push = ["push", "model", str(run), "--repo", "tester/moved", "--dry-run"]
     (said,) = answers(made.hub, tmp_path, [push])
     assert said.code == 1
-    assert "is of other weights than" in said.error
+    assert "belongs to other weights than" in said.error
 
 
 def test_a_repositorys_code_runs_only_when_it_is_trusted(made):
@@ -344,17 +348,17 @@ def test_what_goes_wrong_is_one_line_that_says_what_to_do(made):
     )
     evaluate_it = ["evaluate", "--config", given(folder, "wrong"), "--checkpoint"]
     words = {
-        "no such repository": ["pull", "data", "tester/nothing"],
+        "does not exist, or is private": ["pull", "data", "tester/nothing"],
         "no such branch, tag or commit": ["pull", "data", "tester/empty@v9"],
         "has no info.json": ["generate", "--config", given(folder, "empty", repo="tester/empty")],
         "outside of its folder": ["pull", "data", "tester/hostile", "--to", str(folder / "hostile")],
-        "which would lie": ["generate", "--config", given(folder, "hostile", repo="tester/hostile")],
-        "is no repository of the hub": ["pull", "data", "../../etc/passwd"],
+        "so nothing is loaded": ["generate", "--config", given(folder, "hostile", repo="tester/hostile")],
+        "is not a hub repository": ["pull", "data", "../../etc/passwd"],
         "no file named model.safetensors": [*evaluate_it, "tester/pickled"],
-        "names attention code to fetch from elsewhere": [*evaluate_it, "tester/kernel"],
-        "is no folder here, and on the hub": [*evaluate_it, "tester/nothing"],
+        "asks for attention code from elsewhere": [*evaluate_it, "tester/kernel"],
+        "is neither a folder nor a model on the hub": [*evaluate_it, "tester/nothing"],
         "holds something else": ["pull", "data", DATA, "--to", str(folder / "runs")],
-        "it is none of this project's": ["pull", "data", "tester/empty"],
+        "so this project did not push it": ["pull", "data", "tester/empty"],
         "is not a run folder": ["push", "model", str(folder / "nothing"), "--repo", "tester/x"],
         "give the branch as --revision v1": ["push", "data", run, "--repo", "tester/x@v1"],
     }

@@ -132,7 +132,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(broken):
     model = last_checkpoint(run_folder(broken).checkpoints) / "model"
     values = {name: value for name, value in load_file(model / "model.safetensors").items() if "head" not in name}
     save_file(values, model / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"its weights are not those of its config, see head\."):
+    with pytest.raises(UserError, match=r"the weights do not match the config, see head\."):
         load_model(model)
 
 
@@ -155,7 +155,7 @@ def test_a_checkpoint_is_evaluated_and_reported_where_its_data_is_not(broken, tm
     checkpoint = last_checkpoint(run_folder(broken).checkpoints)
     elsewhere = with_changes(broken, name="elsewhere", evaluation={"checkpoint": str(checkpoint)})
     evaluate_command(Invocation(elsewhere, "tiny.yaml"))
-    assert "The data it learned from" not in run_folder(elsewhere).report.read_text()
+    assert "Training data" not in run_folder(elsewhere).report.read_text()
 
 
 def test_diverged_training_is_one_line(tiny):
@@ -215,14 +215,14 @@ class Duck:
     ("changes", "message"),
     [
         (
-            {"data": {"sources": [{"name": "q_learning"}, {"name": "random", "weight": 0.01}]}},
-            r"data\.sources\.1\.weight: 0\.01 leaves it none of the 2 learners a task",
+            {"data": {"sources": [{"name": "q_learning"}, {"name": "random", "share": 0.01}]}},
+            r"data\.sources\.1\.share: 0\.01 gives this source none of the 2 learners per task",
         ),
         ({"runtime": {"device": "nonsense"}}, r"runtime\.device: cannot use 'nonsense'"),
         ({"runtime": {"device": "meta"}}, r"runtime\.device: cannot use 'meta'"),
         (
             {"data": {"sources": [{"name": "ppo", "rollout_steps": 1000}]}},
-            r"data\.sources\.0: ppo learns first after 1000 steps, but a lifetime has 144",
+            r"data\.sources\.0: ppo makes its first update after 1000 steps, but a lifetime has 144",
         ),
         ({"data": {"sources": [{"name": "sac"}]}}, r"data\.sources\.0: sac needs Box actions with finite bounds"),
     ],
@@ -235,7 +235,7 @@ def test_sources_that_cannot_live_are_refused_by_key_before_anything_is_written(
 
 
 def test_what_is_no_agent_is_refused_by_key(tiny):
-    with pytest.raises(ConfigError, match=r"data\.sources\.0\.name: .*Duck.* derive it from data_gen\.agents\.Agent"):
+    with pytest.raises(ConfigError, match=r"data\.sources\.0\.name: .*Duck.* derive it from icrl\.Agent"):
         tiny(data={"sources": [{"name": "test_refusals:Duck"}]})
 
 
@@ -264,7 +264,7 @@ def test_a_device_that_is_not_there_is_named(broken):
         ("data_gen.tasks.grids.dark_room:DarkRoom", ""),
         (
             "mine:Angry",
-            "from configs import component\n@component\nclass Angry:\n    reset = act = observe = None\n"
+            "from icrl import component\n@component\nclass Angry:\n    reset = act = observe = None\n"
             "    def __post_init__(self):\n        raise KeyError('boom')",
         ),
     ],
@@ -281,7 +281,7 @@ def test_a_component_of_the_users_own_that_fails_is_one_line(icrl, tmp_path, sou
 @pytest.mark.parametrize(
     "words",
     [
-        ["--data.sources.0.weight", ".inf"],
+        ["--data.sources.0.share", ".inf"],
         ["--data.sources.0.initial_value", ".nan"],
         ["--training.learning_rate", ".inf"],
         ["--split.train", "1.0"],

@@ -105,7 +105,7 @@ def test_tensorboard_has_curves_config_and_evaluation_in_one_folder(tracked):
     assert "_hparams_/session_start_info" in log.PluginTagToContent("hparams")
     figures = load_summary(folder).agents["transformer"]["test"].returns
     (last,) = log.Scalars(LAST_TEN)
-    assert last.value == pytest.approx(figures["final_episodes"]["iqm"])
+    assert last.value == pytest.approx(figures["final_episodes"].iqm)
     assert last.step == 6
     assert "-> transformer" in text(log, "evaluation")
     assert folder.summary.read_text() in text(log, "summary.json")
@@ -167,7 +167,7 @@ def test_weights_and_biases_offline_has_one_run_with_config_curves_and_report(tr
     assert exits == [1, 0, 0]  # interrupted, finished, finished
     path, records = runs[-1]
     summary = values(item for record in records for item in record.summary.update)
-    assert summary[LAST_TEN] == load_summary(folder).agents["transformer"]["test"].returns["final_episodes"]["iqm"]
+    assert summary[LAST_TEN] == load_summary(folder).agents["transformer"]["test"].returns["final_episodes"].iqm
     sent = {file.path for record in records for file in record.files.files}
     assert {"tiny/config.yaml", "tiny/report.html", "tiny/eval/summary.json", "tiny/report/curves.png"} <= sent
     for file in (folder.report, folder.summary, *folder.report_pictures.glob("*.png")):
@@ -189,7 +189,7 @@ def test_trackio_has_one_run_with_config_curves_and_report(tracked, place):
     assert [step for step, line in lines if "loss" in line] == [1, 2, 3, 3, 4, 5, 6]
     (evaluation,) = [line for step, line in lines if step == 6 and "report" in line]
     figures = load_summary(folder).agents["transformer"]["test"].returns
-    assert evaluation[LAST_TEN] == pytest.approx(figures["final_episodes"]["iqm"])
+    assert evaluation[LAST_TEN] == pytest.approx(figures["final_episodes"].iqm)
     page = place / "trackio/media" / evaluation["report"]["file_path"]
     assert page.read_bytes() == folder.report.read_bytes()
     assert (place / "trackio/media" / evaluation["report/curves"]["file_path"]).exists()
@@ -235,7 +235,7 @@ def test_a_tracker_that_failed_gets_the_evaluation_the_next_time(tiny, monkeypat
     for name in config.runtime.trackers:
         monkeypatch.setitem(trackers.TRACKERS, name, kind(name))
     report = Report({}, "", summary, summary, [])
-    with pytest.raises(UserError, match=r"runtime\.trackers: 'wandb' cannot begin: ConnectionError: no network"):
+    with pytest.raises(UserError, match=r"runtime\.trackers: 'wandb' cannot start: ConnectionError: no network"):
         attach_report(config, report)
     broken.clear()
     attach_report(config, report)
@@ -280,11 +280,11 @@ def test_a_tracker_that_fails_on_the_way_costs_neither_the_training_nor_the_othe
     assert [step for name, step in points if name == "tensorboard"] == [1, 2]
     assert closed == ["wandb"]
     said = capsys.readouterr().err
-    assert "warning: runtime.trackers: 'tensorboard' has failed, and is left out: ConnectionResetError" in said
+    assert "warning: runtime.trackers: 'tensorboard' failed and is dropped: ConnectionResetError" in said
     summary = run_folder(config).summary
     summary.parent.mkdir(parents=True)
     summary.write_text("{}")
-    with pytest.raises(UserError, match="'tensorboard' has not got the report"):
+    with pytest.raises(UserError, match="'tensorboard' did not receive the report"):
         attach_report(config, Report({}, "", summary, summary, []))
 
 
@@ -339,14 +339,17 @@ def test_weights_and_biases_without_a_login_is_one_line(tiny, place, monkeypatch
     monkeypatch.setenv("WANDB_API_KEY", "short")
     config = tiny(runtime={"trackers": ["wandb"]}, training={"steps": 2})
     generate(config)
-    with pytest.raises(UserError, match=r"^runtime\.trackers: 'wandb' cannot begin: .*API key.*$"):
+    with pytest.raises(UserError, match=r"^runtime\.trackers: 'wandb' cannot start: .*API key.*$"):
         train(config)
     wandb.teardown()
 
 
 @pytest.mark.parametrize(
     ("tracker", "message"),
-    [("tensorbord", "'tensorbord' is no tracker; did you mean 'tensorboard'"), ("wandb", "'wandb' is not installed")],
+    [
+        ("tensorbord", "'tensorbord' is not a tracker; did you mean 'tensorboard'"),
+        ("wandb", "'wandb' is not installed"),
+    ],
 )
 def test_an_unknown_or_missing_tracker_is_one_line_before_anything_is_done(tiny, tracker, message, monkeypatch):
     def absent(name):

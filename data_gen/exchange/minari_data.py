@@ -20,15 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from data_gen.exchange.minari_reading import Lifetime, Reader, shard_parts
 from data_gen.exchange.minari_store import brief, open_dataset, record_of
 from data_gen.exchange.minari_tasks import Home, locate
-from data_gen.spaces import Space, column_name, leaves, one_line, to_json
+from data_gen.spaces import Space, one_line, to_json
 from data_gen.storage.info import DataInfo
 from data_gen.storage.writing import Recorded, write_histories
 from data_gen.tasks.base import Tasks
 from icrl.support.errors import UserError, did_you_mean
-
-_PART_BYTES = 2**27  # size of a shard's arrays; a larger history gets its own shard
 
 
 @dataclass(frozen=True)
@@ -41,25 +40,6 @@ class Imported:
     """Number of steps per data set that are not part of any history."""
     truncated: dict[str, int]
     """Number of episodes per data set without an end flag, which the import marked as truncated."""
-
-
-@dataclass(frozen=True)
-class _Lifetime:
-    """The episodes of one learner in a data set, in order."""
-
-    dataset: int
-    episodes: NDArray[np.int64]
-    """Episode numbers in the data set."""
-    lengths: NDArray[np.int64]
-    """Number of steps per episode."""
-    task: int
-    """Number of the task in the data set."""
-    source: int
-    """Number of the source in the data set."""
-    seed: int
-    actor: int
-    cut_off: bool
-    """True if the last episode had not ended when the recording stopped."""
 
 
 def import_minari(
@@ -120,7 +100,7 @@ def import_minari(
     )
     # read and write, one shard at a time
     truncated = dict.fromkeys(dataset_ids, 0)
-    columns = _Reader(datasets, about, _labelled(datasets), history_steps, truncated)
+    columns = Reader(datasets, about, _labelled(datasets), history_steps, truncated)
     histories = (
         columns.read(life, piece)
         | {
@@ -131,7 +111,9 @@ def import_minari(
         }
         for life, piece in pieces
     )
-    info = write_histories(path, _parts(tqdm(histories, "import", len(pieces), unit=" histories")), about, overwrite)
+    info = write_histories(
+        path, shard_parts(tqdm(histories, "import", len(pieces), unit=" histories")), about, overwrite
+    )
     left_out = dict.fromkeys(dataset_ids, 0)
     for life in lifetimes:
         left_out[dataset_ids[life.dataset]] += int(life.lengths.sum())
@@ -174,7 +156,7 @@ def _kept(dataset: Any, keys: Sequence[str] | None) -> Space:
     return gymnasium.spaces.Dict({key: space[key] for key in keys})
 
 
-def _lifetimes(number: int, dataset: Any) -> list[_Lifetime]:
+def _lifetimes(number: int, dataset: Any) -> list[Lifetime]:
     """The lifetimes in a data set: those that an export recorded, otherwise a single one.
 
     Raises UserError if the data set has no steps or cannot be read.
@@ -186,7 +168,7 @@ def _lifetimes(number: int, dataset: Any) -> list[_Lifetime]:
         if not lengths.sum():
             raise ValueError("the data set has no steps")
         if record is None:
-            return [_Lifetime(number, dataset.episode_indices, lengths, 0, 0, number, 0, False)]
+            return [Lifetime(number, dataset.episode_indices, lengths, 0, 0, number, 0, False)]
         history = np.array([episode["history"] for episode in metadata])
         lifetimes = []
         for rows in np.split(np.arange(len(history)), np.flatnonzero(np.diff(history)) + 1):
@@ -196,7 +178,7 @@ def _lifetimes(number: int, dataset: Any) -> list[_Lifetime]:
                 raise ValueError(f"the data set has no source {source}")
             episodes = dataset.episode_indices[rows]
             lifetimes.append(
-                _Lifetime(number, episodes, lengths[rows], task, source, seed, actor, bool(last["cut_off"]))
+                Lifetime(number, episodes, lengths[rows], task, source, seed, actor, bool(last["cut_off"]))
             )
         return lifetimes
     except Exception as error:  # Minari may raise anything for a damaged file
@@ -208,7 +190,7 @@ def _numbered(pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
     return {pair: number for number, pair in enumerate(sorted(set(pairs)))}
 
 
-def _history_steps(datasets: Sequence[Any], lifetimes: Sequence[_Lifetime], steps: int | None) -> int:
+def _history_steps(datasets: Sequence[Any], lifetimes: Sequence[Lifetime], steps: int | None) -> int:
     """The length of the histories. Raises UserError if a lifetime is shorter than `steps`."""
     shortest = min(lifetimes, key=lambda life: int(life.lengths.sum()))
     least = int(shortest.lengths.sum())
@@ -257,7 +239,7 @@ def _family(
 
 
 def _sources(
-    datasets: Sequence[Any], lifetimes: Sequence[_Lifetime]
+    datasets: Sequence[Any], lifetimes: Sequence[Lifetime]
 ) -> tuple[list[dict[str, Any]], dict[tuple[int, int], int]]:
     """The distinct sources, and the number of each by data set and number within the data set."""
     distinct: list[dict[str, Any]] = []
@@ -276,7 +258,7 @@ def _sources(
     return distinct, numbers
 
 
-def _episode_length(datasets: Sequence[Any], lifetimes: Sequence[_Lifetime], given: int | None) -> int:
+def _episode_length(datasets: Sequence[Any], lifetimes: Sequence[Lifetime], given: int | None) -> int:
     longest = max(int(life.lengths.max()) for life in lifetimes)
     if given is not None:
         if given < longest:
@@ -295,70 +277,3 @@ def _labelled(datasets: Sequence[Any]) -> bool:
         with_them, without = (datasets[labelled.index(which)].id for which in (True, False))
         raise UserError(f"data set {with_them} has optimal actions, but {without} does not; import them separately")
     return labelled[0]
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Reads one history at a time."""
-
-    datasets: Sequence[Any]
-    about: Recorded
-    labelled: bool
-    history_steps: int
-    truncated: dict[str, int]
-    """Number of episodes per data set that `read` marked as truncated; updated by `read`."""
-
-    def read(self, life: _Lifetime, piece: slice) -> dict[str, NDArray[Any]]:
-        """The step columns of one history, each (steps, ...). Raises UserError if an episode cannot be read."""
-        dataset, left = self.datasets[life.dataset], self.history_steps
-        numbers, parts = life.episodes[piece], []
-        ends_open = [life.cut_off and number == life.episodes[-1] for number in numbers]
-        episodes = iter(dataset.iterate_episodes(numbers))
-        for number, length, is_open in zip(numbers, life.lengths[piece], ends_open, strict=True):
-            taken = min(int(length), left)
-            where = f"data set {dataset.id}: episode {number}"
-            try:
-                part = self._episode(next(episodes), int(length), where)
-            except UserError:
-                raise
-            except Exception as error:  # Minari may raise anything for a damaged file
-                raise UserError(f"{where}: cannot be read ({brief(error)}); the data set is damaged") from error
-            if taken == length and taken:
-                if is_open:  # the export set this flag: the history ended here, not the episode
-                    part["truncated"][-1] = False
-                elif not part["terminated"][-1] and not part["truncated"][-1]:
-                    part["truncated"][-1] = True
-                    self.truncated[dataset.id] += 1
-            parts.append({name: values[:taken] for name, values in part.items()})
-            left -= taken
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def _episode(self, episode: Any, length: int, where: str) -> dict[str, NDArray[Any]]:
-        """The columns of one episode, each (steps, ...)."""
-        seen = leaves(episode.observations)
-        columns = {column_name("observation", path): seen[path] for path in leaves(self.about.observation_space)}
-        columns |= {"action": episode.actions, "reward": episode.rewards}
-        columns |= {"terminated": episode.terminations, "truncated": episode.truncations}
-        if self.labelled:
-            columns["optimal_action"] = episode.infos["optimal_action"]
-        for name, values in columns.items():
-            columns[name] = np.array(values[:length])
-            if len(columns[name]) != length:
-                raise UserError(f"{where}: {name} has {len(columns[name])} values, expected {length}")
-        return columns
-
-
-def _parts(histories: Iterable[dict[str, Any]]) -> Iterator[dict[str, NDArray[Any]]]:
-    """Histories, stacked into parts that each fill a shard."""
-    held: list[dict[str, Any]] = []
-    for history in histories:
-        held.append(history)
-        if (len(held) + 1) * sum(values.nbytes for values in history.values()) > _PART_BYTES:
-            yield _stacked(held)
-            held = []
-    if held:
-        yield _stacked(held)
-
-
-def _stacked(histories: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
-    return {name: np.stack([history[name] for history in histories]) for name in histories[0]}

@@ -1,1 +1,1 @@
-"""The stage that generates: which learner gets which task, how a shard is made, and where."""
+"""The generate stage: checks of the sources, the making of one shard, and the executors that make all shards."""

@@ -1,4 +1,4 @@
-"""Checks before anything is made: can these agents live on these tasks, and can it be recorded."""
+"""Checks before data is generated: can these agents act on these tasks?"""
 
 import dataclasses
 from contextlib import closing
@@ -15,7 +15,7 @@ from icrl.support.errors import ConfigError, UserError
 
 
 def check_sources(experiment: Experiment) -> None:
-    """Raises ConfigError, naming its key of the config, if a source cannot live on these tasks."""
+    """Raises ConfigError, naming the config key, if a source cannot act on these tasks."""
     config = experiment.config
     check_device(config.runtime.device)
     with closing(experiment.family.make_vec(experiment.train_tasks.take([0]))) as envs:
@@ -23,12 +23,12 @@ def check_sources(experiment: Experiment) -> None:
             check_agent(f"data.sources.{index}", source, envs, experiment.history_steps, experiment.source_device)
         if config.data.optimal_actions and getattr(envs, "optimal_action", None) is None:
             name = config.tasks.name
-            raise ConfigError(f"data.optimal_actions: {name!r} does not know its optimal policy; leave it out")
+            raise ConfigError(f"data.optimal_actions: {name!r} does not know its optimal policy; leave this key out")
     used = set(learners_of(config, 1).source.tolist())
     for index in set(range(len(config.data.sources))) - used:
         raise ConfigError(
-            f"data.sources.{index}.share: {config.data.sources[index].share} leaves it none of the "
-            f"{config.data.histories_per_task} learners per task; raise it, or data.histories_per_task"
+            f"data.sources.{index}.share: {config.data.sources[index].share} gives this source none of the "
+            f"{config.data.histories_per_task} learners per task; raise the share, or data.histories_per_task"
         )
 
 
@@ -40,18 +40,18 @@ def check_agent(
     device: str,
     lived_steps: int | None = None,
 ) -> None:
-    """Raises ConfigError, naming its `key` of the config, if an agent cannot live in `envs`, which has one slot.
+    """Raises ConfigError, naming the config `key`, if an agent cannot act in `envs`, which has one slot.
 
     `planned_steps` and `lived_steps` are as in `Spec`.
     """
     try:
         agent: Agent = component.build()
         if agent.actors < 1:
-            raise UserError(f"actors {agent.actors}: an agent acts in one environment at least")
+            raise UserError(f"actors {agent.actors}: an agent acts in at least one environment")
         if agent.first_update > planned_steps:
             raise UserError(
-                f"{component.name} learns first after {agent.first_update} steps, but a lifetime has {planned_steps}: "
-                "raise data.episodes, or learn earlier"
+                f"{component.name} makes its first update after {agent.first_update} steps, but a lifetime has "
+                f"{planned_steps}: raise data.episodes, or update earlier"
             )
         spec = spec_of(envs, planned_steps, component.sees, device)
         agent.check(dataclasses.replace(spec, lived_steps=lived_steps))

@@ -1,4 +1,4 @@
-"""Where shards are made: in this process, in local processes, or on a Dask cluster.
+"""The executors that make shards: this process, local processes, or a Dask cluster.
 
 Any `concurrent.futures.Executor` can do the work, since a shard is a pure function of (config, shard index).
 """
@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 
 from data_gen.experiment import Experiment
 from data_gen.generation.shard import make_shard
-from icrl.config.schema import RuntimeConfig
+from icrl.config.runtime import RuntimeConfig
 from icrl.support.errors import UserError
 
 
@@ -24,16 +24,16 @@ def make_shards(
     """Makes the `missing` shards on the config's executor.
 
     Args:
-        experiment: whose shards they are.
+        experiment: the experiment.
         missing: indices of the shards to make.
         lengths: (shards,) environment steps that each shard takes.
-        progress: called with a number of environment steps as they are made.
+        progress: called with the number of environment steps since its last call.
 
     Yields (index, checksum) as shards are finished. Raises UserError if a worker dies or the cluster cannot be reached.
     """
     runtime, folder = experiment.config.runtime, experiment.folder
     workers = min(runtime.workers, len(missing))
-    if workers == 0:  # killed between the last shard and info.json
+    if workers == 0:  # an earlier run was killed between the last shard and info.json
         return
     if runtime.executor == "processes" and workers == 1:
         for index in missing:
@@ -61,7 +61,9 @@ def _executor(runtime: RuntimeConfig, workers: int) -> Iterator[Executor]:
             with ProcessPoolExecutor(workers, context, _start_worker, (workers,)) as processes:
                 yield processes
         except BrokenProcessPool as error:
-            raise UserError("a worker was killed; if for memory, take fewer --workers or more data.shards") from error
+            raise UserError(
+                "a worker was killed; if it ran out of memory, use fewer --workers or more data.shards"
+            ) from error
         return
     try:
         from distributed import Client
@@ -77,11 +79,11 @@ def _executor(runtime: RuntimeConfig, workers: int) -> Iterator[Executor]:
 
 
 def _start_worker(workers: int) -> None:
-    """Gives this worker its share of the cores, and ends it when the process that started it is gone.
+    """Gives this worker its share of the cores, and ends it when its parent process has ended.
 
-    Without limits, tensor programs take all cores in every worker, and their threads wait for each other. They have to
-    be set before torch is imported; two workers on two cores are then as fast as can be. Nothing else would end an
-    orphan.
+    Without limits, every worker's tensor programs use all cores, and their threads wait for each other. The limits must
+    be set before torch is imported. With them, two workers on two cores run at full speed. Nothing else would end an
+    orphaned worker.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for limit in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):

@@ -30,9 +30,9 @@ from icrl.support.files import remove_leftovers, sha256
 
 
 def generate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool:
-    """Makes the shards that are missing, and then `info.json`, which says that the data is complete.
+    """Makes the missing shards, and then `info.json`, which marks the data as complete.
 
-    Where the config gives data instead of sources, that data is fetched and linked.
+    If the config gives data instead of sources, fetches and links that data.
 
     Returns:
         True if there was anything to do.
@@ -48,7 +48,7 @@ def generate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
     if config.data.shards > len(experiment.learners):
         raise ConfigError(f"data.shards: {config.data.shards} is more than the {len(experiment.learners)} learners")
     with locked(folder):
-        # Which shards are finished, by their checksums, and which have to be made.
+        # Find out by checksum which shards are finished and which are missing.
         trained = _source_weights(config, folder, overwrite)
         if overwrite:
             shutil.rmtree(folder.data, ignore_errors=True)
@@ -66,7 +66,7 @@ def generate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         if not missing and recorded and all((folder.data / name).exists() for name in TASK_FILES):
             return False
         write_config(config, folder)
-        # Make them.
+        # Make the missing shards.
         started = time.perf_counter()
         lengths = _shard_steps(experiment)
         with tqdm(total=sum(lengths), unit=" steps", unit_scale=True, desc="generate", dynamic_ncols=True) as bar:
@@ -76,9 +76,9 @@ def generate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         for name in names:
             if recorded.get(name, checksums[name]) != checksums[name]:
                 raise UserError(
-                    f"{folder.data / name}: made again, it differs from {folder.data_info}: use --overwrite"
+                    f"{folder.data / name}: was made again and differs from {folder.data_info}: use --overwrite"
                 )
-        # Everything is there: say so.
+        # Mark the data as complete.
         about = _about(experiment, trained, {name: str(checksums[name]) for name in names})
         about["seconds"] = time.perf_counter() - started
         finish_data_folder(folder.data, config.name, experiment.split, about)
@@ -86,9 +86,9 @@ def generate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
 
 
 def environment_steps(experiment: Experiment) -> int:
-    """Environment steps that the histories cost: all actors' steps, and those of the sources' meta-training.
+    """Environment steps that the histories cost: the steps of all actors and of the sources' meta-training.
 
-    For given data, the steps that are recorded.
+    For given data, the recorded steps.
     """
     if experiment.config.data.given:
         return load_info(experiment.folder).total_steps
@@ -124,7 +124,7 @@ def _shard_steps(experiment: Experiment) -> list[int]:
 
 
 def _source_weights(config: ExperimentConfig, folder: RunFolder, overwrite: bool) -> dict[str, TrainedFigures]:
-    """The sources' meta-trained weights; of complete data whose checkpoints are gone, as its record has them."""
+    """The sources' meta-trained weights; from the data's record if the data is complete but checkpoints are gone."""
     try:
         return source_weights(config, folder)
     except UserError:
@@ -134,7 +134,7 @@ def _source_weights(config: ExperimentConfig, folder: RunFolder, overwrite: bool
 
 
 def _recorded_checksums(folder: RunFolder, fingerprint: str, trained: dict[str, TrainedFigures]) -> dict[str, str]:
-    """Checksums by file from `info.json`; empty if the data is not complete. Raises UserError for another config's."""
+    """Checksums by file from `info.json`; empty for incomplete data. Raises UserError for data of another config."""
     if not folder.data_info.exists():
         return {}
     info = load_info(folder)
@@ -142,7 +142,7 @@ def _recorded_checksums(folder: RunFolder, fingerprint: str, trained: dict[str, 
         raise stale(folder.data)
     for key, learner in info.meta_learners.items():
         if key in trained and trained[key].weights != learner.weights:
-            raise UserError(f"{folder.data}: {key} has been meta-trained again since; make the data again: --overwrite")
+            raise UserError(f"{folder.data}: {key} has been meta-trained again since; make it again with --overwrite")
     return {shard.file: shard.sha256 for shard in info.shards}
 
 

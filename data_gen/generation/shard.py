@@ -1,7 +1,7 @@
-"""One shard: learners of a part of the experiment live their lifetimes, and their histories become a file.
+"""Makes one shard: runs a part of the experiment's learners, and writes their histories to a file.
 
-A shard is a pure function of (config, shard index), and of the weights of the meta-learners among the sources: a
-learner has its task, its source and its seed from its number alone.
+A shard is a pure function of (config, shard index) and of the weights of the meta-learners among the sources. A
+learner's task, source and seed follow from its number alone.
 """
 
 from collections.abc import Callable
@@ -38,6 +38,7 @@ def make_shard(
     owner = np.repeat(np.arange(len(mine)), learners.histories[mine])  # the learner of each of the shard's histories
     actor = np.concatenate([np.arange(count) for count in learners.histories[mine]])
     columns: dict[str, NDArray[Any]] = {}
+    # Run the learners of each source together, and put their histories in the order of the shard.
     for number, source in enumerate(config.data.sources):
         chosen = mine[learners.source[mine] == number]
         if not len(chosen):
@@ -51,7 +52,7 @@ def make_shard(
             if name not in columns:
                 columns[name] = _unfilled(len(owner), values)
             columns[name][rows] = values
-    for name in swept_columns(config):  # every shard has the same ones
+    for name in swept_columns(config):  # every shard has the same columns
         columns.setdefault(name, np.full(len(owner), np.nan))
     task = learners.task[mine][owner]
     per_history = {
@@ -73,7 +74,7 @@ def make_shard(
 
 
 def shard_config_fingerprint(config: ExperimentConfig, trained: dict[str, TrainedFigures]) -> str:
-    """Changes with whatever a shard follows from; `trained` is as `source_weights` returns it."""
+    """Fingerprint of everything that determines the shards; `trained` is the result of `source_weights`."""
     if not trained:
         return data_fingerprint(config)
     return fingerprint_of(data_fingerprint(config), {key: learner.weights for key, learner in trained.items()})
@@ -92,7 +93,7 @@ def _record(
     seeds: Seeds,
     progress: Callable[[int], object],
 ) -> dict[str, NDArray[Any]]:
-    """Columns of the histories of one source's learners, one learner per task; a learner's actors are neighbours."""
+    """Columns of the histories of one source's learners, one learner per task. A learner's actors are adjacent."""
     histories = recorded_actors(source, agent)
     envs = experiment.family.make_vec(tasks.take(np.repeat(np.arange(len(tasks)), agent.actors)))
     lifetimes = interact(
@@ -113,7 +114,7 @@ def _record(
 
 
 def _unfilled(rows: int, values: NDArray[Any]) -> NDArray[Any]:
-    """Room for `rows` rows like those of `values`; numbers that a source does not give are NaN."""
+    """An array for `rows` rows like those of `values`. One number per row starts as NaN: some sources lack it."""
     if values.ndim == 1:
         return np.full(rows, np.nan)
     return np.empty((rows, *values.shape[1:]), values.dtype)

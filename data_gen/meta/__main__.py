@@ -11,7 +11,7 @@ from icrl.support.terminal import say
 
 
 def main(call: Invocation) -> None:
-    """Meta-trains, and prints the result. Raises UserError if the config names no meta-learner."""
+    """Meta-trains and prints a summary. Raises UserError if the config names no meta-learner."""
     experiment = Experiment.of(call.config)
     learners = meta_learners(call.config)
     if not learners and call.alone:

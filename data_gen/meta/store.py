@@ -1,7 +1,7 @@
-"""The meta-learners that a config names: where their checkpoints lie, and agents with meta-trained weights.
+"""The meta-learners that a config names: their checkpoint folders, and agents with meta-trained weights.
 
 A meta-learner is meta-trained once, even if a config names it several times with the same parameters. Its folder is
-called by its name and its fingerprint: other parameters mean another folder, and no finished work is ever stale.
+named after the meta-learner and its fingerprint: other parameters mean another folder, so finished work is never stale.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _FOLDER_DIGITS = 8  # of a fingerprint
 
 
 def meta_learners(config: ExperimentConfig) -> dict[str, AgentComponent]:
-    """The different meta-learners among the sources and baselines, by the key of the config that names each first."""
+    """The distinct meta-learners among the sources and baselines, by the config key that names each first."""
     found: dict[str, AgentComponent] = {}
     seen = set()
     for key, component in _agents(config):
@@ -36,17 +36,17 @@ def meta_learners(config: ExperimentConfig) -> dict[str, AgentComponent]:
 
 
 def is_meta_learner(component: AgentComponent) -> bool:
-    """True if the agent has to be meta-trained; asks its class, without building it."""
+    """True if the agent has to be meta-trained. Looks at its class only, without building the agent."""
     return hasattr(find_component(component.name, component.table), "acting_only")
 
 
 def learner_folder(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> Path:
-    """The folder of a meta-learner's checkpoints, whether it exists or not."""
+    """The folder of a meta-learner's checkpoints, whether or not the folder exists."""
     return folder.meta / f"{component.name.replace(':', '.')}-{meta_fingerprint(config, component)[:_FOLDER_DIGITS]}"
 
 
 def trained_checkpoint(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> Path | None:
-    """The checkpoint of finished meta-training, None if it is not finished. Raises UserError for a damaged one."""
+    """The last checkpoint of finished meta-training, else None. Raises UserError if the checkpoint is damaged."""
     home = learner_folder(config, folder, component)
     steps, iterations = checkpoint_steps(home), component.build().iterations
     if not steps or steps[-1] != iterations:
@@ -57,10 +57,10 @@ def trained_checkpoint(config: ExperimentConfig, folder: RunFolder, component: A
 
 
 def meta_record(path: Path, config: ExperimentConfig, component: AgentComponent) -> MetaTrainingRecord:
-    """The record of a checkpoint. Raises UserError if the checkpoint is of another meta-learner."""
+    """The record of a checkpoint. Raises UserError if the checkpoint belongs to another meta-learner."""
     record = checkpoint_record(path, MetaTrainingRecord)
     if record.fingerprint != meta_fingerprint(config, component):
-        raise UserError(f"{path}: is of another meta-learner than its folder's name says; delete it")
+        raise UserError(f"{path}: the checkpoint belongs to another meta-learner than the folder's name; delete it")
     return record
 
 
@@ -71,9 +71,9 @@ def ready_agent(
 
     Args:
         config, folder, component: the experiment, its run folder and the agent.
-        checkpoint: one of its checkpoints, instead of the last, with which its meta-training is finished.
+        checkpoint: checkpoint to load instead of the last one of finished meta-training.
 
-    Raises UserError if it has not been meta-trained, or its weights are damaged.
+    Raises UserError if the agent has not been meta-trained, or its weights are damaged.
     """
     agent: Agent = component.build()
     if is_meta_learner(component):
@@ -93,7 +93,7 @@ def not_trained(config: ExperimentConfig, folder: RunFolder, component: AgentCom
 
 
 def source_weights(config: ExperimentConfig, folder: RunFolder) -> dict[str, TrainedFigures]:
-    """The weights of every meta-learner among the sources and what they cost, by its key; for `info.json`."""
+    """The weights of every meta-learner among the sources and their cost, by config key; for `info.json`."""
     found = {}
     for index, source in enumerate(config.data.sources):
         if is_meta_learner(source):
@@ -102,13 +102,13 @@ def source_weights(config: ExperimentConfig, folder: RunFolder) -> dict[str, Tra
 
 
 def sources_steps(config: ExperimentConfig, folder: RunFolder) -> int:
-    """Environment steps that the sources were meta-trained with. A source that is named twice counts once."""
+    """Environment steps of the sources' meta-training. A meta-learner that is named twice counts once."""
     learners = source_weights(config, folder).values()
     return sum({learner.weights: learner.environment_steps for learner in learners}.values())
 
 
 def trained_figures(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> TrainedFigures:
-    """A meta-learner's weights and what they cost. Raises UserError if it has not been meta-trained."""
+    """A meta-learner's weights and their cost. Raises UserError if it has not been meta-trained."""
     path = trained_checkpoint(config, folder, component)
     if path is None:
         raise not_trained(config, folder, component)
@@ -122,7 +122,7 @@ def trained_figures(config: ExperimentConfig, folder: RunFolder, component: Agen
 
 
 def meta_learner_lines(config: ExperimentConfig, folder: RunFolder) -> list[str]:
-    """One line per meta-learner of the config, for people: how far its meta-training is, and what it cost."""
+    """One line per meta-learner of the config, for people: the progress of its meta-training, and its cost."""
     lines = []
     for component in meta_learners(config).values():
         home = learner_folder(config, folder, component)
@@ -138,17 +138,19 @@ def meta_learner_lines(config: ExperimentConfig, folder: RunFolder) -> list[str]
 
 def load_tensors(path: Path) -> dict[str, Any]:
     """The tensors of a safetensors file. Raises UserError if the file is missing or damaged."""
-    from safetensors.torch import load_file  # torch takes seconds to import, and tabular sources need none of it
+    from safetensors.torch import load_file  # torch takes seconds to import, and tabular sources do not need it
 
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         why = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: cannot be read ({why}); delete its folder to resume from an older one") from error
+        raise UserError(
+            f"{path}: cannot be read ({why}); delete its folder to resume from an older checkpoint"
+        ) from error
 
 
 def _agents(config: ExperimentConfig) -> Iterator[tuple[str, AgentComponent]]:
-    """Sources and baselines, with their keys of the config."""
+    """Sources and baselines, with their config keys."""
     for index, source in enumerate(config.data.sources):
         yield f"data.sources.{index}", source
     for index, baseline in enumerate(config.evaluation.baselines):

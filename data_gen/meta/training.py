@@ -1,7 +1,7 @@
 """Meta-trains the meta-learners that an experiment names: the stage behind `icrl meta-train`.
 
-Everything random in an iteration is a function of (seed, iteration), and a checkpoint holds all that the next iteration
-depends on, so that a run that was killed resumes to the very weights of an uninterrupted one.
+Everything random in an iteration is a function of (seed, iteration), and a checkpoint holds everything that the next
+iteration depends on. A run that was killed and resumed therefore ends with exactly the weights of an uninterrupted run.
 """
 
 import shutil
@@ -65,7 +65,7 @@ def meta_train(given: Experiment | ExperimentConfig, overwrite: bool = False, un
 
 
 def check_meta_learners(experiment: Experiment) -> dict[str, TrainingTasks]:
-    """The training tasks, by what agents see of them. Raises ConfigError if a meta-learner cannot act on them."""
+    """The training tasks, by the agents' `sees`. Raises ConfigError if a meta-learner cannot act on these tasks."""
     family, tasks, device = experiment.family, experiment.train_tasks, experiment.source_device
     check_recordable(family.observation_space, family.action_space)
     training: dict[str, TrainingTasks] = {}
@@ -82,7 +82,7 @@ def check_meta_learners(experiment: Experiment) -> dict[str, TrainingTasks]:
 
 
 def check_data(experiment: Experiment) -> None:
-    """Raises UserError if the run folder has data of another config, which its `config.yaml` describes."""
+    """Raises UserError if the run folder has data of another config, since `config.yaml` must describe that data."""
     folder = experiment.folder
     if folder.data_info.exists() and load_info(folder).fingerprint != data_fingerprint(experiment.config):
         raise UserError(f"{folder.data} belongs to another config: choose another --name, or delete {folder.path}")
@@ -142,7 +142,7 @@ def _save(
     done: int,
     log: MetaTrainingLog,
 ) -> None:
-    """Writes a checkpoint, whole or not at all. After the last iteration it leaves out what only a next one needs."""
+    """Writes a checkpoint, whole or not at all. The last one has no training state, since no iteration follows."""
     record = MetaTrainingRecord(
         step=done,
         fingerprint=meta_fingerprint(config, component),

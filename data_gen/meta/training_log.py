@@ -22,9 +22,9 @@ class MetaTrainingLog:
     Args:
         config: the experiment.
         component: the meta-learner.
-        home: its folder.
-        iterations: of the whole meta-training.
-        record: of the checkpoint that training resumes from, if there is one; lines after it are dropped.
+        home: the meta-learner's folder.
+        iterations: number of iterations of the whole meta-training.
+        record: record of the checkpoint that training resumes from, or None. Lines after the checkpoint are dropped.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class MetaTrainingLog:
         self.started = time.perf_counter()
 
     def write(self, iteration: int, figures: dict[str, float]) -> None:
-        """Writes the line of an iteration, from 1. `figures` is what `MetaLearner.improve` returned."""
+        """Writes the line of an iteration, counted from 1. `figures` is the result of `MetaLearner.improve`."""
         now = time.perf_counter()
         passed, self.started = now - self.started, now
         known = {name: float(value) if math.isfinite(value) else None for name, value in figures.items()}
@@ -72,11 +72,11 @@ class MetaTrainingLog:
         self.bar.set_postfix_str(f"{result}{line['steps_per_second'] / 1e3:,.0f}k steps/s")
 
     def close(self) -> None:
-        """Ends the bar and the trackers."""
+        """Closes the progress bar and the trackers."""
         self.bar.close()
         self.trackers.close()
 
 
 def read_meta_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log."""
+    """The lines of a meta-training log, without one that a killed process left unfinished."""
     return read_json_lines(path, {"step", "seconds", "environment_steps"})

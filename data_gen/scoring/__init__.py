@@ -1,1 +1,1 @@
-"""How good learning histories are: scores, selection by them, and the report on a data set."""
+"""The quality of learning histories: scores, selection by scores, and the report on a data set."""

@@ -1,7 +1,7 @@
-"""Whether a run's learning histories can teach anything: do they improve, how far, and over how many episodes.
+"""The report on a run's learning histories: do they improve, how far, and over how many episodes?
 
-Algorithm Distillation copies what its histories show. If the source does not improve inside one (sub-sampled) context,
-there is nothing to copy, however long the training.
+Algorithm Distillation copies the learning that its histories show. If the source does not improve within one
+(sub-sampled) context, there is nothing to copy, however long the training.
 """
 
 from dataclasses import dataclass
@@ -19,37 +19,37 @@ from icrl.config.schema import SelectionConfig
 from icrl.run.folder import RunFolder
 from icrl.support.errors import ConfigError
 
-_MOST_HISTORIES = 4096  # enough for every figure of `data_report` to stand still; keeps it quick on large data
+_MOST_HISTORIES = 4096  # enough for stable figures in `data_report`; keeps it fast on large data
 _IMPROVES_BY = 0.1  # least gain in normalised return that counts as improvement
 _SUGGESTED_CONTEXT = 5  # episodes in a context; at least 2-4 are needed (Laskin et al. 2022, section 5)
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """Figures of the source's learning. Returns are normalised: 0 random, 1 optimal (raw where no optimum is known)."""
+    """Figures of the sources' learning. Returns are normalised: 0 random, 1 optimal (raw if no optimum is known)."""
 
     histories: int
     normalised: bool
     curve: NDArray[np.float64]
-    """(episodes,) mean return over histories; one with more or fewer episodes than typical is resampled."""
+    """(episodes,) mean return over histories. A history with more or fewer episodes than typical is resampled."""
     first: float
     final: float
     share_improving: float
     learning_episodes: int
-    """Episodes until the mean curve has made 95% of its gain."""
+    """Episodes until the mean curve has reached 95% of its gain."""
 
     @property
     def suggested_subsample(self) -> int:
-        """k such that a context of `suggested_context` kept episodes spans the learning."""
+        """Suggested `training.subsample`, with which a context of `suggested_context` episodes spans the learning."""
         return max(1, round(self.learning_episodes / self.suggested_context))
 
     @property
     def suggested_context(self) -> int:
-        """Episodes in a context."""
+        """Suggested `model.context_episodes`."""
         return min(_SUGGESTED_CONTEXT, max(2, self.learning_episodes))
 
     def warnings(self) -> list[str]:
-        """What speaks against training on this data, a sentence each."""
+        """Reasons against training on this data, one sentence each."""
         found = []
         if self.share_improving < 0.5:
             found.append(
@@ -65,7 +65,7 @@ class DataReport:
 
 
 def data_report(folder: RunFolder, info: DataInfo) -> DataReport:
-    """Reads up to 4,096 histories of complete data. Raises UserError for a missing or damaged shard."""
+    """The report on up to 4,096 histories of complete data. Raises UserError for a missing or damaged shard."""
     normalise = normaliser(folder, info)
     returns: list[NDArray[np.float64]] = []
     normalised, episodes = [], 0
@@ -73,12 +73,12 @@ def data_report(folder: RunFolder, info: DataInfo) -> DataReport:
         shard = read_histories(path, info, SCORED_COLUMNS)
         ended = shard["terminated"] | shard["truncated"]
         counts = ended.sum(axis=1)
-        # Where episodes end early, histories differ in their number; `episodes` is that of a typical one.
+        # If episodes end early, histories differ in their number of episodes; `episodes` is the typical number.
         episodes = episodes or max(1, int(np.median(counts)))
         own = episode_returns(shard["reward"], ended, int(counts.max()))
-        # The same share of every history's own episodes, so that the last column is the end of all of them.
-        place = np.rint(np.linspace(0, 1, episodes) * (np.maximum(counts, 1)[:, None] - 1)).astype(np.intp)
-        returns.append(np.take_along_axis(own, place, axis=1)[counts > 0])
+        # Resample each history to that number, so that the last column is the last episode of all histories.
+        chosen = np.rint(np.linspace(0, 1, episodes) * (np.maximum(counts, 1)[:, None] - 1)).astype(np.intp)
+        returns.append(np.take_along_axis(own, chosen, axis=1)[counts > 0])
         normalised.append(normalise(returns[-1], shard["task"][counts > 0]))
         if sum(map(len, returns)) >= _MOST_HISTORIES:
             break
@@ -119,11 +119,11 @@ def describe(report: DataReport, imitated: bool = True) -> str:
 
 
 def describe_scores(scores: HistoryScores, sources: list[dict[str, Any]], selection: SelectionConfig) -> str:
-    """The quartiles of every source's histories, and how many of them the selection leaves, as a few lines of text.
+    """Quartiles of the scores of every source, and the number of histories that the selection leaves, as text.
 
     Args:
-        scores: of all histories.
-        sources: as the data's info.json has them.
+        scores: scores of all histories.
+        sources: the sources as in the data's info.json.
         selection: `training.selection`.
     """
     lines = [f"  histories by source, {scores.scale}: quartiles of improvement | final return | largest drop"]

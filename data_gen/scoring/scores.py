@@ -1,14 +1,14 @@
-"""How good a learning history is, in three numbers: its improvement, its final return, and how steady it was.
+"""Three scores of a learning history: its improvement, its final return, and its largest drop.
 
 Of a history's n complete episodes, a *part* is w = max(1, round(n / 10)) of them, and its smoothed curve s is the
 moving average over w episodes, n - w + 1 values. Then
 
     final return    the last value of s: the mean return of the last part
-    improvement     the last value of s less the first
-    drop            the largest fall of s below its running maximum, max over i <= j of s[i] - s[j]; 0 never falls
+    improvement     the last value of s minus the first
+    drop            the largest fall of s below its running maximum, max over i <= j of s[i] - s[j]; 0 if s never falls
 
-A single bad episode therefore counts by a w-th. All three are on the normalised scale (0 random, 1 optimal) where the
-task distribution knows its optimum on every task of the data, and raw returns where it does not.
+A single bad episode therefore counts only 1 / w. All three scores are on the normalised scale (0 random, 1 optimal) if
+the task distribution knows its optimum on every task of the data, and are raw returns otherwise.
 """
 
 from collections.abc import Callable
@@ -27,16 +27,16 @@ from icrl.config.components import TASKS, find_component
 from icrl.run.folder import TASK_FILES, RunFolder
 
 SCORED_COLUMNS = ("reward", "terminated", "truncated", "task", "source")
-"""What scores follow from; observations, which may be images, stay on the disk."""
+"""Columns that scores are computed from. Observations, which may be images, stay on disk."""
 
 _PART = 0.1  # "first" and "final" are the first and the last tenth of a history's episodes
 
 
 @dataclass(frozen=True)
 class HistoryScores:
-    """The scores of all histories of a run, in the order of its shards; each array (histories,).
+    """The scores of all histories of a run, in the order of its shards. Each array has shape (histories,).
 
-    A history without a complete episode has NaN for scores.
+    The scores of a history without a complete episode are NaN.
     """
 
     task: NDArray[np.int64]
@@ -45,14 +45,14 @@ class HistoryScores:
     final_return: NDArray[np.float64]
     drop: NDArray[np.float64]
     normalised: bool
-    """Whether the scores are on the normalised scale."""
+    """True if the scores are on the normalised scale."""
 
     def __len__(self) -> int:
         return len(self.task)
 
     @property
     def scale(self) -> str:
-        """The scale's name."""
+        """Name of the scale of the scores."""
         return "normalised return (0 random, 1 optimal)" if self.normalised else "return"
 
 
@@ -72,8 +72,8 @@ def history_scores(folder: RunFolder, info: DataInfo) -> HistoryScores:
         task.append(shard["task"])
         source.append(shard["source"])
     tasks = np.concatenate(task)
-    # Once for all of them, since the random policy may have to be simulated. The scale of a task is linear, so that a
-    # difference of returns is the difference of the normalised ones.
+    # Normalise all returns at once, since the random policy may have to be simulated. A task's scale is linear, so the
+    # drop is the difference of two normalised returns.
     points = np.concatenate(raw)
     scaled = normaliser(folder, info)(points, tasks)
     normalised = bool((np.isfinite(scaled) | np.isnan(points)).all())
@@ -84,7 +84,7 @@ def history_scores(folder: RunFolder, info: DataInfo) -> HistoryScores:
 def normaliser(
     folder: RunFolder, info: DataInfo
 ) -> Callable[[NDArray[np.floating], NDArray[np.int64]], NDArray[np.float64]]:
-    """Of complete data: (returns, the tasks' numbers) -> normalised returns; NaN where the scale is not known."""
+    """The function (returns, numbers of their tasks) -> normalised returns of complete data; NaN for unknown scales."""
     path = folder.data / TASK_FILES[0]
     if info.tasks is None or not path.exists() or not _may_be_built(folder, info.tasks):
         return lambda returns, numbers: np.full(np.shape(returns), np.nan)
@@ -95,9 +95,9 @@ def normaliser(
 
 
 def _may_be_built(folder: RunFolder, tasks: dict[str, Any]) -> bool:
-    """Whether these tasks are the run's own config's, or such that building them imports nothing but this project.
+    """True if the run's own config names these tasks, or if building them imports only this project.
 
-    A data folder may be from anywhere, and a name such as `module:Class` makes that module be imported.
+    A data folder may come from anywhere, and a name such as `module:Class` imports that module.
     """
     if folder.own_data is None and folder.config.exists():
         own = yaml.safe_load(folder.config.read_text())
@@ -113,22 +113,24 @@ def part_of(episodes: NDArray[Any] | int) -> NDArray[np.int64]:
 def score_returns(
     returns: NDArray[np.float64], counts: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """First part, final part and drop of histories, each (histories,); NaN for one of no episodes.
+    """Mean return of the first part, mean return of the last part, and drop of each history, (histories,) each.
+
+    A history without episodes has NaN.
 
     Args:
-        returns: (histories, episodes); what stands behind a history's own episodes does not matter.
-        counts: (histories,) how many episodes each has.
+        returns: (histories, episodes); values after a history's own episodes are ignored.
+        counts: (histories,) number of episodes of each history.
     """
     own = np.arange(returns.shape[1]) < counts[:, None]
     total = np.cumsum(np.where(own, returns, 0.0), axis=1)
     total = np.concatenate([np.zeros((len(returns), 1)), total], axis=1)  # (histories, episodes + 1)
     part = np.minimum(part_of(counts), np.maximum(counts, 1))[:, None]
-    end = np.minimum(np.arange(returns.shape[1]) + part, counts[:, None])  # of the part that begins at each episode
+    end = np.minimum(np.arange(returns.shape[1]) + part, counts[:, None])  # end of the part that begins there
     smooth = (np.take_along_axis(total, end, axis=1) - total[:, :-1]) / part
     last = np.maximum(counts[:, None] - part, 0)
-    smooth = np.where(np.arange(returns.shape[1]) <= last, smooth, -np.inf)  # there is no whole part further on
+    smooth = np.where(np.arange(returns.shape[1]) <= last, smooth, -np.inf)  # later parts are not whole
     best = np.maximum.accumulate(smooth, axis=1)
     drop = np.where(np.isfinite(smooth), best - smooth, 0.0).max(axis=1)
     final = np.take_along_axis(smooth, last, axis=1)[:, 0]
-    lived = counts > 0
-    return tuple(np.where(lived, score, np.nan) for score in (smooth[:, 0], final, drop))  # type: ignore[return-value]
+    known = counts > 0
+    return tuple(np.where(known, score, np.nan) for score in (smooth[:, 0], final, drop))  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Which of a run's histories training reads, and how likely each is: `training.selection` applied to their scores."""
+"""Selection of the histories that training reads: `training.selection` applied to their scores."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,16 +8,16 @@ from icrl.config.schema import SelectionConfig
 from icrl.support.errors import ConfigError
 
 ALL_HISTORIES = SelectionConfig()
-"""What training reads by default: everything, each history as likely."""
+"""The default selection: all histories, equally likely."""
 
 SCORES = {"min_improvement": "improvement", "min_final_return": "final_return", "max_drop": "drop"}
-"""The score that each limit of `training.selection` is about."""
+"""The score that each limit of `training.selection` applies to."""
 
 
 def history_likelihoods(scores: HistoryScores, selection: SelectionConfig) -> NDArray[np.float64]:
-    """(histories,) how likely each history is in training, relative to the others; 0 for those left out.
+    """(histories,) likelihood of each history in training, relative to the others; 0 for histories left out.
 
-    Raises ConfigError, with the scores that were found, if none is left.
+    Raises ConfigError, with the range of the scores, if no history is left.
     """
     met = limits_met(scores, selection)
     kept = np.logical_and.reduce([np.ones(len(scores), dtype=np.bool_), *met.values()])
@@ -34,7 +34,7 @@ def history_likelihoods(scores: HistoryScores, selection: SelectionConfig) -> ND
 
 
 def limits_met(scores: HistoryScores, selection: SelectionConfig) -> dict[str, NDArray[np.bool_]]:
-    """Which histories meet each limit that is set, by its name; a history without scores meets none."""
+    """Masks (histories,) of the histories that meet each limit, by its name. Histories without scores meet no limit."""
     met = {}
     if selection.min_improvement is not None:
         met["min_improvement"] = scores.improvement >= selection.min_improvement
@@ -48,19 +48,19 @@ def limits_met(scores: HistoryScores, selection: SelectionConfig) -> dict[str, N
 
 
 def quartiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lowest, lower quartile, median, upper quartile and highest of what is not NaN, (5,); NaN of nothing."""
+    """(5,) lowest value, lower quartile, median, upper quartile and highest value, without NaN; NaN if none is left."""
     found = values[~np.isnan(values)]
     return np.quantile(found, [0, 0.25, 0.5, 0.75, 1]) if len(found) else np.full(5, np.nan)
 
 
 def _best_of_each_task(scores: HistoryScores, share: float) -> NDArray[np.bool_]:
-    """Those of the best final return; of equal ones, the first."""
+    """Mask of the `share` of each task's histories with the best final return; ties go to the first history."""
     order = np.lexsort((np.arange(len(scores)), -scores.final_return, scores.task))  # NaN sorts last
     task = scores.task[order]
     _, first, size = np.unique(task, return_index=True, return_counts=True)
-    place = np.arange(len(scores)) - np.repeat(first, size)
+    rank = np.arange(len(scores)) - np.repeat(first, size)
     best = np.empty(len(scores), dtype=np.bool_)
-    best[order] = place < np.repeat(np.maximum(1, np.ceil(share * size - 1e-9)), size)
+    best[order] = rank < np.repeat(np.maximum(1, np.ceil(share * size - 1e-9)), size)
     return best & ~np.isnan(scores.final_return)
 
 

@@ -1,4 +1,4 @@
-"""The data set card: makes the data folder a hub data set as it is, and describes its content."""
+"""The data set card: describes a data folder, and makes it a hub data set as it is."""
 
 import inspect
 from pathlib import PurePosixPath
@@ -33,15 +33,15 @@ def dataset_card(
     picture: bool = False,
     config: bool = False,
 ) -> str:
-    """The text of README.md for a data folder.
+    """The text of a data folder's README.md.
 
     Args:
-        name: of the data.
-        info: its record.
-        repo: USER/NAME, if it is on the hub.
+        name: name of the data.
+        info: the data's record.
+        repo: USER/NAME, if the data is on the hub.
         licence: the hub's identifier of the data's licence, such as cc-by-4.0.
-        picture: True if `PICTURE`, the sources' learning curve, lies beside it.
-        config: True if the `config.yaml` that the data was made with lies beside it.
+        picture: True if `PICTURE`, the sources' learning curve, lies beside the card.
+        config: True if the `config.yaml` that the data was made with lies beside the card.
     """
     return f"""---
 {_header(name, info, licence)}---
@@ -61,7 +61,7 @@ histories = load_dataset("{repo or "PATH_OR_REPOSITORY"}", split="train").with_f
 print(histories[0]["reward"].shape)  # ({info.history_steps},)
 ```
 
-{_needs(info)}`streaming=True` reads one shard after another. To train on it, write
+{_needs(info)}`streaming=True` reads one shard after another. To train on this data, write
 `data: {{repo: {repo or "USER/NAME"}}}` in a config of in-context-rl.
 
 ## Tasks
@@ -73,7 +73,7 @@ print(histories[0]["reward"].shape)  # ({info.history_steps},)
 | train | {_count(info.num_train_tasks)} | {info.num_histories:,} |
 | held-out, for evaluation | {_count(info.num_test_tasks)} | none: no data comes from them |
 
-`tasks-train.npz` and `tasks-test.npz` hold the tasks, where they are known, as arrays with one row per task.
+`tasks-train.npz` and `tasks-test.npz` hold the tasks, if they are known, as arrays with one row per task.
 
 ## Columns
 
@@ -81,12 +81,12 @@ print(histories[0]["reward"].shape)  # ({info.history_steps},)
 |---|---|---|---|
 {_columns(info)}
 
-The row of a step holds the observation before the action, the action, and its result. The row after the last one of an
-episode begins the next episode. A history may end in the middle of an episode.
+The row of a step holds the observation before the action, the action, and its result. The row after the last step of an
+episode is the first step of the next episode. A history may end in the middle of an episode.
 
 ## Sources
 
-By number in the column `source`, with their hyper-parameters:
+Numbered as in the column `source`, with their hyper-parameters:
 
 {_sources(info)}
 
@@ -107,11 +107,12 @@ By number in the column `source`, with their hyper-parameters:
 
 
 def config_name(name: str, info: DataInfo) -> str:
-    """The name of the data set's config in `datasets`."""
+    """The name of the data set's configuration in `datasets`."""
     return f"{name}-{info.fingerprint}"
 
 
 def _header(name: str, info: DataInfo, licence: str | None) -> str:
+    """The card's metadata for the hub, as YAML."""
     first = PurePosixPath(info.shards[0].file)
     size = min(max(0, len(str(info.num_histories)) - 3), len(_SIZES) - 1)
     header = {
@@ -133,7 +134,7 @@ def _header(name: str, info: DataInfo, licence: str | None) -> str:
 
 
 def _needs(info: DataInfo) -> str:
-    return "" if info.shards[0].file.endswith(".parquet") else "`datasets` needs h5py for it. "
+    return "" if info.shards[0].file.endswith(".parquet") else "`datasets` needs h5py to read this data set. "
 
 
 def _curve(picture: bool) -> str:
@@ -155,13 +156,14 @@ def _count(number: int | None) -> str:
 
 
 def _columns(info: DataInfo) -> str:
+    """The rows of the card's table of columns."""
     steps = f"(histories, {info.history_steps}"
     rows = [
         (
             f"`{column_name('observation', path)}`",
             _shape(steps, leaf),
             "the environment's",
-            f"before the action; `{_space(leaf)}`",
+            f"the observation before the action; `{_space(leaf)}`",
         )
         for path, leaf in json_leaves(info.observation_space).items()
     ]
@@ -173,14 +175,19 @@ def _columns(info: DataInfo) -> str:
         )
     rows += [
         ("`reward`", f"{steps})", "reward", "the action's reward"),
-        ("`terminated`, `truncated`", f"{steps})", "true or false", "true where the step ended its episode, and how"),
-        ("`history`, `task`, `source`", "(histories,)", "number", "of the history, its task, its source"),
-        ("`seed`, `actor`", "(histories,)", "number", "the learner's seed; the number of its actor"),
+        (
+            "`terminated`, `truncated`",
+            f"{steps})",
+            "true or false",
+            "true if the step ended its episode, and in which way",
+        ),
+        ("`history`, `task`, `source`", "(histories,)", "number", "numbers of the history, its task and its source"),
+        ("`seed`, `actor`", "(histories,)", "number", "the learner's seed, and the number of its actor"),
         *(
             (f"`{name}`", "(histories,)", "the parameter's", "the learner's own value; NaN for other sources")
             for name in info.swept
         ),
-        ("`task_*`", "(histories, ...)", "the environment's", "the task's parameters, where known"),
+        ("`task_*`", "(histories, ...)", "the environment's", "the task's parameters, if known"),
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -213,8 +220,8 @@ def _sources(info: DataInfo) -> str:
 def _origin(info: DataInfo, config: bool) -> str:
     made = ", ".join(f"{name} {version}" for name, version in info.made_with.items())
     if info.seed is None:
-        return f"Recorded elsewhere, and written as a data set with: {made}."
+        return f"Recorded elsewhere, and written in this format with: {made}."
     how = f"seed {info.seed}, in {info.seconds:.0f} s, with: {made}."
     if not config:
-        return f"By `icrl generate`, {how} The config is not part of this repository."
-    return f"`icrl generate --config config.yaml`, with the `config.yaml` of this repository, {how}"
+        return f"Generated by `icrl generate`, {how} The config is not part of this repository."
+    return f"Generated by `icrl generate --config config.yaml`, with the `config.yaml` of this repository, {how}"

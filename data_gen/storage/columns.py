@@ -1,4 +1,4 @@
-"""What has to be true of a shard's columns, whoever made it."""
+"""Checks of a shard's columns, whatever program made the shard."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ Columns = dict[str, NDArray[Any]]
 
 
 def spaces_of_columns(observation_space: Space, action_space: Space) -> dict[str, Space]:
-    """By column, the space that a step's value is of; `optimal_action` is among them, whether it is there or not."""
+    """The space of a step's value in each column, by name. `optimal_action` is included, recorded or not."""
     seen = {column_name("observation", leaf): space for leaf, space in leaves(observation_space).items()}
     return {**seen, "action": action_space, "optimal_action": action_space}
 
@@ -22,37 +22,37 @@ def spaces_of_columns(observation_space: Space, action_space: Space) -> dict[str
 def checked_columns(
     columns: Mapping[str, NDArray[Any]], known: Mapping[str, Space], shape: tuple[int, int], where: str
 ) -> Columns:
-    """The columns with a value a step, those of `columns` that are such, in their stored types.
+    """The columns with one value per step, in their stored types.
 
     Args:
-        columns: any of them; others are left out.
-        known: as of `spaces_of_columns`.
+        columns: any columns. Those without one value per step are left out.
+        known: the space of each column, from `spaces_of_columns`.
         shape: (histories, steps).
-        where: for errors.
+        where: prefix of error messages.
 
-    Raises UserError for one of another shape, or with values that are not of its space, or not finite.
+    Raises UserError for a column of another shape, or with values that are not finite or not in their space.
     """
     found: Columns = {}
     for name, values in columns.items():
-        place = f"{where}: {name}"
+        here = f"{where}: {name}"
         if name in known:
-            found[name] = _of_space(np.asarray(values), known[name], shape, place)
+            found[name] = _of_space(np.asarray(values), known[name], shape, here)
         elif name == "reward":
-            found[name] = finite(_numbers(_shaped(np.asarray(values), shape, place), place).astype(np.float32), place)
+            found[name] = finite(_numbers(_shaped(np.asarray(values), shape, here), here).astype(np.float32), here)
         elif name in ("terminated", "truncated"):
-            found[name] = _numbers(_shaped(np.asarray(values), shape, place), place).astype(bool, copy=False)
+            found[name] = _numbers(_shaped(np.asarray(values), shape, here), here).astype(bool, copy=False)
     return found
 
 
 def checked_numbers(values: NDArray[Any], histories: int, count: int | None, where: str) -> NDArray[np.int64]:
-    """(histories,) numbers of tasks, sources and the like, below `count` where that is known. Raises UserError."""
+    """(histories,) numbers of tasks, sources and the like, below `count` unless it is None. Raises UserError."""
     numbers = _shaped(np.asarray(values), (histories,), where)
     if numbers.dtype.kind not in "iu":
-        raise UserError(f"{where}: has values that are no whole numbers")
+        raise UserError(f"{where}: has values that are not whole numbers")
     wrong = numbers[(numbers < 0) | (numbers >= (np.inf if count is None else count))]
     if len(wrong):
-        limit = "from 0 on" if count is None else f"of the {count} that there are"
-        raise UserError(f"{where} {wrong[0]} is no number {limit}")
+        limit = "0 or more" if count is None else f"0 or more and below {count}"
+        raise UserError(f"{where} {wrong[0]}: must be {limit}")
     return numbers.astype(np.int64)
 
 
@@ -69,7 +69,7 @@ def _of_space(values: NDArray[Any], space: Space, shape: tuple[int, int], where:
     if isinstance(space, spaces.Box):
         stored = finite(values, where).astype(dtype, copy=False)
         if dtype.kind != "f" and (stored != values).any():
-            raise UserError(f"{where}: has values that are no {dtype}, as those of {one_line(space)[:80]} are")
+            raise UserError(f"{where}: has values that are not {dtype}, the type of {one_line(space)[:80]}")
         return finite(stored, where)
     plain = to_json(space)
     low, count = np.asarray(plain["start"]), np.asarray(plain["n"] if plain["type"] == "Discrete" else plain["nvec"])
@@ -80,13 +80,13 @@ def _of_space(values: NDArray[Any], space: Space, shape: tuple[int, int], where:
 
 def _numbers(values: NDArray[Any], where: str) -> NDArray[Any]:
     if values.dtype.kind not in "iubf":
-        raise UserError(f"{where}: has values that are no numbers")
+        raise UserError(f"{where}: has values that are not numbers")
     return values
 
 
 def _shaped(values: NDArray[Any], shape: tuple[int, ...], where: str) -> NDArray[Any]:
     if values.shape != shape:
-        raise UserError(f"{where}: has shape {values.shape}, where {shape} is expected")
+        raise UserError(f"{where}: has shape {values.shape}, expected {shape}")
     return values
 
 
@@ -94,5 +94,5 @@ def check_recordable(observation_space: Space, action_space: Space) -> None:
     """Raises UserError if steps with these spaces cannot be recorded."""
     to_json(observation_space)
     if isinstance(action_space, spaces.Dict | spaces.Tuple):
-        raise UserError(f"actions of {action_space} cannot be recorded: Discrete, MultiDiscrete or Box can")
+        raise UserError(f"actions of {action_space} cannot be recorded: use Discrete, MultiDiscrete or Box")
     to_json(action_space)

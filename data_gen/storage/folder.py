@@ -1,8 +1,8 @@
-"""A data folder: shards, the tasks that they are of, and `info.json`, which is written last and says all is complete.
+"""A data folder: shards, their tasks, and `info.json`, which is written last and marks the data as complete.
 
 train-00000-of-00004.h5 ...   learning histories (`data_gen.storage.shards`)
-tasks-train.npz               the tasks, by the numbers in the shards' column `task`
-tasks-test.npz                the held-out tasks, where they are known
+tasks-train.npz               the training tasks, numbered as in the shards' column `task`, if they are known
+tasks-test.npz                the held-out tasks, if they are known
 README.md                     the card, which makes the folder a hub data set as it is
 info.json                     spaces, sources, checksums: everything that training needs besides the shards
 """
@@ -27,12 +27,12 @@ from icrl.support.files import sha256, write_file, write_json
 def finish_data_folder(
     folder: Path, name: str, tasks: tuple[Tasks | None, Tasks | None], about: Mapping[str, Any]
 ) -> DataInfo:
-    """Writes what belongs to complete shards, `info.json` last; returns its content.
+    """Writes the other files beside complete shards, `info.json` last; returns the content of `info.json`.
 
     Args:
-        folder: has all shards.
-        name: of the data, for the card.
-        tasks: those that the data is of, and those that are held out; None where not known.
+        folder: the data folder, with all shards.
+        name: name of the data, for the card.
+        tasks: training and held-out tasks; None if not known.
         about: the fields of `DataInfo` that do not follow from the other arguments.
     """
     for file, some in zip(TASK_FILES, tasks, strict=True):
@@ -56,12 +56,12 @@ def load_info(folder: RunFolder) -> DataInfo:
 
 
 def read_info(path: Path) -> DataInfo:
-    """The record in an `info.json`, wherever it is from. Raises UserError if the file does not hold one."""
+    """The record in an `info.json` from anywhere. Raises UserError if the file does not hold one."""
     return checked_info(versioned(path), path)
 
 
 def checked_shards(folder: RunFolder, info: DataInfo) -> Iterator[Path]:
-    """The paths of the shards, each after its checksum was verified. Raises UserError at the first that differs."""
+    """The paths of the shards, each verified by checksum first. Raises UserError if a shard differs or is missing."""
     for shard in info.shards:
         path = folder.data / shard.file
         if not path.exists():
@@ -72,9 +72,9 @@ def checked_shards(folder: RunFolder, info: DataInfo) -> Iterator[Path]:
 
 
 def read_histories(path: Path, info: DataInfo, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-    """A shard's columns, as `read_shard` returns them, after they were checked against `info.json`.
+    """A shard's columns, as `read_shard` returns them, checked against `info`.
 
-    Raises UserError for other columns, shapes or values than `info` says.
+    Raises UserError if columns, shapes or values differ from what `info` states.
     """
     columns = read_shard(path, names)
     known = spaces_of_columns(*info.spaces())
@@ -83,7 +83,7 @@ def read_histories(path: Path, info: DataInfo, names: Sequence[str] | None = Non
         needed.add("optimal_action")
     absent = sorted(needed - set(columns))
     if absent:
-        raise damaged(path, f"it has no column {absent[0]!r}")
+        raise damaged(path, f"column {absent[0]!r} is missing")
     histories = len(columns["reward"])
     columns |= checked_columns(columns, known, (histories, info.history_steps), str(path))
     counts = {"task": info.num_train_tasks, "source": len(info.sources)}

@@ -1,8 +1,8 @@
-"""Data that is given, a repository of the hub or a folder, put into the run's folder as if it had been made there.
+"""Given data: a repository of the hub or a folder, linked into the run folder as if it had been generated there.
 
-The run's `data/` gets links to the files, and an `info.json` of its own, so that everything downstream reads one kind
-of folder. What the data reports of itself is believed only where it can be checked: its spaces have to be those of the
-config's tasks, a task family that the config does not name is not built, and no held-out task may be among its tasks.
+The run's `data/` gets links to the files and its own `info.json`, so that all later stages read one kind of folder.
+Claims of the data are trusted only if they can be checked: its spaces must equal those of the config's tasks, a task
+family that the config does not name is not built, and no held-out task may be among the data's tasks.
 """
 
 import json
@@ -28,14 +28,14 @@ _BESIDE = (*TASK_FILES, CONFIG)
 
 
 def take_given(experiment: Experiment, overwrite: bool = False) -> bool:
-    """Fetches the files that are missing, checks them, and links them into the run folder.
+    """Fetches the missing files, checks them, and links them into the run folder.
 
-    Files that have gone since, from the client's cache, are fetched again, at the same commit.
+    Files that have since been deleted from the client's cache are fetched again, at the same commit.
 
     Returns:
         True if there was anything to do.
 
-    Raises UserError if the hub or the folder has no such data, ConfigError if it does not go with the config's tasks.
+    Raises UserError if the hub or the folder does not have the data, ConfigError if it does not fit the config's tasks.
     """
     config, folder = experiment.config, experiment.folder
     with locked(folder):
@@ -45,7 +45,7 @@ def take_given(experiment: Experiment, overwrite: bool = False) -> bool:
         # The record first: it decides whether anything else is fetched.
         found, origin, source = _located(config, folder, before)
         if not (source / INFO).is_file():
-            raise UserError(f"data: {config.data.given} has no {INFO}: it is not a data set of this project's")
+            raise UserError(f"data: {config.data.given} has no {INFO}, so it is not a data set of this project")
         info = read_info(source / INFO)
         shards = [shard.file for shard in info.shards]
         _check_spaces(config, info, experiment.family)
@@ -67,7 +67,7 @@ def take_given(experiment: Experiment, overwrite: bool = False) -> bool:
 
 
 def _before(experiment: Experiment, overwrite: bool) -> DataInfo | None:
-    """The record of what was linked before, None if nothing was. Raises UserError if it is of another config."""
+    """The record of data that was linked before, or None. Raises UserError if that data is of another config."""
     folder = experiment.folder
     if overwrite:
         return None
@@ -84,7 +84,7 @@ def _before(experiment: Experiment, overwrite: bool) -> DataInfo | None:
 def _located(
     config: ExperimentConfig, folder: RunFolder, before: DataInfo | None
 ) -> tuple[Snapshot | None, Given, Path]:
-    """The repository's snapshot, if the data is from one; the origin to record; the folder with the data's record."""
+    """The repository's snapshot (None for a folder), the origin to record, and the folder with the data's record."""
     if config.data.repo:
         wanted = repository(config.data.repo, "dataset", "data.repo")
         if before is not None and before.given is not None:
@@ -94,16 +94,18 @@ def _located(
         return found, origin, fetch(found, [INFO, *_BESIDE])
     source = Path(str(config.data.folder)).resolve()
     if source == folder.data.resolve():
-        raise ConfigError(f"data.folder: {source} is this run's own: choose another --name")
+        raise ConfigError(f"data.folder: {source} is this run's own data folder: choose another --name")
     return None, Given(folder=str(source)), source
 
 
 def _unchanged(config: ExperimentConfig, folder: RunFolder, info: DataInfo) -> bool:
-    """True if what was linked still exists. Raises UserError if `data.folder` holds something else by now."""
+    """True if the linked files still exist. Raises UserError if `data.folder` now holds other data."""
     if not info.streamed and not all((folder.data / shard.file).exists() for shard in info.shards):
         return False
     if config.data.folder and read_info(Path(config.data.folder) / INFO).shards != info.shards:
-        raise UserError(f"{config.data.folder}: has changed since; take it with `icrl generate --overwrite`")
+        raise UserError(
+            f"{config.data.folder}: has changed since it was linked; take the new data with `icrl generate --overwrite`"
+        )
     return True
 
 
@@ -114,7 +116,7 @@ def _check_complete(found: Snapshot, shards: list[str]) -> None:
 
 
 def _check_spaces(config: ExperimentConfig, info: DataInfo, distribution: TaskDistribution) -> None:
-    """Raises ConfigError if histories of this data are not about tasks like those of the config."""
+    """Raises ConfigError if the data's spaces or episode length differ from those of the config's tasks."""
     for name in ("observation_space", "action_space"):
         own, theirs = to_json(getattr(distribution, name)), getattr(info, name)
         if json.dumps(theirs, sort_keys=True) != json.dumps(own, sort_keys=True):
@@ -122,16 +124,16 @@ def _check_spaces(config: ExperimentConfig, info: DataInfo, distribution: TaskDi
             raise ConfigError(f"tasks: the {what} of {config.tasks.name!r} is {own}, but the data's is {theirs}")
     if info.episode_length != distribution.episode_length:
         raise ConfigError(
-            f"tasks: episodes of {config.tasks.name!r} have {distribution.episode_length} steps, but the data's "
-            f"{info.episode_length}; contexts are counted in episodes"
+            f"tasks: episodes of {config.tasks.name!r} have {distribution.episode_length} steps, but the data's have "
+            f"{info.episode_length}; contexts are measured in episodes"
         )
 
 
 def _check_leak(experiment: Experiment, source: Path, info: DataInfo) -> None:
     """Raises ConfigError if a held-out task of the config is among the tasks of the data.
 
-    Two tasks are the same if their arrays are, whatever the other parameters of their family. Tasks of another family
-    are not compared: the same numbers may mean something else there.
+    Two tasks are the same if their arrays are equal, whatever the other parameters of their family. Tasks of another
+    family are not compared, since the same numbers may mean something else there.
     """
     path = source / TASK_FILES[0]
     if not path.exists() or (info.tasks is not None and info.tasks["name"] != experiment.config.tasks.name):
@@ -142,15 +144,15 @@ def _check_leak(experiment: Experiment, source: Path, info: DataInfo) -> None:
     seen = int(np.isin(test.keys(), trained.keys()).sum())
     if seen:
         raise ConfigError(
-            f"split: {seen} of the {len(test)} held-out tasks are among the data's training tasks: take the seed and "
-            f"the split that it was made with (seed {info.seed}, {info.num_train_tasks} and "
+            f"split: {seen} of the {len(test)} held-out tasks are among the data's training tasks: use the seed and "
+            f"the split that the data was made with (seed {info.seed}, {info.num_train_tasks} and "
             f"{info.num_test_tasks} tasks)"
         )
 
 
 def _believed(config: ExperimentConfig, info: DataInfo) -> dict[str, Any] | None:
-    """The config's tasks, if the data names the same; a name that only the data gives could import anything."""
+    """The config's tasks if the data names the same, else None: a name from the data alone could import anything."""
     own: dict[str, Any] = json.loads(json.dumps(config.tasks.model_dump(mode="json")))
-    said = info.tasks
-    same = isinstance(said, dict) and "name" in said and all(own.get(key) == value for key, value in said.items())
+    named = info.tasks
+    same = isinstance(named, dict) and "name" in named and all(own.get(key) == value for key, value in named.items())
     return own if same else None

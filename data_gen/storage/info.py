@@ -1,4 +1,4 @@
-"""`info.json` of a data folder as a typed record. It may come from anywhere, so that every value is checked."""
+"""`info.json` of a data folder as a typed record. The file may come from anywhere, so every value is checked."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from icrl.support.errors import UserError
 from icrl.support.hub import check_name
 
 _MOST_NUMBERS = 2**28
-"""Numbers in one element of a space; more are taken for damage, before anything of that size is made."""
+"""Most numbers in one element of a space. A larger space is refused before an array of that size is created."""
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -26,7 +26,7 @@ def _named(value: dict[str, Any]) -> dict[str, Any]:
 
 
 Named = Annotated[dict[str, Any], AfterValidator(_named)]
-"""A component as a config writes it: its name, and its parameters beside it."""
+"""A component as a config writes it: its name and its parameters in one mapping."""
 
 
 class Shard(Record):
@@ -37,7 +37,7 @@ class Shard(Record):
 
 
 class Given(Record):
-    """Where given data is from: a repository at a commit, or a folder."""
+    """The origin of given data: a repository at a commit, or a folder."""
 
     repo: str | None = None
     commit: str | None = None
@@ -49,14 +49,14 @@ class TrainedFigures(Record):
     """The weights of a meta-learner after meta-training, and what they cost."""
 
     weights: str
-    """SHA-256 of the file of weights."""
+    """SHA-256 of the weights file."""
     environment_steps: int
     seconds: Number
     iterations: int
 
 
 class Moments(pydantic.BaseModel):
-    """Mean and standard deviation of a Box observation, by number or by channel."""
+    """Mean and standard deviation of a Box observation, per number or per channel."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
     mean: list[Number]
@@ -64,7 +64,7 @@ class Moments(pydantic.BaseModel):
 
 
 class Statistics(pydantic.BaseModel):
-    """The scale of a data set, which the model has to know."""
+    """Scales of a data set that the model needs."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
     reward_scale: Annotated[PositiveFloat, Field(allow_inf_nan=False)]
@@ -76,9 +76,9 @@ class DataInfo(Record):
 
     schema_version: int
     fingerprint: str
-    """Of the config that the data was made with."""
+    """Fingerprint of the config that the data was made with."""
     observation_space: dict[str, Any]
-    """As `data_gen.spaces.to_json` writes it."""
+    """The space as `data_gen.spaces.to_json` writes it."""
     action_space: dict[str, Any]
     episode_length: PositiveInt
     num_histories: PositiveInt
@@ -86,16 +86,16 @@ class DataInfo(Record):
     """Length of every history; `num_steps` on disk."""
     seed: int | None = None
     tasks: Named | None
-    """The task family as a config names it; None where it is not one of this project's."""
+    """The task family as a config names it; None if it is not one of this project's."""
     num_train_tasks: int | None = None
     num_test_tasks: int | None = None
     optimal_actions: bool = False
     swept: list[str] = []
-    """Columns of hyper-parameters that learners drew for themselves."""
+    """Columns of the hyper-parameters that each learner drew for itself."""
     sources: Annotated[list[Named], Field(min_length=1)]
-    """By the number in the column `source`."""
+    """The sources, numbered as in the column `source`."""
     meta_learners: dict[str, TrainedFigures] = {}
-    """By the key of the config that names it."""
+    """The meta-learners among the sources, by the config key that names each."""
     shards: Annotated[list[Shard], Field(min_length=1)]
     seconds: Number
     made_with: dict[str, str] = {}
@@ -105,7 +105,7 @@ class DataInfo(Record):
 
     @property
     def identity(self) -> str:
-        """Changes with every byte of the data."""
+        """Fingerprint of every byte of the data."""
         return fingerprint(self.fingerprint, [shard.sha256 for shard in self.shards])
 
     @property
@@ -115,11 +115,11 @@ class DataInfo(Record):
 
     @property
     def streamed(self) -> bool:
-        """Whether the data's shards stay on the hub."""
+        """True if the shards stay on the hub."""
         return self.given is not None and self.given.streaming
 
     def spaces(self) -> tuple[Space, Space]:
-        """Observation and action space as Gymnasium has them."""
+        """Observation and action space as Gymnasium spaces."""
         return space_from_json(self.observation_space), space_from_json(self.action_space)
 
 
@@ -130,25 +130,27 @@ def checked_info(record: Mapping[str, Any], where: object) -> DataInfo:
         for name in ("observation_space", "action_space"):
             space = getattr(info, name)
             if _numbers(space) > _MOST_NUMBERS:
-                raise ValueError(f"{name} is too large to be true")
+                raise ValueError(f"{name} is implausibly large")
             if to_json(space_from_json(space)) != space:
                 raise ValueError(f"{name} is not a space as this project writes it")
         boxes = {path for path, leaf in json_leaves(info.observation_space).items() if leaf["type"] == "Box"}
         if info.statistics and set(info.statistics.observation_statistics) != boxes:
-            raise ValueError("statistics are of other observations")
+            raise ValueError("statistics do not match the observations")
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from error
+        raise UserError(
+            f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower().removeprefix('value error, ')}"
+        ) from error
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, AssertionError, RecursionError) as error:
         raise UserError(f"{where}: {' '.join(str(error).split())[:200]}") from error
     names = [shard.file for shard in info.shards]
     for name in names:
         check_name(name, where)
     if len(set(names)) != len(names):
-        raise UserError(f"{where}: lists a shard twice")
+        raise UserError(f"{where}: the same shard is listed twice")
     return info
 
 
 def _numbers(space: dict[str, Any]) -> int:
-    """Numbers that an element of a space has, before anything of that size is made."""
+    """Numbers in one element of a space, counted without creating an array of that size."""
     return sum(math.prod(leaf.get("shape", ())) for leaf in json_leaves(space).values())

@@ -1,14 +1,14 @@
 """Learning histories on disk: HDF5 shards of flat arrays with one leading axis of histories.
 
-Each dataset has shape (histories, steps, ...), or (histories,) for what is said once a history, so that
-`datasets.load_dataset` and plain h5py read them as they lie. A chunk is a run of at most 1,024 steps of one history:
-one window costs one or two chunks, where chunks over several histories would decompress all of them. Measured on Dark
-Room, steps/s written and the size against raw: chunks of (1, 100) 2.5M and .29, (1, 800) 13M and .10, (32, 1600) 29M
-and .07 but a third of the windows/s; gzip level 1 with byte shuffling 13M and .10, level 4 10M and .09, lzf 17M and
-.15 but h5py alone reads it. Fletcher-32 lets HDF5 itself notice a flipped bit.
+Each dataset has shape (histories, steps, ...), or (histories,) for values that a history has once, so that
+`datasets.load_dataset` and plain h5py read the files as they are. A chunk holds at most 1,024 consecutive steps of one
+history. Reading a window then decompresses one or two chunks, whereas a chunk of several histories would decompress all
+of them. Measured on Dark Room, steps/s written and size relative to raw data: chunks of (1, 100) 2.5M and .29, (1, 800)
+13M and .10, (32, 1600) 29M and .07 but a third of the windows/s; gzip level 1 with byte shuffling 13M and .10, level 4
+10M and .09, lzf 17M and .15 but only h5py reads it. With Fletcher-32, HDF5 itself notices a flipped bit.
 
-A shard is built in memory and then written whole, so that its bytes depend on nothing but its content, and a full
-disk is an ordinary error.
+A shard is built in memory and then written whole, so that its bytes depend only on its content, and a full disk is an
+ordinary error.
 """
 
 import hashlib
@@ -26,15 +26,15 @@ from icrl.support.errors import UserError
 from icrl.support.files import write_file
 
 STEP_COLUMNS = ("observation", "action", "reward", "terminated", "truncated", "optimal_action")
-"""Columns of shape (histories, steps, ...), the last one where the config asks for it. An observation of a Dict or
-Tuple space has one for each of its leaves, `observation.image` and the like."""
+"""Columns of shape (histories, steps, ...). `optimal_action` exists only if the config asks for it. An observation of a
+Dict or Tuple space has one column per leaf, such as `observation.image`."""
 
 _CHUNK_STEPS = 1024
-_CHUNK_BYTES = 2**20  # where a step is large, as an image is
+_CHUNK_BYTES = 2**20  # limit for large steps, such as images
 
 
 def shard_name(index: int, count: int) -> str:
-    """File name of shard `index` of `count`, as datasets names shards of a split."""
+    """File name of shard `index` of `count`, as `datasets` names the shards of a split."""
     return f"train-{index:05d}-of-{count:05d}.h5"
 
 
@@ -42,7 +42,7 @@ def write_shard(path: Path, columns: Mapping[str, NDArray[Any]], attributes: Map
     """Writes one shard, whole or not at all, and returns its SHA-256.
 
     Args:
-        columns: arrays with equal first axes; those of STEP_COLUMNS have steps as their second.
+        columns: arrays with equal first axes; the second axis of STEP_COLUMNS is the steps.
         attributes: plain values, stored as JSON in the file's attributes.
 
     Raises UserError if the disk refuses.
@@ -61,8 +61,8 @@ def write_shard(path: Path, columns: Mapping[str, NDArray[Any]], attributes: Map
                 shuffle=True,
                 fletcher32=True,
             )
-            # h5py closes a dataset when it gets the lock, which may be later where other threads use HDF5. Its chunks
-            # take their places in the file now, so that the same content always gives the same bytes.
+            # h5py closes datasets when it gets the lock, which may be later if other threads use HDF5. Flushing fixes
+            # the positions of the chunks in the file now, so that the same content always gives the same bytes.
             file.flush()
     content = image.getvalue()
     write_file(path, content)
@@ -70,10 +70,10 @@ def write_shard(path: Path, columns: Mapping[str, NDArray[Any]], attributes: Map
 
 
 def read_shard(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-    """The columns `names` of a shard, HDF5 or Parquet, all unless given.
+    """The columns `names` of an HDF5 or Parquet shard; all columns by default.
 
-    Raises UserError if it is missing, truncated or damaged, or refers to other files, whose content a shard from
-    elsewhere could so take in.
+    Raises UserError if the shard is missing, truncated or damaged, or refers to other files: a shard from elsewhere
+    could otherwise read any file of this machine into the data.
     """
     try:
         if path.suffix == ".parquet":
@@ -87,7 +87,7 @@ def read_shard(path: Path, names: Sequence[str] | None = None) -> dict[str, NDAr
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     found = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
     if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
-        raise ValueError(f"{name} is no array of this file's own")
+        raise ValueError(f"{name} is not an array stored in this file")
     return found
 
 
@@ -98,12 +98,12 @@ def _read_parquet(path: Path, names: Sequence[str] | None) -> dict[str, NDArray[
         table = file.read(None if names is None else list(names))
     absent = set(names or ()) - set(table.column_names)
     if absent:
-        raise KeyError(f"there is no column {min(absent)}")
+        raise KeyError(f"column {min(absent)} is missing")
     return {name: _dense(table[name].combine_chunks()) for name in table.column_names}
 
 
 def _dense(array: Any) -> NDArray[Any]:
-    """An Arrow array, of lists however deep that are as long as one another, as one of NumPy. Raises ValueError."""
+    """An Arrow array of nested lists as a NumPy array. Raises ValueError unless lists of one level have one length."""
     from pyarrow import types
 
     shape = [len(array)]
@@ -116,11 +116,11 @@ def _dense(array: Any) -> NDArray[Any]:
             break
         lengths = np.unique(array.value_lengths().to_numpy(zero_copy_only=False))
         if len(lengths) > 1:
-            raise ValueError("a column's rows are not as long as one another")
+            raise ValueError("the rows of a column differ in length")
         shape.append(int(lengths[0]) if len(lengths) else 0)
         array = array.flatten()
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-        raise ValueError(f"a column holds {kind}, which are no numbers")
+        raise ValueError(f"a column holds {kind}, not numbers")
     return np.asarray(array.to_numpy(zero_copy_only=False)).reshape(shape)
 
 

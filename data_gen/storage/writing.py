@@ -1,7 +1,7 @@
-"""Learning histories from elsewhere, written as a data folder that training takes like a generated one.
+"""Writes learning histories from elsewhere as a data folder that training accepts like a generated one.
 
-An importer, or a program of the user's own, gives arrays. They are checked here, once: every history has the same
-number of steps, values are elements of their spaces, and numbers are finite.
+An importer or the user's own program gives the arrays. They are checked here, once: all histories have the same number
+of steps, values are elements of their spaces, and numbers are finite.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,30 +34,30 @@ class Recorded:
     observation_space: Space
     action_space: Space
     episode_length: int
-    """The most steps that an episode may have; contexts are counted in it."""
+    """Most steps that an episode may have. Contexts are measured in episodes of this length."""
     sources: Sequence[Mapping[str, Any]]
-    """The learners, by the number in the column `source`: a `name`, and plain values such as hyper-parameters."""
+    """The sources, numbered as in the column `source`: a `name`, and plain values such as hyper-parameters."""
     tasks: Mapping[str, Any] | None = None
-    """The task family as a config names it, `{"name": ..., parameters}`; None for one that this project lacks."""
+    """The task family as a config names it, `{"name": ..., parameters}`; None for a family that this project lacks."""
     train_tasks: Tasks | None = None
-    """Its tasks, by the number in the column `task`. Normalised returns and the check against leaks need them."""
+    """The tasks, numbered as in the column `task`. Normalised returns and the check against leaks need them."""
 
 
 def write_histories(
     path: Path, parts: Iterable[Mapping[str, NDArray[Any]]], about: Recorded, overwrite: bool = False
 ) -> DataInfo:
-    """Writes a data folder, whole or not at all; returns the content of its `info.json`. Each part becomes a shard.
+    """Writes a data folder, whole or not at all, with one shard per part; returns the content of its `info.json`.
 
     Args:
         path: the folder.
-        parts: columns, one part in memory at a time: `observation` (histories, steps, ...), for a Dict or Tuple space
-            one column per leaf, such as `observation.image`; `action` and, where it is known, `optimal_action`
-            likewise; `reward`, `terminated` and `truncated` (histories, steps), each step's own; optionally `task`,
-            `source`, `seed`, `actor` (histories,).
+        parts: the columns of each part; one part is in memory at a time. `observation` (histories, steps, ...), for a
+            Dict or Tuple space one column per leaf, such as `observation.image`; `action` and, if known,
+            `optimal_action` likewise; `reward`, `terminated` and `truncated` (histories, steps), the results of each
+            step; optionally `task`, `source`, `seed` and `actor` (histories,).
         about: spaces, sources and tasks of the histories.
         overwrite: replace an existing folder.
 
-    Raises UserError for columns that do not fit, or an existing folder.
+    Raises UserError if columns do not fit, or if the folder exists and `overwrite` is False.
     """
     if path.exists() and not overwrite:
         raise UserError(f"{path}: already exists; choose another folder, or --overwrite to replace it")
@@ -78,6 +78,7 @@ def write_histories(
     }
     unknown = {"fingerprint": "", "num_histories": 1, "num_steps": 1, "shards": [{"file": "-", "sha256": ""}]}
     checked_info({**about_all, **unknown}, path)  # now, rather than after everything is written
+    # Write the shards, one per part.
     remove_leftovers(path.parent, f".{path.name}.*")
     with new_folder(path) as folder:
         checksums: list[str] = []
@@ -85,7 +86,9 @@ def write_histories(
         for number, part in enumerate(parts):
             columns = _columns(part, about, f"part {number}")
             if (steps or columns["reward"].shape[1]) != columns["reward"].shape[1]:
-                raise UserError(f"part {number}: histories of {columns['reward'].shape[1]} steps after ones of {steps}")
+                raise UserError(
+                    f"part {number}: histories of {columns['reward'].shape[1]} steps, but earlier parts have {steps}"
+                )
             if labelled not in (None, "optimal_action" in columns):
                 raise UserError(f"part {number}: some parts have optimal_action and others do not")
             steps, labelled = columns["reward"].shape[1], "optimal_action" in columns
@@ -95,11 +98,12 @@ def write_histories(
             checksums.append(write_shard(folder / f"{number}.h5", columns, attributes))
             del part, columns  # before the next part is made
         if not histories:
-            raise UserError(f"{path}: there are no histories to write")
+            raise UserError(f"{path}: no histories were given")
+        # Name the shards now that their number is known, and write the record.
         names = [shard_name(number, len(checksums)) for number in range(len(checksums))]
         for number, name in enumerate(names):
             (folder / f"{number}.h5").rename(folder / name)
-        said = {
+        record = {
             **about_all,
             "num_histories": histories,
             "num_steps": steps,
@@ -107,7 +111,7 @@ def write_histories(
             "shards": [{"file": name, "sha256": checksum} for name, checksum in zip(names, checksums, strict=True)],
         }
         return finish_data_folder(
-            folder, path.name, (about.train_tasks, None), {"fingerprint": fingerprint(said), **said}
+            folder, path.name, (about.train_tasks, None), {"fingerprint": fingerprint(record), **record}
         )
 
 

@@ -1,14 +1,15 @@
 """Components: task distributions, agents and objectives, named in a config and built from its parameters.
 
-A component is a dataclass whose fields are its parameters, so the class that uses a parameter is the one place that
-declares its type, range and default:
+A component is a dataclass whose fields are its parameters. The class that uses them is also the only place that
+declares their types, ranges and defaults:
 
     @component
     class QLearning(Agent):
         step_size: Annotated[float, Field(gt=0, le=1)] = 0.5
 
-A config names it: `{name: q_learning, step_size: 0.3}`. The tables below map names to classes, as strings, so that
-reading a config imports only what it uses. A class of your own needs no entry: `name: my_module:MyClass`.
+A config names the component: `{name: q_learning, step_size: 0.3}`. The tables below map names to classes, given as
+strings, so that reading a config imports only the classes that it uses. Your own class does not need an entry:
+`name: my_module:MyClass`.
 """
 
 import dataclasses
@@ -73,9 +74,9 @@ AGENTS = {
 
 
 def _objectives() -> dict[str, str]:
-    """One objective per file of `ad_model/objectives/`: `q_learning.py` has the class `QLearning`.
+    """The table of objectives, one per file of `ad_model/objectives/`: `q_learning.py` has the class `QLearning`.
 
-    The package is found, not imported: that takes seconds.
+    The package is located without importing it, since the import takes seconds.
     """
     package = importlib.util.find_spec("ad_model")
     folder = Path(package.submodule_search_locations[0]) / "objectives" if package else Path()  # type: ignore[index]
@@ -90,7 +91,7 @@ Class = TypeVar("Class", bound=type)
 
 @dataclass_transform(field_specifiers=(pydantic.Field,))
 def component(cls: Class) -> Class:
-    """Makes `cls` a dataclass whose arguments are validated: wrong types, ranges and names raise at construction."""
+    """Makes `cls` a dataclass that validates its arguments: a wrong type, range or name raises at construction."""
     decorate: Callable[[Any], Any] = pydantic.dataclasses.dataclass(
         config=pydantic.ConfigDict(
             extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -103,7 +104,7 @@ def component(cls: Class) -> Class:
 def find_component(name: str, table: dict[str, str]) -> type:
     """The class that `name` stands for: an entry of `table`, or any importable `module:Class`.
 
-    Raises ConfigError, with the nearest valid name, if there is no such class.
+    Raises ConfigError, with the nearest valid name, if the class does not exist.
     """
     target = table.get(name, name)
     module_name, _, class_name = target.partition(":")

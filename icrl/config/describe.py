@@ -1,4 +1,4 @@
-"""Components for people: a table of all of a kind, and one in full with its parameters."""
+"""Descriptions of components for people: a table of all of one kind, and the details of a single one."""
 
 import inspect
 import textwrap
@@ -15,13 +15,13 @@ _MEANING_WIDTH = 110
 
 def component_table(names: dict[str, str]) -> str:
     """One line per component: its name, and the first line of its documentation."""
-    rows = [("name", "what it is")]
+    rows = [("name", "description")]
     rows += [(name, first_line(find_component(name, names))) for name in sorted(names)]
     return aligned(rows)
 
 
 def describe_component(name: str, built: Any) -> str:
-    """One component in full: its documentation, and its parameters with their values, ranges and meanings."""
+    """The details of a component: its documentation, and its parameters with their values, ranges and meanings."""
     lines = [inspect.getdoc(type(built)) or "", "", f"name: {name}", "parameters:"]
     meanings = _meanings(type(built))
     for line, key in zip(parameter_lines(built), parameters(built), strict=True):
@@ -32,7 +32,7 @@ def describe_component(name: str, built: Any) -> str:
 
 
 def parameter_lines(built: Any) -> list[str]:
-    """One line per parameter of a component: its name, its value, and what it accepts."""
+    """One line per parameter of a component: its name, its value, and the values that it accepts."""
     given = parameters(built)
     width = max(map(len, given), default=0)
     accepted = pydantic.TypeAdapter(type(built)).json_schema(mode="validation")["properties"]
@@ -45,7 +45,7 @@ def first_line(cls: type) -> str:
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> str:
-    """A table as text; the last column is as wide as its cells."""
+    """A table as text with aligned columns. The last column is not padded."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     return "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
@@ -68,10 +68,10 @@ def _meanings(cls: type) -> dict[str, str]:
 
 
 def _accepted(schema: dict[str, Any]) -> str:
-    """The values that a parameter accepts, from its JSON schema, in brackets; empty where the type alone says it."""
+    """The values that a parameter accepts, in parentheses, from its JSON schema; empty if the schema states none."""
     bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-    if "oneOf" in schema:  # a parameter that learners may draw for themselves
-        return _accepted(schema["oneOf"][0])[:-1] + "; a list or a range: each learner draws its own)"
+    if "oneOf" in schema:  # a parameter that each learner may draw for itself
+        return _accepted(schema["oneOf"][0])[:-1] + "; from a list or a range, each learner draws its own value)"
     if "anyOf" in schema:
         kinds = [_accepted(kind).strip(" ()") for kind in schema["anyOf"]]
         text = " or ".join(kind for kind in kinds if kind)

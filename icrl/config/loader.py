@@ -1,7 +1,7 @@
-"""From a YAML file and dotted overrides to an `ExperimentConfig`, with errors for people.
+"""Loads an `ExperimentConfig` from a YAML file and dotted overrides, with readable errors.
 
-An override is `--tasks.size 7`, `--tasks.size=7` or `tasks.size=7`; its value is read as YAML, list items are
-addressed by their number (`data.sources.0.step_size`), and lists and mappings can be given whole
+An override is `--tasks.size 7`, `--tasks.size=7` or `tasks.size=7`. Its value is read as YAML. List items are addressed
+by their number (`data.sources.0.step_size`), and lists and mappings can be given as a whole
 (`--evaluation.baselines '[random]'`).
 """
 
@@ -28,10 +28,10 @@ RENAMED = {
     "training.selection.weight": "is now training.selection.likelihood",
     "data.sources.*.weight": "is now called share",
 }
-"""Keys of earlier versions, with what to write now."""
+"""Keys of earlier versions, and their replacements."""
 
 _ALONE: dict[type[Component], tuple[str, ...]] = {TasksComponent: ("tasks",), AgentComponent: ()}
-"""What stands before the keys of a component, in errors, where there is no config around it."""
+"""Prefix of the keys in error messages about a component that is built without a config."""
 
 
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -39,7 +39,7 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
 
     Args:
         name: a YAML file, or the name of a shipped config, such as `demo` or `dark_room/ppo`.
-        overrides: words of a command line, such as `["--tasks.size", "7"]` or `["tasks.size=7"]`.
+        overrides: command-line words, such as `["--tasks.size", "7"]` or `["tasks.size=7"]`.
 
     Raises ConfigError with one line per problem: the dotted path, the value, and the nearest valid name.
     """
@@ -52,9 +52,9 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
 
 
 def validate(values: dict[str, Any], where: str = "config") -> ExperimentConfig:
-    """Checks plain `values` against the schema and every component's own parameters.
+    """Checks plain `values` against the schema, and every component's parameters against its class.
 
-    Raises ConfigError with one line a problem.
+    Raises ConfigError with one line per problem.
     """
     problems = []
     try:
@@ -68,33 +68,33 @@ def validate(values: dict[str, Any], where: str = "config") -> ExperimentConfig:
 
 
 def load_tasks(name: str, overrides: Sequence[str] = ()) -> Any:
-    """The task distribution `name` with parameters as overrides (`--size 7`). Raises ConfigError."""
+    """The task distribution `name`, with its parameters given as overrides (`--size 7`). Raises ConfigError."""
     return _built(TasksComponent, name, parse_overrides(overrides))
 
 
 def load_agent(name: str, overrides: Sequence[str] = ()) -> Any:
-    """The agent `name` with parameters as overrides (`--learning_rate 0.1`). Raises ConfigError."""
+    """The agent `name`, with its parameters given as overrides (`--learning_rate 0.1`). Raises ConfigError."""
     return _built(AgentComponent, name, parse_overrides(overrides))
 
 
 def make_tasks(name: str, **parameters: Any) -> Any:
-    """The task distribution `name`, such as `dark_room`, with its parameters; also `module:Class` of your own.
+    """The task distribution `name`, such as `dark_room` or your own `module:Class`, with these parameters.
 
-    Raises ConfigError for an unknown name or a wrong parameter, with the nearest valid one.
+    Raises ConfigError for an unknown name or a wrong parameter, with the nearest valid name.
     """
     return _built(TasksComponent, name, parameters.items())
 
 
 def make_agent(name: str, **parameters: Any) -> Any:
-    """The agent `name`, such as `q_learning`, with its parameters; also `module:Class` of your own.
+    """The agent `name`, such as `q_learning` or your own `module:Class`, with these parameters.
 
-    Raises ConfigError for an unknown name or a wrong parameter, with the nearest valid one.
+    Raises ConfigError for an unknown name or a wrong parameter, with the nearest valid name.
     """
     return _built(AgentComponent, name, parameters.items())
 
 
 def _built(kind: type[Component], name: str, pairs: Iterable[tuple[str, Any]]) -> Any:
-    """A component that stands outside of a config. Raises ConfigError, with the component's section before its keys."""
+    """Builds a component without a config. Raises ConfigError with the component's section before its keys."""
     location, values = _ALONE[kind], {"name": name}
     for key, value in pairs:
         if key in kind.model_fields:
@@ -124,12 +124,12 @@ def parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
 
 
 def dump(config: ExperimentConfig) -> str:
-    """The resolved config as YAML, defaults included; `load_config` reads it back to one with the same text."""
+    """The resolved config as YAML, defaults included. `load_config` reads it back to a config with the same text."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short hash of config sections: equal parts, defaults included, have equal fingerprints."""
+    """A short hash of config sections. Sections that are equal, defaults included, have equal fingerprints."""
     plain = [part.model_dump(mode="json") if isinstance(part, pydantic.BaseModel) else part for part in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -173,14 +173,15 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def _component_problems(values: dict[str, Any]) -> list[str]:
-    """What the components' own classes find wrong with their parameters."""
+    """Problems that the components' own classes find in their parameters, one line each."""
     return [line for location, kind, value in _components(values) for line in _problems_of(location, kind, value)]
 
 
 def _problems_of(location: tuple[str | int, ...], kind: type[Component], value: Any) -> list[str]:
+    """Problems of the parameters of one component, one line each."""
     try:
         component = kind.model_validate(value)
-    except pydantic.ValidationError:
+    except pydantic.ValidationError:  # the schema reports it
         return []
     try:
         component.build()
@@ -194,7 +195,7 @@ def _problems_of(location: tuple[str | int, ...], kind: type[Component], value: 
 
 
 def _components(values: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], type[Component], Any]]:
-    """Location, kind and value of everything in a plain config that is written as a component."""
+    """The location, kind and value of every component in a plain config."""
     if "tasks" in values:
         yield ("tasks",), TasksComponent, values["tasks"]
     if isinstance(values.get("training"), dict) and "objective" in values["training"]:
@@ -208,7 +209,7 @@ def _components(values: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...],
 def _lines(
     error: pydantic.ValidationError, prefix: tuple[str | int, ...] = (), names: list[str] | None = None
 ) -> list[str]:
-    """A line a problem. The members of a union each report, and so do a list and its items: once is enough."""
+    """One line per problem. Members of a union, or a list and its items, may report the same one: the first counts."""
     lines: dict[str, str] = {}
     for item in error.errors():
         where = _dotted((*prefix, *item["loc"]))
@@ -219,9 +220,9 @@ def _lines(
 
 
 def _line(error: Any, prefix: tuple[str | int, ...] = (), names: list[str] | None = None) -> str:
-    """One pydantic error as `dotted.path: message (got value)`, with the nearest valid name where there is one.
+    """One pydantic error as `dotted.path: message (got value)`, with the nearest valid name if there is one.
 
-    `names` are the valid keys where the schema does not know them: a component's parameters, found at `prefix`.
+    `names` are the valid keys if the schema does not know them: the parameters of the component at `prefix`.
     """
     location = (*prefix, *error["loc"])
     kind, context = error["type"], error.get("ctx", {})
@@ -238,14 +239,14 @@ def _line(error: Any, prefix: tuple[str | int, ...] = (), names: list[str] | Non
     if kind == "literal_error":
         choices = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return f"{_dotted(location)}: {error['input']!r} is not a choice{did_you_mean(error['input'], choices)}"
-    if kind == "value_error":  # a component's own check of its parameters together; its words name the value
+    if kind == "value_error":  # raised by a component that checks several parameters; the message names the value
         return f"{_dotted(location)}: {context['error']}"
     message = error["msg"][0].lower() + error["msg"][1:]
     return f"{_dotted(location)}: {_one_line(message)} (got {error['input']!r})"
 
 
 def _dotted(location: Iterable[str | int]) -> str:
-    """Drops the labels that pydantic adds for the members of a union (`constrained-int`, `function-before[...]`)."""
+    """The dotted path, without pydantic's labels for members of a union (`constrained-int`, `function-before[...]`)."""
     return ".".join(str(item) for item in location if isinstance(item, int) or item.replace("_", "").isalnum())
 
 

@@ -1,4 +1,4 @@
-"""What the schema is made of: sections that are closed to unknown keys, and components with their parameters."""
+"""Building blocks of the schema: sections that reject unknown keys, and components with their parameters."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,7 +11,7 @@ from icrl.support.errors import ConfigError
 
 
 class Section(pydantic.BaseModel):
-    """A part of the config: immutable, and closed to unknown keys."""
+    """A part of the config. It is immutable and rejects unknown keys."""
 
     model_config = pydantic.ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, coerce_numbers_to_str=True
@@ -21,7 +21,7 @@ class Section(pydantic.BaseModel):
     @classmethod
     def _true_is_not_one(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError("is true or false where another kind of value is expected")
+            raise ValueError("is true or false, but must be another kind of value")
         return value
 
 
@@ -44,24 +44,24 @@ class Component(Section):
     @model_serializer
     def _as_flat_mapping(self) -> dict[str, Any]:
         own = {key: getattr(self, key) for key in type(self).model_fields if key != "params"}
-        said = {key: value for key, value in own.items() if value is not None}
-        return {**said, **parameters(self.build())}
+        given = {key: value for key, value in own.items() if value is not None}
+        return {**given, **parameters(self.build())}
 
     table: ClassVar[dict[str, str]] = AGENTS
-    """The names known to this kind of component."""
+    """Known names of this kind of component, and their classes."""
 
     methods: ClassVar[tuple[str, ...]] = ("reset", "act", "observe", "actors", "swept")
-    """Methods and attributes that its classes have to have."""
+    """Methods and attributes that the class must have."""
 
     base: ClassVar[str] = "derive it from icrl.Agent"
-    """What to do about a class that lacks one of them."""
+    """Advice, in an error message, for a class that lacks one of `methods`."""
 
     def build(self) -> Any:
         """A new instance. Raises ConfigError for an unknown name, pydantic.ValidationError for bad parameters."""
         cls = find_component(self.name, self.table)
         lacking = [method for method in self.methods if not hasattr(cls, method)]
         if lacking:
-            raise ConfigError(f"{self.name!r} cannot be used here: it has no {lacking[0]!r}; {self.base}")
+            raise ConfigError(f"{self.name!r} cannot be used here: the class has no {lacking[0]!r}; {self.base}")
         try:
             return cls(**self.params)
         except (ConfigError, pydantic.ValidationError):
@@ -87,24 +87,24 @@ class ObjectiveComponent(Component):
 
 
 class AgentComponent(Component):
-    """An agent, and what it is shown."""
+    """An agent, its input, and its name in results."""
 
     sees: Literal["observation", "state"] = "observation"
-    """What the agent is shown. `state` is the environments' whole state, where they hide more than the task. Histories
-    hold the observation in either case, so a source may learn from more than the transformer will have."""
+    """Input of the agent: the `observation`, or the environment's whole `state` if the environment hides more than the
+    task. Histories hold the observation in either case, so a source may learn from more than the transformer gets."""
 
     label: Annotated[str, Field(min_length=1)] | None = None
-    """The name of the agent in results, if not `name`."""
+    """Name of the agent in results. By default, its `name`."""
 
 
 class Source(AgentComponent):
     """An agent whose learning histories are recorded."""
 
     share: PositiveFloat = 1.0
-    """Its share of the learners, relative to the other sources' shares."""
+    """Share of the learners that run this source, relative to the shares of the other sources."""
 
     record: Literal["first", "all"] = "first"
-    """The actors of a learner that leave a history: the first alone, or all of them."""
+    """Actors of a learner that leave a history: the `first` only, or `all` of them."""
 
 
 def problem(path: str, value: object, message: str) -> PydanticCustomError:

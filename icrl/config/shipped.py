@@ -1,4 +1,4 @@
-"""The configs that come with this project: `demo`, `dark_room/ppo` ..., wherever it is installed."""
+"""The shipped configs, such as `demo` and `dark_room/ppo`, found wherever the project is installed."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ import icrl
 from icrl.support.errors import ConfigError, did_you_mean
 
 _NOT_EXPERIMENTS = ("accelerate",)
-"""Folders of configs of another kind."""
+"""Folders of configs that are not experiments."""
 
 
 def shipped_folder() -> Path:
-    """The folder of the shipped configs: inside the package where it is installed, `configs/` in a checkout."""
+    """The folder of the shipped configs: inside the package if it is installed, `configs/` in a checkout."""
     package = Path(icrl.__file__).parent
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
@@ -24,9 +24,9 @@ def shipped_names() -> list[str]:
 
 
 def find_config(name: str | Path) -> Path:
-    """The file of a config: a path as it is, or the name of a shipped one.
+    """The file of a config, given as a path or as the name of a shipped config.
 
-    A file of the user's own comes first. Raises ConfigError, with the nearest name, where there is neither.
+    The user's own file takes precedence. Raises ConfigError, with the nearest name, if neither exists.
     """
     path = Path(name)
     if path.is_file():

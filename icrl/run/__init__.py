@@ -1,1 +1,1 @@
-"""A run on disk and on the screen: its folder, fingerprints, checkpoints, trackers, and the seeds' purposes."""
+"""One run: its folder, records, checkpoints, fingerprints, trackers and command line, and the purposes of its seeds."""

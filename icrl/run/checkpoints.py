@@ -1,7 +1,7 @@
-"""Folders of checkpoints, each complete or absent: `step-000600/`, complete when its record is there.
+"""Checkpoint folders such as `step-000600/`, each complete or absent. A folder is complete once its record exists.
 
-The record, `training.json`, says which config the checkpoint belongs to. The transformer's training and meta-training
-keep their checkpoints in the same way.
+The record, `training.json`, states which config the checkpoint belongs to. The transformer's training and meta-training
+store their checkpoints in the same way.
 """
 
 import re
@@ -18,21 +18,21 @@ from icrl.support.files import TEMPORARY_SUFFIX
 
 
 class CheckpointRecord(Record):
-    """What every checkpoint says of itself."""
+    """The record of any checkpoint."""
 
     step: int
-    """Updates, or iterations of meta-training, that are done."""
+    """Updates so far, or iterations of meta-training so far."""
     fingerprint: str
-    """Of the training that it belongs to."""
+    """Fingerprint of the training that the checkpoint belongs to."""
     seconds: float
     made_with: dict[str, str] = {}
 
 
 class TrainingRecord(CheckpointRecord):
-    """A checkpoint of the transformer's training."""
+    """The record of a checkpoint of the transformer's training."""
 
     data: str | None = None
-    """Identity of the data that it was trained on."""
+    """Identity of the training data."""
     parameters: int = 0
     processes: int = 1
     loss: float | None = None
@@ -40,10 +40,10 @@ class TrainingRecord(CheckpointRecord):
 
 
 class MetaTrainingRecord(CheckpointRecord):
-    """A checkpoint of a meta-learner."""
+    """The record of a checkpoint of meta-training."""
 
     environment_steps: int
-    """Steps of meta-training so far."""
+    """Environment steps of meta-training so far."""
     mean_return: Annotated[float | None, Field(alias="return")] = None
     """Mean return of the last iteration, as the learner reports it."""
     agent: dict[str, Any] = {}
@@ -60,15 +60,15 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """The folder of the checkpoint of `step`, whether it exists or not."""
+    """The folder of the checkpoint of `step`, whether or not the folder exists."""
     return folder / f"step-{step:06d}"
 
 
 def last_checkpoint(folder: Path, verb: str = "train") -> Path:
-    """The newest complete checkpoint. Raises UserError if there is none; `verb` would make one."""
+    """The newest complete checkpoint. Raises UserError, which suggests running `verb`, if none exists."""
     steps = checkpoint_steps(folder)
     if not steps:
-        raise UserError(f"{folder}: there is no complete checkpoint; run `icrl {verb}` with this config first")
+        raise UserError(f"{folder}: has no complete checkpoint; run `icrl {verb}` with this config first")
     return checkpoint_path(folder, steps[-1])
 
 
@@ -78,7 +78,7 @@ def checkpoint_record(path: Path, kind: type[Kind]) -> Kind:
 
 
 def delete_checkpoint(path: Path) -> None:
-    """Deletes a checkpoint under a temporary name: one that a kill leaves half deleted must not pass for complete."""
+    """Renames a checkpoint, then deletes it: a kill must not leave a half-deleted one that looks complete."""
     if path.exists():
         going = path.with_name(f".{path.name}.deleted{TEMPORARY_SUFFIX}")
         shutil.rmtree(going, ignore_errors=True)

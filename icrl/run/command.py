@@ -17,19 +17,19 @@ SHORTHANDS = {
     "device": "runtime.device",
     "checkpoint": "evaluation.checkpoint",
 }
-"""Short forms of overrides that are long to type."""
+"""Short forms of long overrides."""
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """A command as it was called."""
+    """A command as the user called it."""
 
     config: ExperimentConfig
     config_file: str
     overwrite: bool = False
     overrides: list[str] = field(default_factory=list)
     alone: bool = True
-    """True if the next stage has to be called by the user."""
+    """True if the user has to call the next stage; False within `icrl run`."""
 
     def next_command(self, verb: str) -> str:
         """The command line of another verb with the same config."""
@@ -37,35 +37,37 @@ class Invocation:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of every verb that takes a config."""
+    """Adds the arguments that all verbs with a config share."""
     parser.usage = f"{parser.prog} CONFIG [--overwrite] [--KEY VALUE ...]"
     parser.add_argument(
         "--config",
         required=True,
         metavar="CONFIG",
-        help="the experiment: a YAML file, or the name of a shipped one, such as demo or dark_room/ppo",
+        help="the experiment: a YAML file, or the name of a shipped config such as demo or dark_room/ppo",
     )
     parser.add_argument("--overwrite", action="store_true", help="delete this stage's outputs first")
     shorthands = ", ".join(f"--{short} for --{full}" for short, full in SHORTHANDS.items())
-    parser.epilog = f"Any key of the config can be set: --tasks.size 7, --seed 1, --name NAME. Short: {shorthands}."
+    parser.epilog = (
+        f"Any key of the config can be set: --tasks.size 7, --seed 1, --name NAME. Short forms: {shorthands}."
+    )
 
 
 def named_config(words: Sequence[str]) -> list[str]:
-    """The words of a verb, with a config that comes first and without its flag as `--config CONFIG`."""
+    """The words of a verb, with `--config` inserted before a config that is given first and without its flag."""
     first = words[0] if words else ""
     alone = first and not first.startswith("-") and "=" not in first
     return ["--config", *words] if alone else list(words)
 
 
 def invocation(arguments: argparse.Namespace, rest: Sequence[str]) -> Invocation:
-    """Loads the config that the arguments name, with the `rest` as overrides. Raises ConfigError."""
+    """Loads the config that the arguments name, with `rest` as overrides. Raises ConfigError."""
     words = [_expanded(word) for word in rest]
     config = load_config(arguments.config, words)
     return Invocation(config, arguments.config, arguments.overwrite, words)
 
 
 def run_module(program: str, description: str, run: Callable[[Invocation], object]) -> int:
-    """The main function of `python -m ...`: parses, runs, reports errors; returns the exit code."""
+    """The main function of `python -m ...`: parses the words, calls `run`, reports errors, returns the exit code."""
     parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
     add_arguments(parser)
     arguments, rest = parser.parse_known_args(named_config(sys.argv[1:]))

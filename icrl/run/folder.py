@@ -1,7 +1,7 @@
-"""The run folder: the one place where the file names in `runs/NAME/` are spelled, and the lock that guards it.
+"""The run folder: all file names in `runs/NAME/`, and the lock that guards the folder.
 
-A stage (data, training, evaluation) is finished when its last file is there. That file carries the fingerprint of every
-config section that the stage depends on, and a stage with another fingerprint is never overwritten without being asked.
+A stage (data, training, evaluation) is finished once its last file exists. That file carries the fingerprint of all
+config sections that the stage depends on. A stage with another fingerprint is overwritten only if the user asks for it.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from icrl.support.errors import UserError
 from icrl.support.files import write_file
 
 SCHEMA_VERSION = 2
-"""Version of what lies on disk; part of every fingerprint."""
+"""Version of the file formats; part of every fingerprint."""
 
 CONFIG, INFO, CARD = "config.yaml", "info.json", "README.md"
 TASK_FILES = ("tasks-train.npz", "tasks-test.npz")
@@ -40,7 +40,7 @@ class RunFolder:
     path: Path
 
     own_data: Path | None = None
-    """The data folder, if it lies elsewhere."""
+    """The data folder, if it is not `data/` in the run folder."""
 
     @property
     def config(self) -> Path:
@@ -59,17 +59,17 @@ class RunFolder:
 
     @property
     def meta(self) -> Path:
-        """One folder per meta-learner."""
+        """The meta-learners, one folder each."""
         return self.path / "meta"
 
     @property
     def cache(self) -> Path:
-        """Token arrays made from the data; may be deleted at any time."""
+        """Token arrays made from the data. You may delete them at any time."""
         return self.path / "cache"
 
     @property
     def checkpoints(self) -> Path:
-        """One folder per checkpoint of the transformer's training."""
+        """The checkpoints of the transformer's training, one folder each."""
         return self.path / "checkpoints"
 
     @property
@@ -99,7 +99,7 @@ class RunFolder:
 
     @property
     def paths(self) -> Path:
-        """First and last episodes of a few tasks, for pictures."""
+        """The agents' paths in first and last episodes on a few tasks, for pictures."""
         return self.eval / PATHS
 
     @property
@@ -119,7 +119,7 @@ def run_folder(config: ExperimentConfig) -> RunFolder:
 
 
 def folder_of_data(path: Path) -> RunFolder:
-    """The run folder `path`; where `path` is a data folder itself, the run folder whose data it is."""
+    """The run folder `path`. If `path` is itself a data folder, the run folder around it."""
     return RunFolder(path.resolve().parent, path) if (path / INFO).is_file() else RunFolder(path)
 
 
@@ -129,18 +129,18 @@ def stale(path: Path, flag: str = "--overwrite") -> UserError:
 
 
 def write_config(config: ExperimentConfig, folder: RunFolder) -> None:
-    """Writes the resolved config, headed by versions and the git commit. For stages that do something."""
+    """Writes the resolved config, headed by versions and the git commit. A stage calls it only if it has work to do."""
     header = "".join(f"# {line}\n" for line in yaml.safe_dump(origin(), sort_keys=False).splitlines())
     write_file(folder.config, header + dump(config))
 
 
 def origin() -> dict[str, str]:
-    """Versions and the git commit that a stage was made with."""
+    """Versions and the git commit of the running code."""
     return {"python": platform.python_version(), **_versions(), "git": git_commit()}
 
 
 def git_commit() -> str:
-    """The commit of this code, with `-dirty` if it has changes; `unknown` outside a repository."""
+    """The git commit of this code, with `-dirty` if there are uncommitted changes; `unknown` outside a repository."""
     try:
         command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
         answer = subprocess.run(command, capture_output=True, text=True)
@@ -159,9 +159,9 @@ def _versions() -> dict[str, str]:
 
 @contextlib.contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Holds the run folder for one writing process. Raises UserError if another process has it.
+    """Locks the run folder for one writing process. Raises UserError if another process holds the lock.
 
-    The lock is the operating system's, so it goes with a process that is killed.
+    The operating system releases the lock when a process is killed.
     """
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -173,6 +173,6 @@ def locked(folder: RunFolder) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{folder.path} is in use by another process: wait for it, or choose another --name"
+                f"{folder.path} is in use by another process: wait until it has ended, or choose another --name"
             ) from None
         yield

@@ -1,18 +1,18 @@
-"""What a seed is for. Two uses of one experiment's seed never share their random numbers."""
+"""Purposes of seeds. Two purposes of one experiment's seed never share random numbers."""
 
 from enum import IntEnum
 
 
 class Purpose(IntEnum):
-    """The number that follows the experiment's seed wherever something random is derived from it.
+    """The number that follows the experiment's seed wherever random numbers are derived from it.
 
-    Numbers are part of every result: a new purpose takes a new one, and none is ever changed or used again.
+    Results depend on these numbers. A new purpose takes a new number, and a number is never changed or reused.
     """
 
     HISTORIES = 1
-    """Seeds of the learners that leave histories."""
+    """Learners whose histories are recorded."""
     WINDOWS = 2
-    """Which windows an update of training sees."""
+    """Windows of the training updates."""
     EVALUATION = 3
     """Lifetimes of the evaluation."""
     DROPOUT = 4

@@ -1,4 +1,4 @@
-"""Records: the small JSON files that a stage writes last, as typed objects. A plain dictionary ends at the file."""
+"""Records: the small JSON files that a stage writes last, as typed objects instead of dictionaries."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,12 +11,12 @@ from icrl.support.files import read_json, write_json
 
 
 class Record(pydantic.BaseModel):
-    """The content of a record. Values that its fields do not know are kept, so that a newer file is not cut short."""
+    """The content of a record. Values without a field are kept, so that a newer file loses nothing."""
 
     model_config = pydantic.ConfigDict(extra="allow", strict=True, frozen=True, populate_by_name=True)
 
     def plain(self) -> dict[str, Any]:
-        """The content of the file as plain values, without defaults that were never given."""
+        """The content of the file as plain values, without defaults that were never set."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
@@ -33,8 +33,8 @@ def versioned(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
-            f"{path}: not a record of schema version {SCHEMA_VERSION}, but of another version of this project, or "
-            "damaged; make it again with --overwrite"
+            f"{path}: is not a record of schema version {SCHEMA_VERSION}: the file is damaged, or another version of "
+            "this project wrote it; make it again with --overwrite"
         )
     return content
 

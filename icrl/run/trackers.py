@@ -1,9 +1,9 @@
-"""Experiment trackers: TensorBoard, Weights & Biases and trackio. The one module that knows them.
+"""Experiment trackers: TensorBoard, Weights & Biases and trackio. No other module knows them.
 
-A training is one run in every tracker that `runtime.trackers` names, and so is each meta-training. A `logs` folder
-beside the training log holds the trackers' files, and the run's id: by that id a training that was killed goes on in
-the same run, and the evaluation adds its report to it. What is sent where is each tracker's own setting, such as
-WANDB_MODE or TRACKIO_SPACE_ID; unset, TensorBoard and trackio only write files.
+Training is one run in every tracker that `runtime.trackers` names, and so is the meta-training of each meta-learner. A
+`logs` folder beside the training log holds the trackers' files and the run's id. With that id, a training that was
+killed continues the same run, and the evaluation adds its report to the run. Each tracker has its own settings for what
+it sends where, such as WANDB_MODE or TRACKIO_SPACE_ID. Without them, TensorBoard and trackio only write files.
 """
 
 import os
@@ -25,20 +25,20 @@ from icrl.support.errors import UserError, did_you_mean
 from icrl.support.files import sha256
 
 PROJECT = "in-context-rl"
-"""Weights & Biases and trackio gather runs in projects, and in groups within one: ours are called by the experiment."""
+"""Name of the project in Weights & Biases and trackio. Within it, runs are grouped by experiment."""
 
 
 class RunRecord(Record):
-    """`run.json`: by which the trackers know a run again."""
+    """`run.json`: the run's id, and the evaluations that its trackers have received."""
 
     id: str
     reported: dict[str, str] = {}
-    """By tracker, the SHA-256 of the summary of the evaluation that it has."""
+    """By tracker, the SHA-256 of the evaluation summary that it has received."""
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """One run as trackers show it."""
+    """One run, as trackers show it."""
 
     config: ExperimentConfig
     name: str
@@ -47,24 +47,24 @@ class TrackedRun:
 
     @property
     def id(self) -> str:
-        """The identifier by which trackers find the run again."""
+        """The id by which trackers find the run again."""
         return self.record.id
 
     @property
     def record(self) -> RunRecord:
-        """The record of the run; made where there is none."""
+        """The record of the run, created if it does not exist."""
         if not self._record_file.exists():
             write_record(self._record_file, RunRecord(id=secrets.token_hex(4), reported={}))
         return read_record(self._record_file, RunRecord)
 
     def remember(self, tracker: str, evaluation: str) -> None:
-        """Records that a tracker has an evaluation."""
+        """Records that a tracker has received an evaluation."""
         reported = {**self.record.reported, tracker: evaluation}
         write_record(self._record_file, self.record.model_copy(update={"reported": reported}))
 
     @property
     def config_file(self) -> Path:
-        """The resolved config, as the stage has written it."""
+        """The resolved config, as the stage wrote it."""
         return run_folder(self.config).config
 
     @property
@@ -74,7 +74,7 @@ class TrackedRun:
 
 @dataclass(frozen=True)
 class Report:
-    """An evaluation, for a tracker."""
+    """An evaluation, in the form that trackers receive."""
 
     figures: dict[str, float]
     text: str
@@ -84,14 +84,14 @@ class Report:
 
 
 class Tracker(ABC):
-    """One run in one tracker. It begins, or goes on after `step`, with the resolved config attached."""
+    """One run in one tracker. The run starts, or resumes after `step`, with the resolved config attached."""
 
     @abstractmethod
     def __init__(self, run: TrackedRun, step: int) -> None: ...
 
     @abstractmethod
     def log(self, figures: dict[str, float], step: int) -> None:
-        """A point of every curve."""
+        """Adds one point to every curve."""
 
     @abstractmethod
     def report(self, report: Report, step: int) -> None:
@@ -99,21 +99,21 @@ class Tracker(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Waits until everything is written, or sent."""
+        """Waits until everything is written or sent."""
 
 
 class TensorBoard(Tracker):
-    """Event files in the `logs` folder. The config is there as text and as hyper-parameters."""
+    """Event files in the `logs` folder. The config is added as text and as hyper-parameters."""
 
     def __init__(self, run: TrackedRun, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
-        # points after `step` are of a process that was killed: they will come again
+        # a process that was killed logged the points after `step`; they will be logged again
         self.writer = SummaryWriter(str(run.logs), purge_step=step + 1)
         flat = _flat(run.config)
         values = {key: value if isinstance(value, int | float) else str(value) for key, value in flat.items()}
-        # `add_hparams` would put them in a run of their own
+        # `add_hparams` would put them in a separate run
         for part in hparams(values, {"loss": 0.0}):
             self.writer.file_writer.add_summary(part)  # type: ignore[attr-defined]
         self._text("config", run.config_file.read_text(), step)
@@ -143,7 +143,7 @@ class TensorBoard(Tracker):
 
 
 class WeightsAndBiases(Tracker):
-    """A run of Weights & Biases, resumed by its id; offline, a further folder of the same id."""
+    """A run of Weights & Biases, resumed by its id. Offline, resuming adds another folder with the same id."""
 
     def __init__(self, run: TrackedRun, step: int) -> None:
         import wandb
@@ -171,7 +171,7 @@ class WeightsAndBiases(Tracker):
         with open(report.page) as page:
             shown: dict[str, Any] = {"report": wandb.Html(page, inject=False)}
         shown |= {f"report/{path.stem}": wandb.Image(str(path)) for path in report.pictures}
-        self.run.log(shown, step=max(step + 1, self.run.step))  # it takes no more at a step that is over
+        self.run.log(shown, step=max(step + 1, self.run.step))  # a past step accepts no more values
         for path in (report.page, report.summary, *report.pictures):
             self._save(path)
 
@@ -179,9 +179,9 @@ class WeightsAndBiases(Tracker):
         self.run.finish(exit_code=int(sys.exception() is not None))
 
     def _save(self, path: Path) -> None:
-        """Under the run folder's name: at the top, `config.yaml` is a file of Weights & Biases' own.
+        """Saves a file under the run folder's name, because Weights & Biases has its own `config.yaml` at the top.
 
-        Copied rather than linked, so that an offline run can be taken to another machine and sent from there.
+        The file is copied, not linked, so that an offline run can be moved to another machine and sent from there.
         """
         copy = Path(self.run.dir) / path.relative_to(self.root)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ class WeightsAndBiases(Tracker):
 
 
 class Trackio(Tracker):
-    """A run of trackio, which knows runs by their names alone: so the name ends with the id."""
+    """A run of trackio. It identifies runs by name alone, so the name ends with the id."""
 
     def __init__(self, run: TrackedRun, step: int) -> None:
         import trackio
@@ -229,36 +229,36 @@ TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": Weigh
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises UserError if `runtime.trackers` names one that is not known, or not installed."""
+    """Raises UserError if `runtime.trackers` names a tracker that is unknown or not installed."""
     for name in names:
         if name not in TRACKERS:
-            raise UserError(f"runtime.trackers: {name!r} is no tracker{did_you_mean(name, TRACKERS)}")
+            raise UserError(f"runtime.trackers: {name!r} is not a tracker{did_you_mean(name, TRACKERS)}")
         try:
             metadata.version(name)
         except metadata.PackageNotFoundError:
             raise UserError(
-                f"runtime.trackers: {name!r} is not installed; install its package or leave it out"
+                f"runtime.trackers: {name!r} is not installed; install its package, or remove the tracker"
             ) from None
 
 
 class Trackers:
-    """A run in several trackers. One that fails is left behind, with a warning, since curves are not worth a training.
+    """One run in several trackers. A tracker that fails is dropped with a warning, and training continues without it.
 
     Args:
-        trackers: those that have begun, by name.
+        trackers: the trackers that have started, by name.
     """
 
     def __init__(self, trackers: dict[str, Tracker]) -> None:
         self._trackers = trackers
 
     def log(self, figures: dict[str, float], step: int) -> None:
-        """A point of every curve, in every tracker."""
+        """Adds one point to every curve, in every tracker."""
         for name, tracker in [*self._trackers.items()]:
             if not self._done(name, lambda tracker=tracker: tracker.log(figures, step)):  # type: ignore[misc]
                 del self._trackers[name]
 
     def close(self) -> None:
-        """Waits until everything is written, or sent."""
+        """Waits until everything is written or sent."""
         for name, tracker in self._trackers.items():
             self._done(name, tracker.close)
         self._trackers = {}
@@ -267,23 +267,23 @@ class Trackers:
     def _done(name: str, act: Callable[[], object]) -> bool:
         try:
             act()
-        except Exception as error:  # each has its own for a network that is gone, or a service that was killed
-            print(f"warning: runtime.trackers: {name!r} has failed, and is left out: {_brief(error)}", file=sys.stderr)
+        except Exception as error:  # each tracker raises its own, for a lost network or a service that was killed
+            print(f"warning: runtime.trackers: {name!r} failed and is dropped: {_brief(error)}", file=sys.stderr)
             return False
         return True
 
 
 def open_trackers(config: ExperimentConfig, name: str, kind: str, logs: Path, step: int) -> Trackers:
-    """The trackers of `runtime.trackers`, with one run in each. Call it when `config.yaml` is written.
+    """Starts the trackers of `runtime.trackers`, with one run in each. Call it after `config.yaml` is written.
 
     Args:
         config: the experiment.
-        name: what people call the run.
+        name: the run's name for people.
         kind: `train` or `meta-train`.
-        logs: the run's folder; once it is deleted, the next run is another.
-        step: how much is done; points after it are dropped where the tracker can.
+        logs: the folder of the trackers' files and the run's id. If it is deleted, the next call starts a new run.
+        step: updates or iterations so far. Later points are dropped from the curves if the tracker can do so.
 
-    Raises UserError if a tracker cannot begin.
+    Raises UserError if a tracker cannot start.
     """
     run, opened = TrackedRun(config, name, kind, logs), dict[str, Tracker]()
     try:
@@ -296,9 +296,9 @@ def open_trackers(config: ExperimentConfig, name: str, kind: str, logs: Path, st
 
 
 def attach_report(config: ExperimentConfig, report: Report) -> None:
-    """Adds an evaluation to the training's run in every tracker; one that has it already is left alone.
+    """Adds an evaluation to the training's run in every tracker that has not received it yet.
 
-    Raises UserError if one of them has not got it, after the others have; the next call goes on with it.
+    Raises UserError if a tracker fails, after the others have received it. The next call tries that tracker again.
     """
     run, step = TrackedRun(config, config.name, "train", run_folder(config).logs), config.training.steps
     evaluation, failed = sha256(report.summary), list[str]()
@@ -311,7 +311,7 @@ def attach_report(config: ExperimentConfig, report: Report) -> None:
         except UserError as error:
             failed.append(str(error))
         except Exception as error:
-            failed.append(f"runtime.trackers: {name!r} has not got the report: {_brief(error)}; evaluate again")
+            failed.append(f"runtime.trackers: {name!r} did not receive the report: {_brief(error)}; evaluate again")
         else:
             run.remember(name, evaluation)
     if failed:
@@ -323,8 +323,8 @@ def _opened(tracker: str, run: TrackedRun, step: int) -> Tracker:
         return TRACKERS[tracker](run, step)
     except UserError:
         raise
-    except Exception as error:  # each has its own for no login, no network, no room
-        raise UserError(f"runtime.trackers: {tracker!r} cannot begin: {_brief(error)}") from error
+    except Exception as error:  # each tracker raises its own, for a missing login, no network or a full disk
+        raise UserError(f"runtime.trackers: {tracker!r} cannot start: {_brief(error)}") from error
 
 
 def _brief(error: Exception) -> str:
@@ -332,7 +332,7 @@ def _brief(error: Exception) -> str:
 
 
 def _flat(config: ExperimentConfig) -> dict[str, Any]:
-    """The config's values by their dotted keys, as overrides name them."""
+    """The config's values by dotted key, as in overrides."""
 
     def walk(key: str, value: Any) -> list[tuple[str, Any]]:
         if isinstance(value, dict | list):

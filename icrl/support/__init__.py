@@ -1,1 +1,1 @@
-"""What any program needs: errors for people, atomic files, devices, the terminal, the hub's client."""
+"""General support: readable errors, atomic files, devices, memory, the terminal, and the hub."""

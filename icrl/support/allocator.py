@@ -1,12 +1,14 @@
-"""The C library's memory allocator, told what suits small tensor programs."""
+"""Settings of the C library's memory allocator that suit small tensor programs."""
 
 import ctypes
 import sys
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep freed pages. Small models allocate and free the same large tensors in every update, and
-    page faults then cost more than the products. Does nothing elsewhere.
+    """Tells glibc to keep freed pages. Does nothing on other platforms.
+
+    Small models allocate and free the same large tensors in every update. Page faults would then cost more than the
+    matrix products.
     """
     if not sys.platform.startswith("linux"):
         return

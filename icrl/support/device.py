@@ -1,4 +1,4 @@
-"""Where tensor programs run: whether there is such a device at all."""
+"""The check that the configured device exists."""
 
 from icrl.support.errors import UserError
 
@@ -7,7 +7,7 @@ def check_device(name: str | None) -> None:
     """Raises UserError if `runtime.device` names a device that this machine's PyTorch cannot compute on."""
     if name is None:
         return
-    import torch  # takes seconds, and tabular sources need none of it
+    import torch  # takes seconds, and tabular sources do not need it
 
     try:
         torch.ones(1, device=name).cpu()

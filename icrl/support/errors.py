@@ -1,7 +1,7 @@
-"""Errors for people: one line that says what is wrong, where, and what to do.
+"""Errors for people: one line that says where the problem is, what is wrong, and what to do.
 
-Commands print the message of a `UserError` without a traceback and exit with its code. Anything else that escapes is
-a bug of ours and keeps its traceback.
+Commands print the message of a `UserError` without a traceback and exit with its code. Any other exception is a bug of
+this project and keeps its traceback.
 """
 
 import difflib
@@ -10,19 +10,19 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend: a file, a folder, a checkpoint, a full disk. The command exits with 1."""
+    """A problem that the user can fix: with a file, a folder, a checkpoint, a full disk. The command exits with 1."""
 
     exit_code = 1
 
 
 class ConfigError(UserError):
-    """One or more problems in a configuration, one a line. The command exits with 2."""
+    """One or more problems in a config, one per line. The command exits with 2."""
 
     exit_code = 2
 
 
 def did_you_mean(name: object, valid: Iterable[object]) -> str:
-    """`"; did you mean 'size'?"` when a valid name is close, else the list of what there is (empty if nothing)."""
+    """`"; did you mean 'size'?"` if a valid name is close, else the list of valid names ("" without any)."""
     names = [str(item) for item in valid]
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     if near:
@@ -34,4 +34,4 @@ ENVIRONMENT_ERRNOS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
     *(errno.EACCES, errno.EPERM, errno.EIO),
 }
-"""Error numbers of the operating system that the disk or its rights cause, and not the program."""
+"""Error numbers that the disk or its permissions cause, not the program."""

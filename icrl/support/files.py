@@ -1,7 +1,7 @@
-"""Files that are complete or absent: written under a temporary name, synced, renamed.
+"""Atomic files: written under a temporary name, synced, then renamed.
 
-A process killed at any moment leaves either the old file or the new one, and temporary names that the next run of the
-same command removes.
+A process killed at any moment leaves either the old file or the new one, and perhaps temporary files, which the next
+run of the same command removes.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ def temporary_name(path: Path) -> Path:
 
 
 def remove_leftovers(folder: Path, pattern: str = ".*") -> None:
-    """Deletes what killed processes left in `folder` under temporary names that match.
+    """Deletes temporary files and folders that killed processes left in `folder` and that match `pattern`.
 
-    Their workers may live a moment longer and rename a file at the same time; that file is then simply finished.
+    Workers of a killed process may run a moment longer and rename a file at the same time. That file is then finished.
     """
     for path in folder.glob(f"{pattern}{TEMPORARY_SUFFIX}"):
-        if path.name.endswith(_REPLACED):  # of a folder that was being replaced
+        if path.name.endswith(_REPLACED):  # the old version of a folder that was being replaced
             original = folder / path.name[1 : -len(_REPLACED)].rpartition(".")[0]
             if not original.exists():
                 path.replace(original)
@@ -69,12 +69,12 @@ def write_file(path: Path, content: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes plain values, whole or not at all."""
+    """Writes plain values as JSON, whole or not at all. Raises UserError if the disk refuses."""
     write_file(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises UserError if it is missing or is none."""
+    """The content of a JSON file. Raises UserError if the file is missing, unreadable or not JSON."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
@@ -84,7 +84,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path, keys: set[str]) -> list[dict[str, Any]]:
-    """The lines of a log that have these keys; one that a killed process left unfinished is dropped."""
+    """The lines of a log that have these keys. A line that a killed process left unfinished is dropped."""
     lines = []
     for text in path.read_text().splitlines() if path.exists() else []:
         with contextlib.suppress(json.JSONDecodeError):
@@ -96,7 +96,7 @@ def read_json_lines(path: Path, keys: set[str]) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Gives a temporary folder that becomes `path`, whole, when the block ends without an error.
+    """Yields a temporary folder, which becomes `path` when the block ends without an error.
 
     An existing `path` is replaced. Raises UserError if the disk refuses.
     """

@@ -1,7 +1,6 @@
-"""Repositories of the hub: what they hold, fetching and sending files, and what goes wrong as one line.
+"""Repositories of the hub: their files, downloads, and errors of the hub's client as one line.
 
-Nothing that comes from there is executed or unpickled here, and a file is written only where its name says, inside the
-folder that it belongs to.
+Nothing from the hub is executed or unpickled here. A file name that leads out of its folder is refused.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ NAME = r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?"
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository: USER/NAME, and of it a branch, tag or commit."""
+    """A repository USER/NAME, optionally at a branch, tag or commit."""
 
     id: str
     kind: Kind
@@ -34,15 +33,15 @@ class Repository:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a repository holds at one commit."""
+    """The content of a repository at one commit."""
 
     repository: Repository
     commit: str
     sizes: dict[str, int]
-    """Bytes of every file, by its path."""
+    """Size of every file in bytes, by its path."""
 
     def matching(self, patterns: Sequence[str]) -> list[str]:
-        """The files that match a shell-style pattern; one without a slash is of the top folder alone."""
+        """The files that match a shell-style pattern. A pattern without a slash matches only in the top folder."""
         return [
             name
             for name in self.sizes
@@ -51,26 +50,26 @@ class Snapshot:
 
 
 def repository(text: str, kind: Kind, key: str) -> Repository:
-    """The repository that USER/NAME or USER/NAME@REVISION names. Raises UserError, naming `key`, if it is neither."""
+    """The repository USER/NAME or USER/NAME@REVISION. Raises UserError, naming `key`, if `text` is neither."""
     found = re.fullmatch(NAME, text)
     if not found or ".." in text:
-        raise UserError(f"{key}: {text!r} is no repository of the hub: write USER/NAME or USER/NAME@REVISION")
+        raise UserError(f"{key}: {text!r} is not a hub repository: write USER/NAME or USER/NAME@REVISION")
     return Repository(found["id"], kind, found["revision"])
 
 
 def snapshot(wanted: Repository) -> Snapshot:
-    """Asks the hub for the commit that `wanted` stands for, and its files; with HF_HUB_OFFLINE, the client's cache.
+    """Asks the hub for the commit that `wanted` stands for and its files. With HF_HUB_OFFLINE, asks the client's cache.
 
-    Raises UserError if it cannot be had, or names a file that would lie outside the folder that it is put in.
+    Raises UserError if the request fails, or if a file name leads out of its folder.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
 
     with hub_errors(wanted, "read"):
         if constants.HF_HUB_OFFLINE:
-            place = Path(snapshot_download(wanted.id, repo_type=wanted.kind, revision=wanted.revision))
-            files = [path for path in place.rglob("*") if path.is_file()]
-            sizes = {path.relative_to(place).as_posix(): path.stat().st_size for path in files}
-            return Snapshot(wanted, place.name, sizes)
+            folder = Path(snapshot_download(wanted.id, repo_type=wanted.kind, revision=wanted.revision))
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+            return Snapshot(wanted, folder.name, sizes)
         found: Any = HfApi().repo_info(wanted.id, repo_type=wanted.kind, revision=wanted.revision, files_metadata=True)
     sizes = {file.rfilename: int(file.size or 0) for file in found.siblings or ()}
     for name in sizes:
@@ -79,89 +78,89 @@ def snapshot(wanted: Repository) -> Snapshot:
 
 
 def fetch(of: Snapshot, names: Sequence[str], folder: Path | None = None) -> Path:
-    """Downloads files that are not there yet; returns the folder that they are in.
+    """Downloads the files that are missing locally; returns the folder that contains them.
 
     Args:
         of: the snapshot.
-        names: of the files; those that the snapshot has not are left out.
-        folder: to write to; by default the shared cache of the hub's client.
+        names: paths of the files. Paths that the snapshot lacks are ignored.
+        folder: target folder; by default the shared cache of the hub's client.
 
-    Raises UserError if the hub or the disk fails; the same call goes on where it was.
+    Raises UserError if the hub or the disk fails. The same call then resumes the download.
     """
     from huggingface_hub import snapshot_download
 
-    there = [name for name in names if name in of.sizes]
+    known = [name for name in names if name in of.sizes]
     with hub_errors(of.repository, "read"):
         path = Path(
             snapshot_download(
                 of.repository.id,
                 repo_type=of.repository.kind,
                 revision=of.commit,
-                allow_patterns=[escape(name) for name in there],
+                allow_patterns=[escape(name) for name in known],
                 local_dir=folder,
             )
         )
-    absent = [name for name in there if not (path / name).is_file()]
+    absent = [name for name in known if not (path / name).is_file()]
     if absent:
         raise UserError(f"{of.repository}: {absent[0]} did not arrive; run the same command again")
     return path
 
 
 def check_name(name: str, where: object) -> None:
-    """Raises UserError for a path that could lead out of the folder that it is put in."""
+    """Raises UserError for a path that could lead out of its folder."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0] or "\0" in name:
-        raise UserError(f"{where}: has a file called {name!r}, which would lie outside of its folder; not loaded")
+        raise UserError(f"{where}: the file {name!r} would lie outside of its folder, so nothing is loaded")
 
 
 @contextlib.contextmanager
 def hub_errors(where: Repository, verb: Literal["read", "write"]) -> Iterator[None]:
-    """Turns what the hub's client raises into one line that says what to do."""
+    """Turns an error of the hub's client into a UserError of one line that says what to do."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None:  # the client wraps what happens to one of several files
-            said = _explained(cause, verb)
-            if said is not None:
-                raise UserError(f"{where.kind} {where}: {said}") from error
+        while cause is not None:  # the client wraps an error of one file among several
+            explanation = _explained(cause, verb)
+            if explanation is not None:
+                raise UserError(f"{where.kind} {where}: {explanation}") from error
             cause = cause.__cause__ or cause.__context__
         raise
 
 
 def _explained(error: BaseException, verb: str) -> str | None:
-    """What an error of the hub's client means and what to do; None of another error."""
+    """The meaning of an error of the hub's client, and what to do; None for any other error."""
     from huggingface_hub import constants, errors
 
     login = "log in with `hf auth login`, or set HF_TOKEN"
     match error:
         case errors.LocalTokenNotFoundError():
-            return f"needs a token: {login}"
+            return f"no token found: {login}"
         case errors.OfflineModeIsEnabled():
-            return "HF_HUB_OFFLINE is set, and it is not in the client's cache; unset it"
+            return "is not in the client's cache, and HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE"
         case errors.LocalEntryNotFoundError() if constants.HF_HUB_OFFLINE:
-            return "HF_HUB_OFFLINE is set, and it is not in the client's cache; unset it"
+            return "is not in the client's cache, and HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE"
         case errors.GatedRepoError():
             return f"is gated: ask for access on its page, and {login}"
         case errors.RepositoryNotFoundError():
-            return f"no such repository, or a private one: check the name, and {login}"
+            return f"does not exist, or is private: check the name, and {login}"
         case errors.RevisionNotFoundError():
             return "has no such branch, tag or commit"
         case errors.HfHubHTTPError() if error.response.status_code in (401, 403):
-            return f"the hub does not let this token {verb} it ({error.response.status_code}): {login}"
+            return f"the hub does not let this token {verb} the repository ({error.response.status_code}): {login}"
         case errors.HfHubHTTPError():
             answer = f"the hub answers {error.response.status_code}: {_short(error)}"
-            return f"{answer}; the same command goes on where it was"
+            return f"{answer}; run the same command again to resume"
         case _ if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith("httpx"):
             what = f"cannot reach {constants.ENDPOINT} ({type(error).__name__})"
-            return f"{what}; check the network, then run the same command again, it goes on where it was"
+            return f"{what}; check the network, then run the same command again to resume"
         case OSError() if error.errno in ENVIRONMENT_ERRNOS:
-            return f"the disk refuses: {error.strerror}"
+            return f"the disk reports an error: {error.strerror}"
         case errors.EntryNotFoundError() | errors.HFValidationError() | ValueError():
             return _short(error)
-        case OSError() if error.errno is None:  # the client's own, such as a file that is not as long as it should be
+        case OSError() if error.errno is None:  # the client's own, such as for an incomplete file
             return f"{_short(error)}; run the same command again"
     return None
 

@@ -1,4 +1,4 @@
-"""The terminal: what a command prints, how it reports errors, and how it ends."""
+"""The terminal: the output, error messages and exit codes of commands."""
 
 import os
 import sys
@@ -10,16 +10,16 @@ from icrl.support.errors import ENVIRONMENT_ERRNOS, UserError
 
 
 def say(text: str) -> None:
-    """Prints for the person at the keyboard; under a multi-process launch, from the first process alone."""
+    """Prints a line for the user; in a multi-process launch, only in the first process."""
     if os.environ.get("RANK", "0") == "0":
         print(text, flush=True)
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process with an exit code; in a multi-process launch, without taking its interpreter apart.
+    """Ends the process with an exit code; in a multi-process launch, without shutting down the interpreter.
 
-    PyTorch's communication threads may want the interpreter while it is dismantled, or while a process group is
-    destroyed; now and then a finished run then never ended. Files and trackers are closed by now.
+    PyTorch's communication threads may need the interpreter while it shuts down, or while a process group is destroyed.
+    Finished runs then sometimes hung forever. Files and trackers are closed by now.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         sys.stdout.flush()
@@ -29,8 +29,8 @@ def leave(code: int) -> NoReturn:
 
 
 def reported(run: Callable[[], object]) -> int:
-    """Calls `run`, and turns what the user can mend into lines on stderr and an exit code."""
-    sys.path.append(str(Path.cwd()))  # for components of the user's own, named as module:Class
+    """Calls `run`, turns errors that the user can fix into lines on stderr, and returns the exit code."""
+    sys.path.append(str(Path.cwd()))  # for the user's own components, named as module:Class
     try:
         run()
     except UserError as error:
@@ -41,7 +41,7 @@ def reported(run: Callable[[], object]) -> int:
         print("interrupted; run the same command again, without --overwrite, to continue", file=sys.stderr)
         return 130
     except MemoryError as error:
-        print(f"error: out of memory: {error}; more data.shards make each of them smaller", file=sys.stderr)
+        print(f"error: out of memory: {error}; raise data.shards, so that each shard is smaller", file=sys.stderr)
         return 1
     except OSError as error:
         if error.errno not in ENVIRONMENT_ERRNOS and not error.filename:

@@ -138,15 +138,15 @@ def test_streamed_training_resumed_is_streamed_training(streamed):
 
 
 def test_what_streaming_lacks_is_said(streamed):
-    with pytest.raises(ConfigError, match="does not say its statistics"):
+    with pytest.raises(ConfigError, match=r"has no statistics in its info\.json"):
         windows(streamed(said={"statistics": None}))
     with pytest.raises(ConfigError, match="optimal_action is not in a/b"):
         config = streamed(training={"objective": "optimal_action"})
         StreamedWindows(config, load_info(run_folder(config)), ("optimal_action",), LENGTH, 0, 1)
     with pytest.raises(ConfigError, match="reads all histories first"):
         streamed(training={"selection": {"best_share": 0.5}})
-    with pytest.raises(ConfigError, match="longer than every history"):
+    with pytest.raises(ConfigError, match="leaves fewer steps of every history"):
         StreamedWindows(streamed(), load_info(run_folder(streamed())), ("action",), 145, 0, 1)[0]
     shards = [{"file": f"train-0000{number}-of-00006.h5", "sha256": "0" * 64} for number in range(6)]
-    with pytest.raises(UserError, match=r"is not what info\.json says"):
+    with pytest.raises(UserError, match=r"does not match its checksum in info\.json"):
         windows(streamed(said={"shards": shards}))[0]

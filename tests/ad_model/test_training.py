@@ -219,7 +219,7 @@ def test_a_damaged_checkpoint_is_named(tiny):
     checkpoint.rename(checkpoint.with_name("step-000003"))
     (checkpoint.with_name("step-000003") / "model.safetensors").write_bytes(b"half")
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.raises(UserError, match=r"step-000003: the checkpoint is damaged .* delete it"):
+    with pytest.raises(UserError, match=r"step-000003: the checkpoint is damaged .* delete this folder"):
         train(config)
 
 

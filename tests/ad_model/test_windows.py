@@ -157,7 +157,7 @@ def test_a_batch_that_cannot_be_shared_is_an_error(cache):
 def test_a_context_longer_than_every_strand_is_an_error(tiny):
     config = tiny()
     generate(config)
-    with pytest.raises(ConfigError, match=r"model\.context_episodes: a context of 37 steps is longer"):
+    with pytest.raises(ConfigError, match=r"model\.context_episodes: a context of 37 steps does not fit"):
         token_cache(run_folder(config), 4, 37)
     assert not list(run_folder(config).cache.glob("tokens-*"))
 

@@ -48,13 +48,13 @@ def test_given_data_is_trained_and_evaluated_on_like_data_that_was_made(given, t
     assert not generate(config)
     folder, made = run_folder(config), run_folder(tiny(name="made"))
     info = load_info(folder)
-    assert [shard.sha256 for shard in info.shards] == [shard.sha256 for shard in load_info(made)["shards"]]
+    assert [shard.sha256 for shard in info.shards] == [shard.sha256 for shard in load_info(made).shards]
     np.testing.assert_equal(data_report(folder, info).curve, data_report(made, load_info(made)).curve)
     assert train(config)
     assert evaluate(config)
     summary = load_summary(folder)
-    assert set(summary["agents"]) == {"transformer", "random", "optimal"}
-    assert summary["training_steps"]["transformer"] == info.num_histories * info.history_steps
+    assert set(summary.agents) == {"transformer", "random", "optimal"}
+    assert summary.training_steps["transformer"] == info.num_histories * info.history_steps
 
 
 def test_data_that_is_given_and_made_does_not_mix(given, tiny):
@@ -74,7 +74,7 @@ def test_data_that_is_given_and_made_does_not_mix(given, tiny):
         ({"seed": 1, "tasks": {"reward": "once"}}, "of the 3 held-out tasks are among the data's training tasks"),
         ({"seed": 1}, r"of the 3 held-out tasks are among the data's training tasks: .* \(seed 0, 13 and 3 tasks\)"),
         ({"tasks": {"size": 5}}, "the observation space of 'dark_room' is"),
-        ({"tasks": {"episode_length": 7}}, "have 7 steps, but the data's 6"),
+        ({"tasks": {"episode_length": 7}}, "have 7 steps, but the data's have 6"),
     ],
 )
 def test_data_of_other_tasks_and_leaks_are_refused(given, changes, message):
@@ -86,11 +86,11 @@ def test_data_of_other_tasks_and_leaks_are_refused(given, changes, message):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({}, "give one of sources, repo and folder"),
-        ({"folder": "a", "repo": "b/c"}, "give one of"),
+        ({}, "give exactly one of sources, repo and folder"),
+        ({"folder": "a", "repo": "b/c"}, "give exactly one of"),
         ({"folder": "a", "episodes": 3}, "is decided by a; leave it out"),
-        ({"folder": "a", "streaming": True}, "is for a data.repo"),
-        ({"folder": "a", "resident_shards": 2}, "is for data.streaming"),
+        ({"folder": "a", "streaming": True}, "needs data.repo"),
+        ({"folder": "a", "resident_shards": 2}, "needs data.streaming: true"),
         ({"repo": "one-word"}, "repo"),
     ],
 )
@@ -118,13 +118,16 @@ def test_what_a_data_set_says_of_itself_is_not_trusted(given, tiny, tmp_path):
         ({"num_steps": 2.5}, "num_steps: "),
         ({"num_histories": "many"}, "num_histories: "),
         ({"sources": [1]}, r"sources\.0: "),
-        ({"tasks": {"size": 4}}, "tasks have no name"),
+        ({"tasks": {"size": 4}}, "tasks: has no name"),
         ({"action_space": {"type": "Discrete", "n": 10**30, "start": 0}}, "info.json"),
-        ({"observation_space": {**BOX, "shape": [10**7, 10**7]}}, "too large to be true"),
+        ({"observation_space": {**BOX, "shape": [10**7, 10**7]}}, "observation_space is implausibly large"),
         ({"observation_space": {"type": "Dict"}}, "info.json"),
         ({"statistics": {"attn_implementation": "evil/kernel"}}, "statistics"),
         ({"statistics": {"reward_scale": 0, "observation_statistics": {}}}, r"statistics\.reward_scale"),
-        ({"statistics": {"reward_scale": 1, "observation_statistics": {"x": {"mean": [], "std": []}}}}, "of other obs"),
+        (
+            {"statistics": {"reward_scale": 1, "observation_statistics": {"x": {"mean": [], "std": []}}}},
+            "do not match the obs",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             generate(says(**changes))
@@ -134,7 +137,7 @@ def test_what_a_data_set_says_of_itself_is_not_trusted(given, tiny, tmp_path):
     # A family that the config does not name is not imported, whatever the data says.
     assert generate(says(tasks={"name": "antigravity:Tasks"}))
     folder = run_folder(given(folder=hostile))
-    assert load_info(folder)["tasks"] is None
+    assert load_info(folder).tasks is None
     assert not data_report(folder, load_info(folder)).normalised
     assert "antigravity" not in sys.modules
 
@@ -153,12 +156,12 @@ def test_a_pulled_folders_tasks_import_nothing(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"observation": np.zeros((26, 144, 1), np.uint8)}, r"has shape \(26, 144, 1\), where \(26, 144, 2\)"),
-        ({"action": None}, "it has no column 'action'"),
-        ({"observation": None}, "it has no column 'observation'"),
+        ({"observation": np.zeros((26, 144, 1), np.uint8)}, r"has shape \(26, 144, 1\), expected \(26, 144, 2\)"),
+        ({"action": None}, "column 'action' is missing"),
+        ({"observation": None}, "column 'observation' is missing"),
         ({"action": np.full((26, 144), 99)}, "action: has values that are not in Discrete"),
-        ({"task": np.full(26, 99)}, "task 99 is no number of the 13"),
-        ({"reward": np.full((26, 144), b"one")}, "reward: has values that are no numbers"),
+        ({"task": np.full(26, 99)}, "task 99: must be 0 or more and below 13"),
+        ({"reward": np.full((26, 144), b"one")}, "reward: has values that are not numbers"),
         ({"reward": np.zeros((26, 143))}, r"has shape \(26, 143\)"),
     ],
 )
@@ -171,7 +174,7 @@ def test_shards_that_are_not_what_the_info_says_are_refused(given, tiny, tmp_pat
     columns = {name: values for name, values in {**read_shard(path), **change}.items() if values is not None}
     checksum = write_shard(path, columns, {"fingerprint": "lying"})
     info = json.loads((lying / "info.json").read_text())
-    info.shards[0]["sha256"] = checksum
+    info["shards"][0]["sha256"] = checksum
     (lying / "info.json").write_text(json.dumps(info))
     config = given(folder=lying)
     generate(config)
@@ -188,10 +191,10 @@ def test_parquet_shards_are_arrays_or_refused(tmp_path):
         np.testing.assert_array_equal(found[name], values)
     assert [*read_shard(path, ["task"])] == ["task"]
     for ragged, message in (
-        ([[1, 2], [3, 4, 5, 6], [7, 8, 9]], "not as long as one another"),
+        ([[1, 2], [3, 4, 5, 6], [7, 8, 9]], "the rows of a column differ in length"),
         ([[1, 2], None, [3, 4, 5, 6]], "empty cells"),
-        (["a", "b"], "no numbers"),
-        ([{"a": 1}], "no numbers"),
+        (["a", "b"], "not numbers"),
+        ([{"a": 1}], "not numbers"),
     ):
         parquet.write_table(pyarrow.table({"reward": ragged}), path)
         with pytest.raises(UserError, match=message):
@@ -224,7 +227,7 @@ def test_shards_that_refer_to_other_files_are_refused(tmp_path):
     for make in (external, virtual, link, group):
         with h5py.File(path, "w") as file:
             make(file)
-        with pytest.raises(UserError, match="is no array of this file's own"):
+        with pytest.raises(UserError, match="is not an array stored in this file"):
             read_shard(path)
 
 
@@ -242,7 +245,9 @@ def test_data_that_has_gone_is_taken_again_and_data_made_anew_is_noticed(given, 
     generate(other, overwrite=True)
     shutil.rmtree(moved)
     shutil.copytree(run_folder(other).data, moved)
-    with pytest.raises(UserError, match=r"was made anew since; take it with `icrl generate --overwrite`"):
+    with pytest.raises(
+        UserError, match=r"has changed since it was linked; take the new data with `icrl generate --overwrite`"
+    ):
         generate(config)
 
 
@@ -300,10 +305,10 @@ def test_histories_from_elsewhere_are_a_data_folder(given, tmp_path):
         ({"colour": np.zeros((3, 12))}, "'colour' is unknown; choose from action, actor"),
         ({"observation": np.full((3, 12, 2), 4)}, r"observation: has values that are not in MultiDiscrete"),
         ({"action": np.zeros((3, 12))}, "action: has values that are not in"),
-        ({"action": np.zeros((3, 11), int)}, r"has shape \(3, 11\), where \(3, 12\)"),
+        ({"action": np.zeros((3, 11), int)}, r"has shape \(3, 11\), expected \(3, 12\)"),
         ({"reward": np.full((3, 12), np.nan)}, "reward: has values that are not finite"),
-        ({"source": np.array([0, 0, 1])}, "source 1 is no number of the 1"),
-        ({"task": np.array([0, -1, 0])}, "task -1 is no number from 0 on"),
+        ({"source": np.array([0, 0, 1])}, "source 1: must be 0 or more and below 1"),
+        ({"task": np.array([0, -1, 0])}, "task -1: must be 0 or more"),
     ],
 )
 def test_columns_that_do_not_fit_are_refused_and_nothing_is_left(tmp_path, change, message):
@@ -337,8 +342,8 @@ def test_what_a_killed_import_left_goes_and_what_it_replaced_comes_back(tmp_path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tasks": {"nam": "dark_room"}}, "tasks have no name"),
-        ({"sources": [{"rate": 1}]}, r"sources\.0\.name"),
+        ({"tasks": {"nam": "dark_room"}}, "tasks: has no name"),
+        ({"sources": [{"rate": 1}]}, r"sources\.0: has no name"),
         ({"sources": []}, "sources"),
         ({"episode_length": 0}, "episode_length"),
     ],
@@ -354,7 +359,7 @@ def test_what_is_said_of_histories_is_checked_before_any_is_written(tmp_path, ch
 
 def test_parts_have_to_go_together(tmp_path):
     rng = np.random.default_rng(0)
-    with pytest.raises(UserError, match="histories of 6 steps after ones of 12"):
+    with pytest.raises(UserError, match="histories of 6 steps, but earlier parts have 12"):
         write_histories(tmp_path / "mine", [histories(rng), histories(rng, (3, 6))], recorded())
     labelled = {**histories(rng), "optimal_action": np.zeros((3, 12), int)}
     with pytest.raises(UserError, match="some parts have optimal_action"):

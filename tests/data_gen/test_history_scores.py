@@ -96,14 +96,14 @@ def by_hand(**changes):
         ({"min_final_return": 0.3, "max_drop": 0.3}, [1, 1, 0, 0, 0, 1]),
         ({"best_share": 0.34}, [1, 1, 1, 0, 0, 1]),  # two of three
         ({"best_share": 0.33}, [0, 1, 1, 0, 0, 0]),  # one of three, and of equal ones the first
-        ({"weight": "improvement"}, [0.5, 0.1, 0.9, 0, 0, 0.2]),
-        ({"weight": "final_return"}, [0.5, 0.2, 0.8, 0, 0, 0.2]),
-        ({"weight": "stability"}, [0.2, 0.5, 0, 0.4, 0, 0.3]),
-        ({"weight": "improvement", "min_improvement": 0.2}, [0.3, 0, 0.7, 0, 0, 0]),
-        ({"weight": "final_return", "best_share": 0.33, "max_drop": 0.4}, [0, 1, 0, 0, 0, 0]),  # one left
+        ({"likelihood": "improvement"}, [0.5, 0.1, 0.9, 0, 0, 0.2]),
+        ({"likelihood": "final_return"}, [0.5, 0.2, 0.8, 0, 0, 0.2]),
+        ({"likelihood": "stability"}, [0.2, 0.5, 0, 0.4, 0, 0.3]),
+        ({"likelihood": "improvement", "min_improvement": 0.2}, [0.3, 0, 0.7, 0, 0, 0]),
+        ({"likelihood": "final_return", "best_share": 0.33, "max_drop": 0.4}, [0, 1, 0, 0, 0, 0]),  # one left
     ],
 )
-def test_limits_and_weights_by_hand(selection, expected):
+def test_limits_and_likelihoods_by_hand(selection, expected):
     np.testing.assert_allclose(history_likelihoods(by_hand(), SelectionConfig(**selection)), expected, atol=1e-12)
 
 
@@ -123,10 +123,12 @@ def test_quartiles_leave_out_what_is_not_known():
 
 def test_the_scores_and_what_the_selection_leaves_are_described_by_source():
     sources = [{"name": "q_learning"}, {"name": "random"}]
-    text = describe_scores(by_hand(), sources, SelectionConfig(min_improvement=0.2, weight="stability")).splitlines()
+    text = describe_scores(
+        by_hand(), sources, SelectionConfig(min_improvement=0.2, likelihood="stability")
+    ).splitlines()
     assert text[1] == "    0 q_learning: 0.20 0.30 0.40 | 0.38 0.45 0.53 | 0.07 0.15 0.22; training reads 1 of 2"
     assert text[2].endswith("training reads 1 of 4")
-    assert text[3] == "  training.selection leaves 2 of 6 histories, by weight of stability"
+    assert text[3] == "  training.selection leaves 2 of 6 histories, drawn by stability"
     nothing = describe_scores(by_hand(), sources, SelectionConfig(min_improvement=5)).splitlines()
     assert nothing[3] == "  training.selection leaves 0 of 6 histories"
     assert nothing[4].startswith("  warning: training.selection.min_improvement: 5.0 is met by 0 of 6")

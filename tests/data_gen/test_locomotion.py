@@ -380,10 +380,10 @@ def test_bad_parameters_are_refused(cls, params, says):
 @pytest.mark.parametrize(
     ("family", "task", "says"),
     [
-        (HalfCheetah(goal="direction"), {"direction": [0.5]}, "a direction is -1 or 1"),
+        (HalfCheetah(goal="direction"), {"direction": [0.5]}, "a direction must be -1 or 1"),
         (HalfCheetah(goal="velocity"), {"velocity": [2.5]}, r"velocity_range is \[0.0, 2.0\]"),
         (HalfCheetah(goal="velocity"), {"velocity": [np.nan]}, "velocity_range"),
-        (HalfCheetah(goal="velocity"), {"direction": [1.0]}, "velocity is an array of shape"),
+        (HalfCheetah(goal="velocity"), {"direction": [1.0]}, "velocity must be an array of shape"),
         (Ant(goal="position"), {"position": [[3.0, 3.0]]}, "goal_radius is 3.0"),
         (Ant(goal="angle"), {"angle": [np.inf]}, "radians"),
         (Hopper(vary=["body_mass"]), {"body_mass": [[1.0, 1.0]]}, r"\('num_tasks', 4\)"),

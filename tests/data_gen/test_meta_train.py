@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from data_gen.agents.sweep import Positive
+from data_gen.experiment import Experiment
 from data_gen.generation.generate import environment_steps, generate
 from data_gen.interaction import spec_of
 from data_gen.meta.base import MetaLearner, TrainingTasks, load_optimiser_state, optimiser_state
@@ -143,7 +144,7 @@ def test_finished_meta_training_is_skipped_and_done_anew_when_asked(leaning):
 def test_only_what_meta_training_depends_on_asks_for_it_anew(leaning):
     config = leaning()
     meta_train(config)
-    for source in ({"greedy": True}, {"weight": 2.0}, {"label": "leans"}):
+    for source in ({"greedy": True}, {"share": 2.0}, {"label": "leans"}):
         assert meta_train(leaning(source=source)) == []
     assert meta_train(leaning(data={"episodes": 12})) == []
     for changed in (leaning(source={"learning_rate": 0.2}), leaning(seed=1), leaning(tasks={"size": 5})):
@@ -191,11 +192,11 @@ def test_data_remembers_the_weights_that_made_it(leaning):
     meta_train(config)
     assert generate(config)
     assert not generate(config)
-    info = load_info(run_folder(config))["meta_learners"]["data.sources.0"]
-    assert info["iterations"] == 6 and info["environment_steps"] == 240
+    info = load_info(run_folder(config)).meta_learners["data.sources.0"]
+    assert info.iterations == 6 and info.environment_steps == 240
     path = trained_checkpoint(config, run_folder(config), config.data.sources[0]) / "weights.safetensors"
     save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
-    with pytest.raises(UserError, match="meta-trained anew since"):
+    with pytest.raises(UserError, match="meta-trained again since"):
         generate(config)
 
 
@@ -281,14 +282,14 @@ def test_the_cost_is_that_of_the_checkpoint_whatever_became_of_the_log(leaning):
     meta_train(config, until=4)
     (learner_folder(config, run_folder(config), config.data.sources[0]) / "training_log.jsonl").unlink()
     meta_train(config)
-    assert trained_figures(config, run_folder(config), config.data.sources[0])["environment_steps"] == 240
+    assert trained_figures(config, run_folder(config), config.data.sources[0]).environment_steps == 240
 
 
 def test_a_learner_that_two_sources_share_is_counted_once(leaning):
     config = leaning(data={"sources": [LEANER, LEANER | {"greedy": True}]})
     meta_train(config)
-    lived = 2 * 13 * 24 * 6  # learners a task, tasks, episodes, steps
-    assert environment_steps(config, run_folder(config)) == lived + 240
+    lived = 2 * 13 * 24 * 6  # learners per task, tasks, episodes, steps
+    assert environment_steps(Experiment(config)) == lived + 240
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(leaning, monkeypatch):

@@ -11,9 +11,8 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 import data_gen  # noqa: F401 - registers environments
-import icrl
 from ad_model.train import train
-from data_gen.exchange import minari_data, minari_export
+from data_gen.exchange import minari_export
 from data_gen.exchange.minari_data import import_minari
 from data_gen.exchange.minari_export import export_minari
 from data_gen.exchange.minari_tasks import Home, locate
@@ -25,6 +24,7 @@ from data_gen.storage.shards import STEP_COLUMNS, read_shard, write_shard
 from data_gen.tasks.base import Tasks
 from eval.evaluate import evaluate
 from eval.summary import load_summary
+from icrl import cli
 from icrl.config.loader import validate
 from icrl.run.folder import RunFolder, run_folder
 from icrl.support.errors import ConfigError, UserError
@@ -130,7 +130,7 @@ def test_data_sets_are_tasks_or_histories_of_one_as_long_as_the_shortest(tmp_pat
     for name in ("task", "source", "seed"):
         np.testing.assert_array_equal(found[name], [0, 1, 2])
     assert list(made.left_out.values()) == [length - min(lengths) for length in lengths]
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         import_minari(ids, tmp_path / "data")
     import_minari(ids, tmp_path / "data", same_task=True, overwrite=True)
     again = columns(tmp_path / "data")
@@ -161,7 +161,7 @@ def test_a_shard_is_as_large_as_its_histories_together_may_be(tmp_path, monkeypa
     ids = [f"cart/{number}-v0" for number in range(3)]
     together = import_minari(ids, tmp_path / "data")
     before = columns(tmp_path / "data")
-    monkeypatch.setattr(minari_data, "_PART_BYTES", 1)
+    monkeypatch.setattr(minari_reading, "_PART_BYTES", 1)
     apart = import_minari(ids, tmp_path / "data", overwrite=True)
     assert (len(together.info.shards), len(apart.info.shards)) == (1, 3)
     np.testing.assert_equal(columns(tmp_path / "data"), before)
@@ -353,12 +353,14 @@ def cut_open(folder):
     """Makes every history of a run end in the middle of an episode."""
     info = load_info(folder)
     steps = info.history_steps - 2
+    shards = []
     for shard in info.shards:
         path = folder.data / shard.file
         held = read_shard(path)
         kept = {n: v[:, :steps] if n.partition(".")[0] in STEP_COLUMNS else v for n, v in held.items()}
-        shard.sha256 = write_shard(path, kept, {"fingerprint": "cut", "schema_version": 2})
-    folder.data_info.write_text(json.dumps({**info, "num_steps": steps}))
+        checksum = write_shard(path, kept, {"fingerprint": "cut", "schema_version": 2})
+        shards.append({"file": shard.file, "sha256": checksum})
+    folder.data_info.write_text(json.dumps({**info.plain(), "num_steps": steps, "shards": shards}))
 
 
 @pytest.mark.parametrize("kind", RUNS)
@@ -377,8 +379,8 @@ def test_histories_go_to_minari_and_come_back_bit_for_bit(tmp_path, tiny, kind, 
     for name in kept:
         assert after[name].dtype == before[name].dtype, name
         np.testing.assert_array_equal(after[name], before[name][order], err_msg=name)
-    same = ("observation_space", "action_space", "episode_length", "num_histories", "num_steps", "tasks", "sources")
-    assert {name: made.info[name] for name in same} == {name: info[name] for name in same}
+    same = ("observation_space", "action_space", "episode_length", "num_histories", "history_steps", "tasks", "sources")
+    assert {name: getattr(made.info, name) for name in same} == {name: getattr(info, name) for name in same}
     train, told = (Tasks.load(path / "tasks-train.npz") for path in (folder.data, tmp_path / "back/data"))
     np.testing.assert_array_equal(train.keys(), told.keys())
     assert not any(made.left_out.values()) and not any(made.truncated.values())
@@ -488,20 +490,20 @@ def test_the_console_command_imports_and_exports(tmp_path, capsys):
     cart_pole("cart/first-v0", episodes=6)
     cart_pole("cart/second-v0", episodes=4, seed=1)
     folder = str(tmp_path / "data")
-    assert icrl.main(["import", "minari", "cart/first-v0", "cart/second-v0", "--to", folder, "--same-task"]) == 0
+    assert cli.main(["import", "minari", "cart/first-v0", "cart/second-v0", "--to", folder, "--same-task"]) == 0
     said = capsys.readouterr().out
     assert "import: 2 histories of" in said
     assert "cart/first-v0: " in said and "steps are left out" in said
     assert f"next: a config with data: {{folder: {folder}}}" in said
-    assert icrl.main(["export", "minari", folder, "--id", "cart/again-v0", "--histories", "1"]) == 0
+    assert cli.main(["export", "minari", folder, "--id", "cart/again-v0", "--histories", "1"]) == 0
     assert "export: 1 Minari data sets, cart/again-v0" in capsys.readouterr().out
     assert minari.load_dataset("cart/again-v0").total_steps == len(columns(tmp_path / "data")["reward"][1])
     for words, message in (
         (["import", "minari", "cart/none-v0", "--to", str(tmp_path / "none")], "cart/none-v0"),
-        (["import", "minari", "cart/first-v0", "--to", folder], "is there already"),
+        (["import", "minari", "cart/first-v0", "--to", folder], "already exists"),
         (["import", "minari", "cart/first-v0", "--to", folder, "--tasks", "{"], "--tasks: not valid YAML"),
         (["export", "minari", folder, "--id", "cart/again-v0", "--histories", "one"], "expected numbers such as"),
     ):
-        assert icrl.main(words) == 1
+        assert cli.main(words) == 1
         _, line = capsys.readouterr().err.split("error: ")
         assert message in line

@@ -355,7 +355,7 @@ def test_every_kind_of_space_is_stored_compactly_and_comes_back_from_a_file(tmp_
     save_histories(tmp_path / "data", [recorded, loaded, sent])
     info = load_info(RunFolder(tmp_path))
     assert info.observation_space == to_json(plain.observation_space)
-    columns = read_shard(tmp_path / "data" / info.shards[0]["file"])
+    columns = read_shard(tmp_path / "data" / info.shards[0].file)
     assert columns["observation.place.0"].dtype == np.int16
     np.testing.assert_array_equal(columns["observation.image"][0], history["observation.image"])
 
@@ -485,7 +485,7 @@ def test_the_folder_becomes_tokens_with_the_real_action_and_reward_across_episod
     (recorder,) = recorders(30)
     save_histories(tmp_path / "data", [recorder])
     info = load_info(RunFolder(tmp_path))
-    shard = read_shard(tmp_path / "data" / info.shards[0]["file"])
+    shard = read_shard(tmp_path / "data" / info.shards[0].file)
     columns, lengths = strand_order(shard, 1, info.action_space)
     expected = by_hand(recorder.env.lived)
     assert lengths.tolist() == [30]

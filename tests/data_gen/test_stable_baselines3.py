@@ -11,8 +11,8 @@ from accelerate.state import AcceleratorState
 from gymnasium import spaces
 from test_record_history import Counting, check_equal
 
-import icrl
 from data_gen.exchange.record_history import RecordHistory
+from icrl import cli
 from tests.conftest import ROOT
 
 sb3 = pytest.importorskip("stable_baselines3")
@@ -111,13 +111,13 @@ def test_the_example_of_the_page_trains_and_evaluates_a_transformer(page, tmp_pa
     )
     small = "--training.steps 4 --evaluation.episodes 3 --evaluation.seeds 2 --runtime.trackers [] --model.num_layers 1"
     AcceleratorState._reset_state(reset_partial_state=True)
-    assert icrl.main(["run", "--config", "recorded.yaml", *small.split()]) == 0
+    assert cli.main(["run", "--config", "recorded.yaml", *small.split()]) == 0
     out = capsys.readouterr().out
     assert "generate: 16 histories, 2,560 steps, from dark_room_sb3" in out
     assert "normalised return (0 random, 1 optimal)" in out
     summary = json.loads((tmp_path / "runs/recorded/eval/summary.json").read_text())
     assert set(summary["agents"]) == {"transformer", "random", "optimal"}
-    assert icrl.main(["generate", "--config", "recorded.yaml", "--seed", "1", "--name", "leak"]) == 2
+    assert cli.main(["generate", "--config", "recorded.yaml", "--seed", "1", "--name", "leak"]) == 2
     assert "held-out tasks are among the data's training tasks" in capsys.readouterr().err
 
 

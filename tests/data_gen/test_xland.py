@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Discrete, MultiDiscrete
 
-import icrl
 from ad_model.train import train
 from data_gen.agents.epsilon_annealed import EpsilonAnnealed
 from data_gen.exchange import xland
@@ -21,6 +20,7 @@ from data_gen.streams import make_seeds
 from data_gen.tasks import TaskDistribution, Tasks, TaskVectorEnv
 from eval.evaluate import evaluate
 from eval.summary import load_summary
+from icrl import cli
 from icrl.config.components import component
 from icrl.config.loader import validate
 from icrl.run.folder import RunFolder, run_folder
@@ -273,7 +273,7 @@ def test_groups_that_are_links_or_differ_in_length_are_refused(rooms, tmp_path):
     longer = write_xland(tmp_path / "longer.hdf5", {7: random_columns(0), 8: random_columns(1, steps=120)})
     with pytest.raises(UserError, match="group 1: has histories of 120 steps, but the first task has 100"):
         import_xland(longer, tmp_path / "data")
-    assert import_xland(longer, tmp_path / "cut", steps=90)["num_steps"] == 90
+    assert import_xland(longer, tmp_path / "cut", steps=90).history_steps == 90
     with h5py.File(file, "r+") as opened:
         del opened["1"]
         opened["1"] = h5py.ExternalLink("longer.hdf5", "/0")
@@ -322,14 +322,14 @@ def test_another_environments_time_limit_has_to_be_given(tmp_path):
     file = write_xland(tmp_path / "own.hdf5", {7: random_columns(0)}, environment="Own-Room-v0")
     with pytest.raises(UserError, match="the time limit of 'Own-Room-v0' is unknown; give --episode-length"):
         import_xland(file, tmp_path / "data")
-    assert import_xland(file, tmp_path / "data", episode_length=30)["episode_length"] == 30
+    assert import_xland(file, tmp_path / "data", episode_length=30).episode_length == 30
 
 
 def test_a_folder_that_is_there_is_replaced_only_when_asked(rooms, tmp_path):
     import_xland(rooms[0], tmp_path / "data", tasks=[0])
     with pytest.raises(UserError, match="already exists"):
         import_xland(rooms[0], tmp_path / "data")
-    assert import_xland(rooms[0], tmp_path / "data", overwrite=True)["num_train_tasks"] == 11
+    assert import_xland(rooms[0], tmp_path / "data", overwrite=True).num_train_tasks == 11
 
 
 def test_what_is_imported_trains_on_the_experts_labels_and_evaluates(tmp_path):
@@ -358,7 +358,7 @@ def test_what_is_imported_trains_on_the_experts_labels_and_evaluates(tmp_path):
         "data": {"folder": str(tmp_path / "imported/data")},
         "model": {"context_episodes": 1, "num_layers": 1},
         "training": {
-            "target": "optimal_action",
+            "objective": "optimal_action",
             "steps": 80,
             "batch_size": 64,
             "subsample": 1,
@@ -378,15 +378,15 @@ def test_what_is_imported_trains_on_the_experts_labels_and_evaluates(tmp_path):
     agents = load_summary(run_folder(config)).agents
     assert set(agents) == {"transformer", "random"}
     for split in ("train", "test"):
-        end = {agent: agents[agent][split]["return"]["final_steps"]["mean"] for agent in agents}
+        end = {agent: agents[agent][split].returns["final_steps"].mean for agent in agents}
         assert end["transformer"] > end["random"] + 0.05, split
 
 
 def test_the_console_command_imports(rooms, tmp_path, capsys):
     folder = tmp_path / "commanded"
     words = ["import", "xland", str(rooms[0]), "--to", str(folder), "--tasks", "1", "--histories", "1", "--steps", "30"]
-    assert icrl.main(words) == 0
+    assert cli.main(words) == 0
     said = capsys.readouterr().out
     assert "import: 1 histories of 30 steps, on 1 tasks" in said
-    assert icrl.main(words) == 1
+    assert cli.main(words) == 1
     assert "already exists" in capsys.readouterr().err

@@ -91,13 +91,13 @@ def test_early_termination_gives_each_slot_its_own_steps_and_still_all_episodes(
 def test_evaluation_refuses_what_is_not_finished_or_not_its_own(trained, tiny):
     config = tiny()
     generate(config)
-    with pytest.raises(UserError, match="there is no complete checkpoint; run `icrl train`"):
+    with pytest.raises(UserError, match="has no complete checkpoint; run `icrl train`"):
         evaluate(config)
     train(config)
     with pytest.raises(UserError, match="belongs to another config"):
         evaluate(tiny(training={"steps": 9}))
     missing = tiny(evaluation={"checkpoint": "nowhere"})
-    with pytest.raises(UserError, match=r"evaluation\.checkpoint: nowhere: there is no such folder"):
+    with pytest.raises(UserError, match=r"evaluation\.checkpoint: nowhere: this folder does not exist"):
         evaluate(missing)
 
 

@@ -6,11 +6,15 @@ Axes: T tasks, C transitions per context, L dimensions of the latent variable z.
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from data_gen.agents.deep.encoding import Encoder
 from data_gen.agents.deep.networks import MLP, softplus
+from data_gen.streams import SlotStreams
 
 _LEAST_VARIANCE = 1e-7
 """Lower bound of a factor's variance, as in the authors' code."""
@@ -103,3 +107,16 @@ def kl_from_prior(mean: Tensor, variance: Tensor) -> Tensor:
     The critics' loss is a mean, but this is a sum: the coefficients of the paper's table assume that combination.
     """
     return 0.5 * (mean.square() + variance - variance.log() - 1).sum()
+
+
+def observation_features(encoder: Encoder, fields: dict[str, Tensor], name: str) -> Tensor:
+    """(..., F) features of the `observation` or `next_observation` among transitions by field, chosen by `name`."""
+    prefix = f"{name}."
+    stored = {path.removeprefix(prefix): leaf for path, leaf in fields.items() if path.startswith(prefix)}
+    return encoder.encode(stored)
+
+
+def latent_noise(streams: SlotStreams, slots: NDArray[np.intp], like: Tensor) -> Tensor:
+    """(len(slots), L) standard normal numbers from the streams of `slots`; device and L are those of `like`."""
+    drawn = streams.normal_at(slots, like.shape[1]).astype(np.float32)
+    return torch.from_numpy(drawn).to(like.device)

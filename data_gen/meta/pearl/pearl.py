@@ -18,17 +18,10 @@ from data_gen.agents.deep.base import HiddenSizes
 from data_gen.agents.deep.encoding import Encoder
 from data_gen.agents.sweep import Count, NotNegative, Positive, Share
 from data_gen.meta.base import MetaLearner, TrainingTasks, load_optimiser_state, optimiser_state
-from data_gen.meta.pearl.context_encoder import product_of_gaussians
+from data_gen.meta.pearl.context_encoder import latent_noise, observation_features, product_of_gaussians
 from data_gen.meta.pearl.pearl_updates import FIGURES, Batch, PearlNetworks, PearlUpdates
 from data_gen.meta.pearl.soft_actions import soft_actions
-from data_gen.meta.pearl.task_collection import (
-    Collector,
-    LatentActor,
-    RandomActor,
-    latent_noise,
-    prior_belief,
-    transition_fields,
-)
+from data_gen.meta.pearl.task_collection import Collector, LatentActor, RandomActor, prior_belief, transition_fields
 from data_gen.meta.pearl.task_replay import Sampler, TaskReplay
 from data_gen.returns import episode_returns
 from data_gen.streams import Seeds, SlotStreams, derive
@@ -195,16 +188,14 @@ class PEARL(MetaLearner):
     def described(self, fields: dict[str, Tensor]) -> Tensor:
         """(..., values) transitions by field -> (..., F) inputs of the context encoder."""
         rewards = self.context_reward_scale * fields["reward"]
-        parts = [self._features(fields, "observation"), self.actions.encode(fields["action"]), rewards]
+        parts = [
+            observation_features(self.encoder, fields, "observation"),
+            self.actions.encode(fields["action"]),
+            rewards,
+        ]
         if self.next_observation_in_context:
-            parts.append(self._features(fields, "next_observation"))
+            parts.append(observation_features(self.encoder, fields, "next_observation"))
         return torch.cat(parts, dim=-1)
-
-    def _features(self, fields: dict[str, Tensor], name: str) -> Tensor:
-        """(..., F) features of the `observation` or `next_observation` in `fields`, chosen by `name`."""
-        prefix = f"{name}."
-        stored = {path.removeprefix(prefix): leaf for path, leaf in fields.items() if path.startswith(prefix)}
-        return self.encoder.encode(stored)
 
     # --- meta-training
 
@@ -333,11 +324,11 @@ class PEARL(MetaLearner):
         """A batch of a (T, C, values) context and (T, B, values) transitions, both by field."""
         return Batch(
             self.described(context),
-            self._features(rows, "observation").flatten(0, 1),
+            observation_features(self.encoder, rows, "observation").flatten(0, 1),
             rows["action"].flatten(0, 1),
             rows["reward"].flatten(),
             rows["terminated"].flatten(),
-            self._features(rows, "next_observation").flatten(0, 1),
+            observation_features(self.encoder, rows, "next_observation").flatten(0, 1),
             latent_noise,
             action_noise,
         )

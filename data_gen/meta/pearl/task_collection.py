@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from data_gen.agents.base import Agent, Spec, Transition
 from data_gen.agents.deep.encoding import Encoder
+from data_gen.meta.pearl.context_encoder import latent_noise
 from data_gen.meta.pearl.soft_actions import SoftActions
 from data_gen.streams import Seeds, SlotStreams, derive
 
@@ -104,12 +105,6 @@ def prior_belief(num_slots: int, latent_size: int, device: torch.device) -> tupl
     """Mean and variance of z under the prior N(0, 1), each (slots, L)."""
     shape = (num_slots, latent_size)
     return torch.zeros(shape, device=device), torch.ones(shape, device=device)
-
-
-def latent_noise(streams: SlotStreams, slots: NDArray[np.intp], like: Tensor) -> Tensor:
-    """(len(slots), L) standard normal numbers from the streams of `slots`; device and L are those of `like`."""
-    drawn = streams.normal_at(slots, like.shape[1]).astype(np.float32)
-    return torch.from_numpy(drawn).to(like.device)
 
 
 def transition_fields(

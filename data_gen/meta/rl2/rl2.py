@@ -24,14 +24,14 @@ from data_gen.agents.deep.distributions import action_distribution
 from data_gen.agents.sweep import Count, NotNegative, Positive, Share
 from data_gen.meta.base import MetaLearner, TrainingTasks, load_optimiser_state, optimiser_state
 from data_gen.meta.rl2.recurrent import CORES, Cell
+from data_gen.meta.rl2.task_prediction import TaskPrediction
 from data_gen.meta.rl2.trials import Batch, Collector, Life, RecurrentNetwork, TrialFeatures
 from data_gen.spaces import one_line
 from data_gen.streams import Seeds
 from icrl.config.components import component
 from icrl.support.errors import UserError
 
-_ADAM_EPSILON = 1e-5  # as in this project's PPO
-_EPSILON = 1e-8
+_ADAM_EPSILON, _EPSILON = 1e-5, 1e-8  # Adam's as in this project's PPO
 _VALUE_RATE = 0.1  # rate of the running moments of the returns, per iteration: a memory of about ten iterations
 _GROWTH = 0.5  # share of the iterations over which trials grow
 _AUXILIARY = 1  # purpose of the generator of `TaskPrediction`'s initial weights
@@ -185,7 +185,7 @@ class RL2(MetaLearner):
             parameters += self.task_prediction.parameters()
         self.optimiser = torch.optim.Adam(parameters, eps=_ADAM_EPSILON, fused=True)
 
-    def _task_prediction(self) -> "TaskPrediction":
+    def _task_prediction(self) -> TaskPrediction:
         """A new `TaskPrediction`, with initial weights that follow from the seed of meta-training."""
         tasks = self.training.tasks
         unknown = [name for name in self.task_arrays if name not in [*tasks]]
@@ -348,25 +348,3 @@ class RL2(MetaLearner):
             return outputs[1].squeeze(-1)
         (values,) = networks.value.read(networks.value.core(inputs, keep), inputs)
         return values.squeeze(-1)
-
-
-class TaskPrediction(nn.Module):
-    """A linear prediction of the task's standardised numbers from the memory; discarded after meta-training.
-
-    Args:
-        units: H.
-        numbers: (tasks, numbers) of some tasks, from which the means and deviations are estimated.
-    """
-
-    def __init__(self, units: int, numbers: Tensor) -> None:
-        super().__init__()
-        self.head = nn.Linear(units, numbers.shape[1])
-        nn.init.zeros_(self.head.bias)
-        self.std: Tensor
-        self.mean: Tensor
-        self.register_buffer("std", numbers.std(dim=0, correction=0))
-        self.register_buffer("mean", numbers.mean(dim=0))
-
-    def standardised(self, numbers: Tensor) -> Tensor:
-        """(tasks, numbers) -> (tasks, numbers) prediction targets."""
-        return (numbers - self.mean) / (self.std + _EPSILON)

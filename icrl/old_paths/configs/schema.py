@@ -1,7 +1,7 @@
-"""A forwarder: model cards that were pushed import `TasksComponent` from here. It lives in `icrl.config.sections`.
+"""Forwards `TasksComponent` to `icrl.config.sections`: model cards that were pushed earlier import it from here.
 
 `configs` is no longer a package of this project. This file is installed as `configs/schema.py` without an `__init__.py`
-beside it, so that it is a part of the namespace `configs` and never hides a package of the user's own.
+beside it, so it is a part of the namespace package `configs` and never hides the user's own package.
 """
 
 from icrl.config.sections import TasksComponent

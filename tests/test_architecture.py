@@ -1,0 +1,76 @@
+"""The house: imports go one way, no file grows too long, and configs are YAML alone."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+ROOMS = ("icrl", "data_gen", "ad_model", "eval", "publish")
+LONGEST_FILE = 350
+
+
+def contracts(folder: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from importlinter.cli import lint_imports_command; lint_imports_command()",
+            "--no-cache",
+        ],
+        cwd=folder,
+        env={"PATH": "", "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def copy(tmp_path):
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_imports_go_one_way(copy):
+    done = contracts(copy)
+    assert done.returncode == 0, done.stdout
+    assert "0 broken" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("icrl/support/errors.py", "import icrl.run.folder"),
+        ("icrl/run/folder.py", "from data_gen.tasks.base import Tasks"),
+        ("data_gen/interaction.py", "def late():\n    from ad_model.tokens import token_columns"),
+        (
+            "data_gen/tasks/base.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import data_gen.meta.base",
+        ),
+        ("data_gen/tasks/grids/grid.py", "import data_gen.tasks.points.plane"),
+        ("eval/figures.py", "import eval.evaluate"),
+    ],
+)
+def test_an_import_that_runs_up_or_in_a_circle_breaks_a_contract(copy, file, line):
+    with open(copy / file, "a") as module:
+        module.write(f"\n{line}\n")
+    done = contracts(copy)
+    assert done.returncode != 0 and "BROKEN" in done.stdout
+
+
+def test_configs_are_yaml_alone():
+    assert not list((ROOT / "configs").rglob("*.py"))
+
+
+def test_no_file_is_long():
+    for room in ROOMS:
+        for path in (ROOT / room).rglob("*.py"):
+            assert len(path.read_text().splitlines()) <= LONGEST_FILE, path
+
+
+def test_few_modules_lie_loose_in_data_gen():
+    assert len([path for path in (ROOT / "data_gen").glob("*.py") if not path.stem.startswith("__")]) <= 8
