@@ -12,7 +12,7 @@ from gymnasium.envs.registration import EnvSpec
 
 import data_gen  # noqa: F401 - registers environments
 from ad_model.train import train
-from data_gen.exchange import minari_export
+from data_gen.exchange import minari_export, minari_reading
 from data_gen.exchange.minari_data import import_minari
 from data_gen.exchange.minari_export import export_minari
 from data_gen.exchange.minari_tasks import Home, locate

@@ -530,7 +530,7 @@ def test_recorders_that_do_not_fit_together_are_refused(tmp_path):
         (two, {"seeds": [1, -2]}, "seeds: -2 of recorder 1 is not an integer that can be stored"),
         (two, {"task_numbers": [0, 0.5]}, "task_numbers: 0.5 of recorder 1 is not an integer"),
         (two, {"train_tasks": tasks}, "task_numbers: give the row of train_tasks for each recorder"),
-        (two, {"train_tasks": tasks, "task_numbers": [0, 2]}, "task 2 is no"),
+        (two, {"train_tasks": tasks, "task_numbers": [0, 2]}, "task 2: must be 0 or more and below 2"),
         (two, {"sources": {"rate": 1}}, "has no name"),
         (two, {"sources": {"name": "ppo", "policy": object()}}, "contains values that JSON cannot store"),
     ]
