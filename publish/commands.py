@@ -65,7 +65,7 @@ def pull(arguments: argparse.Namespace) -> None:
             old.unlink()
     say(f"pull: done: {path}")
     key = f"data: {{folder: {path}}}" if kind == "dataset" else f"--checkpoint {path}"
-    say(f"next: {'a config with ' if kind == 'dataset' else 'icrl evaluate --config FILE '}{key}")
+    say(f"next: {'a config with ' if kind == 'dataset' else 'icrl evaluate CONFIG '}{key}")
 
 
 def _target(arguments: argparse.Namespace, kind: Kind) -> Repository:
