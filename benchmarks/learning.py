@@ -1,18 +1,35 @@
 """Whole runs, one per seed: in-context return of the transformer and of its source on held-out tasks, and wall time.
 
-python -m benchmarks.learning configs/demo.yaml 0 1 2
+python -m benchmarks.learning demo 0 1 2
 """
 
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
+from typing import Any
 
 from benchmarks.common import report
-from eval.summary import TRANSFORMER, load_summary
+from eval.summary import TRANSFORMER, Estimate, Summary, load_summary
 from icrl.config.loader import load_config
+from icrl.config.schema import ExperimentConfig
 from icrl.run.folder import run_folder
+
+
+def shown(summary: Summary, config: ExperimentConfig) -> dict[str, dict[str, Any]]:
+    """Every figure of the transformer and of its first source on held-out tasks; estimates as IQM and mean."""
+    found: dict[str, dict[str, Any]] = {}
+    for agent in (TRANSFORMER, config.data.sources[0].name):
+        values = summary.agents[agent]["test"].on(summary.scale)
+        found[agent] = {}
+        for figure in summary.shown():
+            value = values[figure.key]
+            if isinstance(value, Estimate):
+                found[agent][figure.key] = [None if x is None else round(x, 3) for x in (value.iqm, value.mean)]
+            else:
+                found[agent][figure.key] = value
+    return found
+
 
 if __name__ == "__main__":
     path, seeds = sys.argv[1], sys.argv[2:] or ["0"]
@@ -24,14 +41,4 @@ if __name__ == "__main__":
             seconds = time.perf_counter() - started
             config = load_config(path, words[2:])
             summary = load_summary(run_folder(config))
-        figures = {}
-        for agent in (TRANSFORMER, config.data.sources[0].name):
-            test = summary["agents"][agent]["test"]
-            scores = test["normalised_return"]
-            figures[agent] = {
-                "first_episode": round(scores["first_episode"]["iqm"], 3),
-                "final_episodes": round(scores["final_episodes"]["iqm"], 3),
-                "last_ten_mean": round(scores["final_episodes"]["mean"], 3),
-                "episodes_to_0.8": test["episodes_to_0.8"],
-            }
-        report("learning", config=Path(path).name, seed=int(seed), seconds=round(seconds, 1), **figures)
+        report("learning", config=path, seed=int(seed), seconds=round(seconds, 1), **shown(summary, config))

@@ -161,7 +161,7 @@ def main() -> None:
     args, overrides = parser.parse_known_args()
     rows = []
     for seed in args.seeds:
-        name = f"{Path(args.config).stem}-seed{seed}"
+        name = f"{load_config(args.config).name}-seed{seed}"
         words = ["--output", "runs/benchmarks", "--name", name, "--seed", str(seed)]
         config = load_config(args.config, [*words, *overrides])
         components = (*config.data.sources, *config.evaluation.baselines)
@@ -172,7 +172,7 @@ def main() -> None:
                 figures = lives(config, component, args.held_out, args.lifetimes, args.block)
                 row = {"agent": component.label or component.name, "seed": seed, **figures}
                 rows.append(row)
-                report("meta_learning", config=Path(args.config).name, overrides=overrides, **row)
+                report("meta_learning", config=args.config, overrides=overrides, **row)
     if args.record:
         args.record.parent.mkdir(parents=True, exist_ok=True)
         content = {"config": args.config, "overrides": overrides, "block_episodes": args.block, "rows": rows}

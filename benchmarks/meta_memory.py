@@ -14,9 +14,9 @@ from data_gen.meta.training import meta_train
 from icrl.config.loader import load_config
 
 SMALL = {
-    "rl2_bandit": "trials=64 units=16 joint_inputs=true task_coefficient=1.0",
-    "maml_navigation": "meta_batch=20",
-    "pearl_sparse_point_robot": "resident_tasks=64 updates=20",
+    "bandit/rl2": "trials=64 units=16 joint_inputs=true task_coefficient=1.0",
+    "points/navigation_maml": "meta_batch=20",
+    "points/sparse_robot_pearl": "resident_tasks=64 updates=20",
 }
 """Configs, with sizes so small that tasks would show in the memory if they were kept."""
 ITERATIONS = 3
@@ -27,7 +27,7 @@ def one(name: str, tasks: int) -> None:
     sizes = [f"data.sources.0.{word}" for word in f"{SMALL[name]} iterations={ITERATIONS}".split()]
     with tempfile.TemporaryDirectory() as folder:
         alone = ["--output", folder, "--runtime.trackers", "[]", "--evaluation.baselines", "[]"]
-        meta_train(load_config(f"configs/{name}.yaml", [*sizes, *alone, "--split.train", str(tasks)]))
+        meta_train(load_config(name, [*sizes, *alone, "--split.train", str(tasks)]))
     mebibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     report("meta_memory", config=name, tasks=tasks, mebibytes=mebibytes)
 

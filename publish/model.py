@@ -14,6 +14,7 @@ from data_gen.storage.folder import load_info
 from data_gen.storage.info import DataInfo
 from eval.evaluate import evaluated_weights, model_path
 from eval.summary import TRANSFORMER, Estimate, Summary, load_summary, value_text
+from icrl.config.describe import first_line
 from icrl.config.schema import ExperimentConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_record
 from icrl.run.folder import CARD, SUMMARY
@@ -82,9 +83,10 @@ def model_card(
 
 # {config.name}
 
-A causal transformer that learns *in its context*. It was trained on learning histories of `{config.tasks.name}`
-(Algorithm Distillation, Laskin et al. 2023). On a task that it has never seen, it gets better from one episode to the
-next, with frozen weights.
+A causal transformer that learns *in its context* (Algorithm Distillation, Laskin et al. 2022, and what followed it). It
+was trained on learning histories of `{config.tasks.name}`, with the objective `{config.training.objective.name}`:
+{first_line(type(config.training.objective.build()))} On a task that it has never seen, it gets better from one episode
+to the next, with frozen weights.
 
 ## Use
 
@@ -133,13 +135,21 @@ action = model.sample(logits[:, -1])  # the action of the first step; then appen
 
 For research on in-context and meta-reinforcement learning, on tasks like those of its family: the same spaces, and
 parameters like those of its training tasks. Its context is {config.model.context_episodes} episodes long; earlier steps
-are forgotten. The model imitates its sources, so it will hardly end above them, and it explores little where they
-explored little. It has not been tested for any use outside of simulation.
+are forgotten. {_imitates(config)}It has not been tested for any use outside of simulation.
 
 ## Licence
 
 {f"`{licence}`." if licence else "No licence was given; ask the publisher."}
 """
+
+
+def _imitates(config: ExperimentConfig) -> str:
+    if not config.training.imitates:
+        return ""
+    return (
+        "The model imitates its sources: it will hardly end above them, and it explores little where they\n"
+        "explored little. "
+    )
 
 
 def _header(config: ExperimentConfig, summary: Summary | None, info: DataInfo | None, licence: str | None) -> str:
