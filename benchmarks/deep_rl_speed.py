@@ -21,7 +21,7 @@ import torch
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks.common import report
-from benchmarks.deep_rl import PROBLEMS, SEED, Problem
+from benchmarks.deep_rl_problems import PROBLEMS, SEED, Problem
 from benchmarks.stable_baselines import make_algorithm
 from data_gen.interaction import interact
 from data_gen.streams import make_seeds

@@ -1,6 +1,6 @@
 """The Stable-Baselines3 side of the comparison: its learners with our hyper-parameters, on our tasks."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -10,6 +10,7 @@ from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
+from benchmarks.deep_rl_problems import Problem
 from data_gen.tasks.base import TaskDistribution, Tasks
 from data_gen.tasks.control.cart_pole import CartPole
 from data_gen.tasks.control.pendulum import Pendulum
@@ -17,9 +18,6 @@ from data_gen.tasks.grids.dark_room import DarkRoom
 from data_gen.tasks.mujoco.half_cheetah import HalfCheetah
 from icrl.config.components import parameters
 from icrl.support.errors import UserError
-
-if TYPE_CHECKING:
-    from benchmarks.deep_rl import Problem
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"a2c": A2C, "ppo": PPO, "dqn": DQN, "sac": SAC}
 
@@ -124,7 +122,7 @@ def scalar_env(distribution: TaskDistribution, task: Tasks) -> gymnasium.Env[Any
     return gymnasium.make(names[type(distribution)], **limit)
 
 
-def make_algorithm(problem: "Problem", task: Tasks, seed: int, recorder: type[DummyVecEnv] = Recorder) -> BaseAlgorithm:
+def make_algorithm(problem: Problem, task: Tasks, seed: int, recorder: type[DummyVecEnv] = Recorder) -> BaseAlgorithm:
     """A Stable-Baselines3 learner with the parameters of the problem's agent, in environments of `task`.
 
     Raises UserError for Double DQN, which Stable-Baselines3 does not have.
@@ -161,7 +159,7 @@ def make_algorithm(problem: "Problem", task: Tasks, seed: int, recorder: type[Du
     )
 
 
-def train(problem: "Problem", task: Tasks, seed: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def train(problem: Problem, task: Tasks, seed: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Trains one learner; returns its rewards and episode ends, each of shape (actors, steps)."""
     algorithm = make_algorithm(problem, task, seed)
     algorithm.learn(problem.steps, log_interval=None)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import deep_rl
-from benchmarks.deep_rl import POINTS, PROBLEMS, Problem, curve, episodes, groups
+from benchmarks.deep_rl import POINTS, curve, episodes, groups
+from benchmarks.deep_rl_problems import PROBLEMS, Problem
 from data_gen.streams import SlotStreams, make_seeds
 from data_gen.tasks.base import sample_actions
 from icrl.config.components import parameters
