@@ -36,6 +36,7 @@ class ActionHead(nn.Module):
         super().__init__()
         self.continuous = space["type"] == "Box"
         self.shape: list[int]
+        # The factors: one per number of a Box, else one per part.
         if self.continuous:
             if not space["dtype"].startswith("float"):
                 raise ValueError(f"an action space Box of {space['dtype']} has no action head; use a MultiDiscrete")
@@ -49,6 +50,7 @@ class ActionHead(nn.Module):
             self.shape, sizes, first = _shape(values), flat(values), flat(space["start"])
         else:
             raise ValueError(f"an action space of type {space['type']} has no action head")
+        # Every factor has as many logits as the largest one; the surplus is masked.
         self.bins = max(sizes)
         self.register_buffer("first", torch.tensor(first), persistent=True)
         self.register_buffer("unreachable", torch.arange(self.bins) >= torch.tensor(sizes)[:, None], persistent=True)
@@ -89,7 +91,8 @@ class ActionHead(nn.Module):
             logits: (B, F, K).
             uniform: (B, F) random numbers in [0, 1). Within the probability mass of the drawn bin, the number also
                 decides where a Box's action lies in that bin.
-            temperature: of the distribution; 0 takes the most likely value, and for a Box the middle of its bin.
+            temperature: temperature of the distribution; 0 takes the most likely value, and for a Box the middle of
+                its bin.
 
         Returns:
             (B, ...) actions: integers, or float32 for a Box.

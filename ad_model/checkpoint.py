@@ -46,7 +46,7 @@ def resume_step(folder: Path, fingerprint: str, data: str) -> int:
 def save_checkpoint(accelerator: Accelerator, model: Any, folder: Path, record: TrainingRecord, keep: int) -> Path:
     """Saves the full training state, then deletes all checkpoints but the last `keep`. Every process calls it.
 
-    Raises UserError if the disk refuses; the earlier checkpoints then remain.
+    Raises UserError if the checkpoint cannot be written; the earlier checkpoints then remain.
     """
     path = checkpoint_path(folder, record.step)
     temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")

@@ -25,10 +25,10 @@ def leaf_spaces(space: dict[str, Any], path: str = "") -> dict[str, dict[str, An
     if space["type"] not in ("Dict", "Tuple"):
         return {path: space}
     parts = space["spaces"].items() if space["type"] == "Dict" else enumerate(space["spaces"])
-    found: dict[str, dict[str, Any]] = {}
+    spaces: dict[str, dict[str, Any]] = {}
     for name, part in parts:
-        found |= leaf_spaces(part, f"{path}.{name}" if path else str(name))
-    return found
+        spaces |= leaf_spaces(part, f"{path}.{name}" if path else str(name))
+    return spaces
 
 
 def channel_axis(space: dict[str, Any]) -> int | None:
@@ -55,6 +55,7 @@ class TableEmbedding(nn.Module):
         self.table = nn.Embedding(sum(sizes), width)
 
     def forward(self, values: Tensor) -> Tensor:
+        """(B, T, ...) -> (B, T, width)."""
         rows = values.long().reshape(*values.shape[:2], -1) + self.first_row
         return self.table(rows).sum(dim=2)
 
@@ -73,6 +74,7 @@ class VectorEmbedding(nn.Module):
         self.layers = nn.Sequential(nn.Linear(size, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, values: Tensor) -> Tensor:
+        """(B, T, ...) -> (B, T, width)."""
         return self.layers(_standardised(values.reshape(*values.shape[:2], -1), self.mean, self.std))
 
 
@@ -100,6 +102,7 @@ class ImageEmbedding(nn.Module):
         self.shape = shape
 
     def forward(self, values: Tensor) -> Tensor:
+        """(B, T, ...) -> (B, T, width)."""
         batch, steps = values.shape[:2]
         images = values.reshape(batch * steps, *self.shape)
         if not self.channels_last:
@@ -121,10 +124,10 @@ def flat(values: Any) -> list[Any]:
 def bounds(space: dict[str, Any]) -> tuple[list[float], list[float]]:
     """The lowest and the highest value of each number of a Box. Raises ValueError if a bound is missing."""
     size = math.prod(space["shape"])
-    found = [flat(space.get(name)) for name in ("low", "high")]
-    if any(value is None for bound in found for value in bound):
+    stated = [flat(space.get(name)) for name in ("low", "high")]
+    if any(value is None for bound in stated for value in bound):
         raise ValueError(f"a Box of shape {space['shape']} without bounds cannot be scaled; give it bounds")
-    low, high = (bound * (size // len(bound)) for bound in found)
+    low, high = (bound * (size // len(bound)) for bound in stated)
     return low, high
 
 

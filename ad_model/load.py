@@ -39,8 +39,8 @@ def load_model(place: Path | str, device: str | None = None, trust_remote_code: 
         logging.disable_progress_bar()
         kind: Any = _own_class(path) if trust_remote_code else ADModel
         loaded: Any = kind.from_pretrained(path, local_files_only=True, use_safetensors=True, output_loading_info=True)
-        model, found = loaded
-        wrong = [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]
+        model, loading = loaded
+        wrong = [*loading["missing_keys"], *loading["unexpected_keys"], *loading["mismatched_keys"]]
         if wrong:
             raise ValueError(f"the weights do not match the config, see {wrong[0]}")
         placed: ADModel = model.to(where)
@@ -61,9 +61,9 @@ def given_model(place: str, with_code: bool = False) -> Path:
     if place.count("/") != 1 or place.startswith((".", "/", "~")):
         raise UserError(f"evaluation.checkpoint: {place}: this folder does not exist")
     try:
-        found = snapshot(repository(place, "model", "evaluation.checkpoint"))
+        remote = snapshot(repository(place, "model", "evaluation.checkpoint"))
         wanted = ["config.json", "*.safetensors", "model.safetensors.index.json", *(["*.py"] if with_code else [])]
-        return fetch(found, found.matching(wanted))
+        return fetch(remote, remote.matching(wanted))
     except UserError as error:
         raise UserError(
             f"evaluation.checkpoint: {place} is neither a folder nor a model on the hub: {error}"

@@ -90,8 +90,9 @@ class ADModel(ADPreTrainedModel):
             action: (B, T, ...) the action to predict at step t; if given, the output has a loss.
             past_key_values: key-value cache of the earlier steps.
             use_cache: return a key-value cache.
-            reduction: of the loss over B and T.
+            reduction: reduction of the loss over B and T.
         """
+        # One token per step, the sum of its parts' embeddings.
         tokens = (
             self.embed_observation(observation)
             + self.embed_action(previous_action)
@@ -119,7 +120,7 @@ class ADModel(ADPreTrainedModel):
         Args:
             logits: (B, F, K) of one step.
             uniform: (B, F) random numbers in [0, 1); by default drawn from torch's global generator.
-            temperature: of the distribution; 0 takes the most likely action.
+            temperature: temperature of the distribution; 0 takes the most likely action.
         """
         drawn = torch.rand(logits.shape[:2], device=logits.device) if uniform is None else uniform
         return self.head.sample(logits, drawn, temperature)

@@ -116,10 +116,10 @@ class StreamedWindows(WindowDataset):
         columns = {name: np.concatenate([part[name] for part, _ in parts]) for name in names}
         first = np.cumsum([0, *(len(part["boundary"]) for part, _ in parts[:-1])])
         # Resident shards become views of these arrays, not copies beside them.
-        for at, start, (part, found) in zip(places, first, parts, strict=True):
+        for at, start, (part, own) in zip(places, first, parts, strict=True):
             rows = slice(start, start + len(part["boundary"]))
-            self.resident[at] = {name: columns[name][rows] for name in names}, found
-        strands = np.concatenate([found + np.array([at, 0]) for at, (_, found) in zip(first, parts, strict=True)])
+            self.resident[at] = {name: columns[name][rows] for name in names}, own
+        strands = np.concatenate([own + np.array([at, 0]) for at, (_, own) in zip(first, parts, strict=True)])
         if not len(strands):
             raise too_short(self.context_length, self.subsample)
         self.cache = replace(self.cache, columns=columns, strands=strands)

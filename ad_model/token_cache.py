@@ -10,7 +10,7 @@ Files of the cache:
     <token column>.npy    one row per step, in the order of strands (`ad_model.tokens`)
     <column>.npy          the columns that the objective asks for, in the same order
     strands.npy           (strands, 2): first row and number of rows of each strand that holds a whole window
-    likelihoods.npy       (strands,): how likely each strand is; read if `training.selection.likelihood` is not uniform
+    likelihoods.npy       (strands,): likelihood of each strand; read if `training.selection.likelihood` is not uniform
     statistics.json       the scale of the data, which becomes a part of the model's config
 
 Histories that `training.selection` leaves out are not in the cache.
@@ -55,7 +55,7 @@ class TokenCache:
     wanted: tuple[str, ...] = ("action",)
     """The objective's columns among `columns`; all others are token columns."""
     likelihoods: NDArray[np.float64] | None = None
-    """(strands,) how likely each strand is, relative to the others; None where all are equally likely."""
+    """(strands,) likelihood of each strand, relative to the others; None if all are equally likely."""
 
 
 def token_cache(
@@ -71,7 +71,7 @@ def token_cache(
         folder: the run folder.
         subsample: k; every k-th episode is kept.
         context_length: T, in steps.
-        selection: which histories are read, and how likely each of them is.
+        selection: the histories to read, and their likelihoods.
         wanted: columns of the histories that the objective needs beside the tokens.
 
     Raises UserError if the data is missing, incomplete or damaged, ConfigError if no history is selected, no strand is
@@ -153,11 +153,11 @@ def _build(
     info: DataInfo,
     subsample: int,
     context_length: int,
-    likelihood_of: NDArray[np.float64],
+    history_likelihood: NDArray[np.float64],
     wanted: Sequence[str],
 ) -> None:
     """Writes the cache's files, one shard in memory at a time."""
-    total = int((likelihood_of > 0).sum()) * info.history_steps
+    total = int((history_likelihood > 0).sum()) * info.history_steps
     arrays: dict[str, Any] = {}
     strands, likelihoods, row, done = [], [], 0, 0
     statistics = DataStatistics(info.observation_space)
@@ -165,7 +165,7 @@ def _build(
         for shard in checked_shards(folder, info):
             # The selected histories of this shard.
             histories = read_histories(shard, info)
-            likelihood = likelihood_of[done : done + len(histories["reward"])]
+            likelihood = history_likelihood[done : done + len(histories["reward"])]
             done += len(likelihood)
             if not likelihood.any():
                 continue
@@ -183,12 +183,12 @@ def _build(
             likelihoods.append(np.repeat(likelihood[likelihood > 0], subsample)[fits])
             row += int(lengths.sum())
             bar.update(int(lengths.sum()))
-    found = np.concatenate(strands)
-    if not len(found):
+    all_strands = np.concatenate(strands)
+    if not len(all_strands):
         raise too_short(context_length, subsample)
     for array in arrays.values():
         array.flush()
-    np.save(path / _STRANDS, found)
+    np.save(path / _STRANDS, all_strands)
     np.save(path / _LIKELIHOODS, np.concatenate(likelihoods))
     write_json(path / _STATISTICS, statistics.record().model_dump())
 
@@ -202,7 +202,7 @@ def too_short(context_length: int, subsample: int) -> ConfigError:
 
 
 def _likelihoods_of_histories(folder: RunFolder, info: DataInfo, selection: SelectionConfig) -> NDArray[np.float64]:
-    """(histories,) how likely each history is, in the order of the shards; 0 for those that are left out."""
+    """(histories,) likelihood of each history, in the order of the shards; 0 for those that are left out."""
     if selection == ALL_HISTORIES:
         return np.ones(info.num_histories)  # without reading the data
     scores = history_scores(folder, info)

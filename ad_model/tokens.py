@@ -83,6 +83,7 @@ def tokens_in_order(
         starts: the first row of each sequence, where a lifetime starts. Row 0 is among them.
         action_space: the action space as plain values.
     """
+    # Every token carries the result of the step before it; the first of a sequence has no such step.
     before = next_result(_shifted(action), _shifted(reward), _shifted(ended))
     at_start = first_result(action_space, (len(starts), *action.shape[1:]), action.dtype)
     for name, values in before.items():

@@ -132,6 +132,7 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     losses, gradient_norm = [], None
+    # Gradients add up. The optimiser steps, and clears them, only after the last micro-batch.
     for batch in batches:
         with accelerator.accumulate(model):
             loss = objective.loss(model, batch["tokens"], batch["columns"])
@@ -147,10 +148,10 @@ def train_step(
 def main(call: Invocation) -> None:
     """Trains, and prints the result."""
     experiment = Experiment.of(call.config)
-    made = train(experiment, call.overwrite)
+    trained = train(experiment, call.overwrite)
     checkpoint = last_checkpoint(experiment.folder.checkpoints)
     record = checkpoint_record(checkpoint, TrainingRecord)
-    if made:
+    if trained:
         cost = f"{record.parameters:,} parameters, {record.seconds:.0f} s"
         say(f"train: loss {record.loss:.3f}, {cost}: {checkpoint}")
     else:

@@ -29,6 +29,7 @@ class TrainingLog:
 
     def __init__(self, config: ExperimentConfig, folder: RunFolder, accelerator: Accelerator, model: Any, step: int):
         self.config, self.path, self.accelerator, self.step = config, folder.training_log, accelerator, step
+        # Operations per token and the machine's peak, for the speed in every line.
         bare: Any = accelerator.unwrap_model(model)
         self.tokens_per_step = config.training.batch_size * bare.config.context_length
         self.num_parameters = sum(p.numel() for p in bare.parameters())
@@ -36,6 +37,7 @@ class TrainingLog:
         self.flops = flops_per_token(self.num_parameters, config.model.num_layers, config.model.hidden_size, context)
         precision = _MIXED.get(accelerator.mixed_precision, torch.float32)
         self.peak = matmul_peak(accelerator.device, precision) * accelerator.num_processes
+        # Lines after the checkpoint are dropped: their updates run again.
         lines = read_log(self.path)
         self.lines = [line for line in lines if line["step"] <= step]
         self.seconds = self.lines[-1]["seconds"] if self.lines else 0.0

@@ -62,8 +62,8 @@ def main() -> None:
             environment = {**hub.environment(folder / "home"), "PATH": os.environ["PATH"], "HOME": name}
             done = subprocess.run([python, "-c", code], cwd=name, env=environment, capture_output=True, text=True)
             failed |= done.returncode != 0
-            said = done.stdout.split("\n")[:-1] or done.stderr.strip().split("\n")[-1:]
-            report("bare_environments", environment=label, loads=done.returncode == 0, said=said)
+            output = done.stdout.split("\n")[:-1] or done.stderr.strip().split("\n")[-1:]
+            report("bare_environments", environment=label, loads=done.returncode == 0, output=output)
     sys.exit(failed)
 
 

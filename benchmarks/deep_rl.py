@@ -118,7 +118,7 @@ def groups(problem: Problem, tasks: Tasks) -> dict[str, NDArray[np.intp]]:
 
 
 def summary(scores: NDArray[np.float64], curves: NDArray[np.float64]) -> dict[str, Any]:
-    """Median and quartiles over learners of the scores and of each point of the curve; None where there is no score."""
+    """Median and quartiles over learners of the scores and of each point of the curve; None for a missing score."""
     low, middle, high = _quartiles(curves)
     return {
         "median": _rounded(np.median(scores)),
@@ -130,9 +130,9 @@ def summary(scores: NDArray[np.float64], curves: NDArray[np.float64]) -> dict[st
 
 def _quartiles(curves: NDArray[np.float64]) -> list[Any]:
     known = ~np.isnan(curves).all(axis=0)
-    found = np.full((3, curves.shape[1]), np.nan)
-    found[:, known] = np.nanquantile(curves[:, known], [0.25, 0.5, 0.75], axis=0)
-    return [_rounded(row) for row in found]
+    quartiles = np.full((3, curves.shape[1]), np.nan)
+    quartiles[:, known] = np.nanquantile(curves[:, known], [0.25, 0.5, 0.75], axis=0)
+    return [_rounded(row) for row in quartiles]
 
 
 def _mean(curves: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -149,8 +149,8 @@ def _rounded(values: Any) -> Any:
 
 def recorded(side: str) -> dict[str, dict[str, Any]]:
     """Recorded figures of one side (see `--record`), by problem."""
-    found = {name: RESULTS / f"{name}.{side}.json" for name in PROBLEMS}
-    return {name: json.loads(path.read_text()) for name, path in found.items() if path.exists()}
+    paths = {name: RESULTS / f"{name}.{side}.json" for name in PROBLEMS}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
 
 
 def plot(path: Path = PICTURE) -> None:

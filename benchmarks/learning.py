@@ -18,17 +18,17 @@ from icrl.run.folder import run_folder
 
 def shown(summary: Summary, config: ExperimentConfig) -> dict[str, dict[str, Any]]:
     """Every figure of the transformer and of its first source on held-out tasks; estimates as IQM and mean."""
-    found: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     for agent in (TRANSFORMER, config.data.sources[0].name):
         values = summary.agents[agent]["test"].on(summary.scale)
-        found[agent] = {}
+        figures[agent] = {}
         for figure in summary.shown():
             value = values[figure.key]
             if isinstance(value, Estimate):
-                found[agent][figure.key] = [None if x is None else round(x, 3) for x in (value.iqm, value.mean)]
+                figures[agent][figure.key] = [None if x is None else round(x, 3) for x in (value.iqm, value.mean)]
             else:
-                found[agent][figure.key] = value
-    return found
+                figures[agent][figure.key] = value
+    return figures
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ class Cell:
 
     @staticmethod
     def of(totals: NDArray[np.float64], paper: float | None, parameter: str) -> "Cell":
+        """The cell of (num_tasks,) total rewards, beside the paper's mean."""
         deviation = float(totals.std(ddof=1))
         error = deviation / len(totals) ** 0.5
         sigmas = (

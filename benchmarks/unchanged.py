@@ -62,7 +62,7 @@ OUTSIDE_NAMES = (
     *("data_gen.tasks.gym_envs:make_env", "data_gen.tasks.gym_envs:make_vector_env"),
     *("ad_model.configuration_ad:ADConfig", "ad_model.modeling_ad:ADModel"),
 )
-"""What model cards that were pushed, exported Minari data sets and transformers' auto classes import, `module:name`."""
+"""Names that pushed model cards, exported Minari data sets and transformers' auto classes import, as `module:name`."""
 
 
 def main() -> None:

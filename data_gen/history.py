@@ -1,4 +1,4 @@
-"""A forwarder: model cards that were pushed import `episode_returns` from here. It lives in `data_gen.returns`."""
+"""Forwards `episode_returns` from `data_gen.returns`: model cards that were pushed earlier import it from here."""
 
 from data_gen.returns import episode_returns
 

@@ -148,7 +148,7 @@ def _bound(values: NDArray[Any]) -> Any:
 
 
 def _bounds(plain: Any, none: float, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Box's bound from its plain values, with `none` in place of None."""
+    """A Box's bound from its plain values, with `none` in place of None."""
     values = np.array(plain, dtype=np.float64)  # None becomes NaN
     values = np.where(np.isnan(values), none, values)
     if dtype.kind in "iu":  # float64 rounds the limits of 64-bit types to numbers beyond them

@@ -32,6 +32,7 @@ from icrl.support.device import check_device
 from icrl.support.errors import UserError
 from icrl.support.files import new_folder, remove_leftovers, sha256
 
+# Model cards that were pushed earlier import `load_model` from here.
 __all__ = ["check_agents", "evaluate", "evaluated_weights", "load_model", "model_path"]
 
 
@@ -142,10 +143,10 @@ def check_agents(given: Experiment | ExperimentConfig) -> None:
     named: list[tuple[str, AgentComponent]] = []
     named += [(f"data.sources.{index}", source) for index, source in enumerate(config.data.sources)]
     named += [(f"evaluation.baselines.{index}", agent) for index, agent in enumerate(config.evaluation.baselines)]
-    planned, lived, device = experiment.planned_steps, experiment.lived_steps, experiment.source_device
+    planned, lifetime, device = experiment.planned_steps, experiment.lived_steps, experiment.source_device
     with contextlib.closing(experiment.family.make_vec(experiment.test_tasks.take([0]))) as envs:
         for key, component in named:
-            check_agent(key, component, envs, planned, device, lived)
+            check_agent(key, component, envs, planned, device, lifetime)
 
 
 def evaluated_weights(config: ExperimentConfig, folder: RunFolder, path: Path) -> str:

@@ -116,10 +116,10 @@ def figure_values(figure: Figure, scores: Scores) -> NDArray[np.float64] | float
     Raises ConfigError if the function raises, or returns anything else.
     """
     try:
-        found = figure.function(scores)
-        if found is None:
+        result = figure.function(scores)
+        if result is None:
             return None
-        values = np.asarray(found, dtype=np.float64)
+        values = np.asarray(result, dtype=np.float64)
         if values.ndim == 0:
             return float(values)
         if len(values) != len(scores.episodes):

@@ -32,7 +32,7 @@ class TransformerAgent(Agent):
 
     Args:
         model: the trained transformer, on the device to run on.
-        temperature: of the action distribution; 0 takes the most likely action.
+        temperature: temperature of the action distribution; 0 takes the most likely action.
         objective: decides how predictions become actions; by default they are sampled from the policy head.
         cached: keep keys and values; False recomputes the whole context at every step, for comparison.
     """

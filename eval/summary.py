@@ -101,13 +101,13 @@ class Summary(Record):
 
     def estimates(self, agent: str, split: str) -> list[tuple[ScaleName, FigureTitle, Estimate]]:
         """All figures of an agent on a split that are estimates with a value, with their scales."""
-        found = []
+        estimates = []
         for scale in BOTH_SCALES:
             for figure in self.figures:
                 value = self.agents[agent][split].on(scale).get(figure.key)
                 if isinstance(value, Estimate) and value.iqm is not None:
-                    found.append((scale, figure, value))
-        return found
+                    estimates.append((scale, figure, value))
+        return estimates
 
 
 def load_summary(folder: RunFolder) -> Summary:
@@ -127,13 +127,13 @@ def split_figures(
     figures: list[Figure], scores: dict[ScaleName, Scores], seconds: float, environment_steps: int
 ) -> SplitFigures:
     """All figures of one agent on one split, from its scores on each scale."""
-    found = {
+    by_scale = {
         scale: {figure.key: _value(figure, own) for figure in figures if scale in figure.scales}
         for scale, own in scores.items()
     }
     return SplitFigures(
-        returns=found["return"],
-        normalised_return=found["normalised_return"],
+        returns=by_scale["return"],
+        normalised_return=by_scale["normalised_return"],
         seconds=seconds,
         environment_steps=environment_steps,
     )

@@ -23,12 +23,12 @@ def track_evaluation(experiment: Experiment) -> None:
 
 def scalars(summary: Summary) -> dict[str, float]:
     """Every known figure of a summary, as `evaluation/SPLIT/AGENT/SCALE/KEY`; of an estimate, the IQM."""
-    found = {}
+    known = {}
     for agent, splits in summary.agents.items():
         for split, figures in splits.items():
             for scale in BOTH_SCALES:
                 for key, value in figures.on(scale).items():
                     number = value.iqm if isinstance(value, Estimate) else value
                     if number is not None:
-                        found[f"evaluation/{split}/{agent}/{scale}/{key}"] = float(number)
-    return found
+                        known[f"evaluation/{split}/{agent}/{scale}/{key}"] = float(number)
+    return known

@@ -1,4 +1,4 @@
-"""The public face, for type checkers and editors; `__init__.py` imports each name when it is first used."""
+"""The public API, for type checkers and editors; `__init__.py` imports each name on first use."""
 
 from ad_model.load import load_model as load_model
 from ad_model.objectives.base import Objective as Objective

@@ -50,16 +50,16 @@ def pull(arguments: argparse.Namespace) -> None:
     """Downloads a data set or a model from the hub, without any code. Existing files are not downloaded again."""
     kind: Kind = "dataset" if arguments.kind == "data" else "model"
     wanted = repository(arguments.repo, kind, "REPO")
-    found, (main, *_) = snapshot(wanted), _LAYOUT[kind]
-    names = found.matching(_LAYOUT[kind])
+    remote, (main, *_) = snapshot(wanted), _LAYOUT[kind]
+    names = remote.matching(_LAYOUT[kind])
     if main not in names:
         raise UserError(f"{kind} {wanted}: has no {main}, so this project did not push it")
     to = Path(arguments.to) if arguments.to else None
     if to is not None and to.exists() and not (to / main).is_file() and (to.is_file() or any(to.iterdir())):
         raise UserError(f"--to {to}: holds something else; choose an empty folder, or one that a pull has created")
-    total = sum(found.sizes[name] for name in names)
-    say(f"pull: {len(names)} files, {total:,} bytes, of {kind} {wanted} at {found.commit}")
-    path = fetch(found, names, to)
+    total = sum(remote.sizes[name] for name in names)
+    say(f"pull: {len(names)} files, {total:,} bytes, of {kind} {wanted} at {remote.commit}")
+    path = fetch(remote, names, to)
     if to is not None:  # shards of an earlier commit would be read together with the new ones
         for old in {*to.glob("**/train-*.h5"), *to.glob("**/train-*.parquet")} - {to / name for name in names}:
             old.unlink()

@@ -106,6 +106,7 @@ def push_parquet(folder: RunFolder, name: str, to: Repository, public: bool, lic
     info, report = described(folder), data_report(folder, load_info(folder))
     disable_progress_bar()
     remove_leftovers(folder.data)
+    # First commit: the Parquet files, which `datasets` writes.
     scratch = tempfile.TemporaryDirectory(dir=folder.data, prefix=".push-", suffix=TEMPORARY_SUFFIX)
     with scratch as cache, hub_errors(to, "write"):
         paths = [str(folder.data / shard.file) for shard in info.shards]
@@ -120,20 +121,21 @@ def push_parquet(folder: RunFolder, name: str, to: Repository, public: bool, lic
             num_shards=len(paths),
             commit_message=f"Parquet: {name}",
         )
-    found = snapshot(to)
+    # Second commit: the other files, with the record of those shards.
+    remote = snapshot(to)
     with hub_errors(to, "read"):
-        header = _yaml_header(fetch(found, [CARD]) / CARD)
-    info = info.model_copy(update={"shards": _parquet_shards(to, found)})
+        header = _yaml_header(fetch(remote, [CARD]) / CARD)
+    info = info.model_copy(update={"shards": _parquet_shards(to, remote)})
     files = _beside(folder, name, info, to, licence, report, header)
     return send(Parcel(files, ("train-*.h5",), f"Learning histories: {name}"), to, public)
 
 
-def _parquet_shards(to: Repository, found: Snapshot) -> list[Shard]:
+def _parquet_shards(to: Repository, remote: Snapshot) -> list[Shard]:
     from huggingface_hub import HfApi
 
-    names = sorted(name for name in found.sizes if name.startswith("data/train-") and name.endswith(".parquet"))
+    names = sorted(name for name in remote.sizes if name.startswith("data/train-") and name.endswith(".parquet"))
     with hub_errors(to, "read"):
-        known: Any = HfApi().get_paths_info(to.id, names, repo_type=to.kind, revision=found.commit)
+        known: Any = HfApi().get_paths_info(to.id, names, repo_type=to.kind, revision=remote.commit)
     checksums = {file.path: file.lfs.sha256 for file in known if file.lfs is not None}
     absent = [name for name in names if name not in checksums]
     if absent or not names:
@@ -143,8 +145,8 @@ def _parquet_shards(to: Repository, found: Snapshot) -> list[Shard]:
 
 def _yaml_header(card: Path) -> dict[str, Any]:
     parts = card.read_text().split("---\n", 2)
-    found: dict[str, Any] = yaml.safe_load(parts[1]) if len(parts) == 3 else {}
-    return found
+    header: dict[str, Any] = yaml.safe_load(parts[1]) if len(parts) == 3 else {}
+    return header
 
 
 def _with_header(card: str, header: dict[str, Any]) -> str:

@@ -108,7 +108,7 @@ returns = icrl.episode_returns(histories.reward, histories.ended, episodes)
 print(returns.mean(axis=0))  # the mean return, episode by episode
 ```
 
-Without in-context-rl, `trust_remote_code` loads the model's own code, which needs torch, transformers and einops:
+Without in-context-rl, `trust_remote_code` loads the model's own code, which needs torch and transformers:
 
 ```python
 import torch
@@ -220,8 +220,8 @@ def _training(config: ExperimentConfig, info: DataInfo | None, record: TrainingR
         size = f"{info.num_histories:,} histories of {info.history_steps:,} steps"
         lines.append(f"Data: {size}, sources: {sources}{where}.")
     if record is not None:
-        made = ", ".join(f"{name} {version}" for name, version in record.made_with.items())
-        lines.append(f"{record.step:,} updates, loss {record.loss:.3f}, {record.seconds:.0f} s. Made with: {made}.")
+        versions = ", ".join(f"{name} {version}" for name, version in record.made_with.items())
+        lines.append(f"{record.step:,} updates, loss {record.loss:.3f}, {record.seconds:.0f} s. Made with: {versions}.")
     lines.append("All settings are in `experiment.yaml`: `icrl run experiment.yaml` trains the model again.")
     return "\n\n".join(lines)
 

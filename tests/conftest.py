@@ -1,4 +1,4 @@
-"""Small experiments for the tests, made once where that is enough."""
+"""Fixtures for the tests: a tiny experiment, the console command, and a hub on the loopback interface."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 # Before torch is imported anywhere: the tests run in two processes on few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # as the deep learners do, which come later here
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # the deep learners set it too, but are imported after torch here
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
@@ -38,7 +38,7 @@ def merged(base: dict, changes: dict) -> dict:
 
 @pytest.fixture
 def tiny(tmp_path):
-    """Makes the config of a tiny experiment in a folder of the test's own, with changes."""
+    """A function that makes the config of a tiny experiment, with changes, in a temporary folder."""
 
     def make(**changes) -> ExperimentConfig:
         return validate(merged(merged(TINY, {"output": str(tmp_path / "runs")}), changes))
@@ -48,7 +48,7 @@ def tiny(tmp_path):
 
 @pytest.fixture
 def icrl(tmp_path):
-    """Runs the console command in a folder of the test's own; gives the finished process."""
+    """A function that runs the console command in a temporary folder and returns the finished process."""
 
     def call(*words: str, module: str = "icrl", environment: dict | None = None) -> subprocess.CompletedProcess:
         return run_python(["-m", module, *words], tmp_path, environment)
@@ -69,7 +69,7 @@ def run_python(words: Sequence[str], folder: Path, environment: dict | None = No
 
 @pytest.fixture
 def tiny_file(tmp_path, tiny):
-    """The tiny experiment as a config file; its run folder is runs/tiny beside it."""
+    """The config file of the tiny experiment. Its run folder is runs/tiny beside the file."""
     from icrl.config.loader import dump
 
     path = tmp_path / "tiny.yaml"
@@ -79,7 +79,7 @@ def tiny_file(tmp_path, tiny):
 
 @pytest.fixture
 def hub(tmp_path):
-    """A hub on the loopback interface, for processes that get its `environment`."""
+    """A hub on the loopback interface, for processes that are given its `environment`."""
     from hub_server import HubServer
 
     with HubServer(tmp_path / "hub") as server:

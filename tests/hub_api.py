@@ -1,6 +1,6 @@
-"""What the loopback hub answers: the requests of huggingface_hub, datasets and transformers, each a route.
+"""Answers of the loopback hub to huggingface_hub, datasets and transformers: one route per kind of request.
 
-`HF_HUB_DISABLE_XET=1` is assumed: large files travel as git's large file storage has it, in one `PUT` each.
+It assumes `HF_HUB_DISABLE_XET=1`: large files travel as in git's large file storage, in one `PUT` each.
 """
 
 import base64
@@ -26,7 +26,7 @@ PARTS = {
 
 
 class Route(NamedTuple):
-    """A request that has an answer, and what its sender needs in the repository that it names: "read", "write", ""."""
+    """A kind of request, its answer, and the access that its sender needs: "read", "write" or ""."""
 
     method: str
     address: re.Pattern
@@ -38,7 +38,7 @@ ROUTES: list[Route] = []
 
 
 def route(method: str, address: str, access: str = "read") -> Callable:
-    """Marks the answer to requests at `address`, a regular expression with `{parts}`."""
+    """Registers a method as the answer to requests at `address`, a regular expression with `{parts}`."""
 
     def register(answer: Callable) -> Callable:
         ROUTES.append(Route(method, re.compile(address.format(**PARTS)), access, answer))
@@ -48,7 +48,7 @@ def route(method: str, address: str, access: str = "read") -> Callable:
 
 
 class Connection(BaseHTTPRequestHandler):
-    """Answers the requests of one connection: the methods below give the JSON, or None if they sent it themselves."""
+    """Answers the requests of one connection. Routes return JSON, or None if they sent the answer themselves."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -133,8 +133,8 @@ class Connection(BaseHTTPRequestHandler):
 
     @route("GET", "{api}/commits/{revision}")
     def commits(self, repo: Repository, revision: str) -> list:
-        said = {"authors": [{"user": self.hub.user}], "message": ""}
-        return [{"id": c.oid, "title": c.title, "date": c.date, **said} for c in repo.resolve(revision).history()]
+        common = {"authors": [{"user": self.hub.user}], "message": ""}
+        return [{"id": c.oid, "title": c.title, "date": c.date, **common} for c in repo.resolve(revision).history()]
 
     @route("GET", "{api}/refs")
     def refs(self, repo: Repository) -> dict:
@@ -161,13 +161,13 @@ class Connection(BaseHTTPRequestHandler):
     def point(self, commits: dict[str, Commit], name: str, commit: Commit) -> dict:
         with self.hub.lock:
             if name in commits:
-                raise HubError(409, "A branch or tag of this name is there already")
+                raise HubError(409, "A branch or tag of this name already exists")
             commits[name] = commit
         return {}
 
     @route("POST", "{api}/preupload/{revision}", "write")
     def announce(self, repo: Repository, revision: str) -> dict:
-        """Says which files are large, and what lies there now: clients leave out what would not change."""
+        """Tells the client which files are large and which exist: clients skip files that would not change."""
         here, answers = repo.resolve(revision).files, []
         for file in self.json()["files"]:
             mode = "lfs" if is_large(file["path"], file["size"]) else "regular"
@@ -177,7 +177,7 @@ class Connection(BaseHTTPRequestHandler):
 
     @route("POST", r"{repo}\.git/info/lfs/objects/batch", "write")
     def offer(self, repo: Repository) -> dict:
-        """Says where to upload large files; nowhere, if they came here before."""
+        """Tells the client where to upload large files. Files received before need no upload."""
         answers = []
         for asked in self.json()["objects"]:
             upload = {"actions": {"upload": {"href": f"{self.hub.url}/upload/{repo.name}/{asked['oid']}"}}}
@@ -186,7 +186,7 @@ class Connection(BaseHTTPRequestHandler):
 
     @route("PUT", "/upload{repo}/{oid}", access="")
     def upload(self, repo: Repository, oid: str) -> dict:
-        """Takes a large file. As in an object store, whoever was given the address may write there."""
+        """Receives a large file. As in an object store, everybody who has the address may write there."""
 
         def counted() -> Iterator[bytes]:
             for chunk in self.body:
@@ -201,7 +201,7 @@ class Connection(BaseHTTPRequestHandler):
 
     @route("POST", "{api}/commit/{revision}", "write")
     def commit(self, repo: Repository, revision: str) -> dict:
-        """Files come as lines of JSON: regular ones in base64, large ones by the SHA-256 of what was uploaded."""
+        """Commits files given as lines of JSON: regular ones in base64, large ones by the SHA-256 of an upload."""
         lines = [json.loads(line) for line in b"".join(self.body).splitlines()]
         self.hub.count("uploads", 1)
         if "create_pr" in self.query:
@@ -223,7 +223,7 @@ class Connection(BaseHTTPRequestHandler):
         }
 
     def apply(self, repo: Repository, files: dict, key: str, value: dict) -> None:
-        """One line of a commit, on the `files` of the snapshot to be."""
+        """Applies one line of a commit to `files`, the files of the next snapshot."""
         path = value["path"]
         if key == "file":
             content = base64.b64decode(value["content"])
@@ -280,7 +280,7 @@ class Connection(BaseHTTPRequestHandler):
             self.close_connection = True
         except Exception:
             self.hub.errors.append(traceback.format_exc())
-            self.send_json(501, {"error": "The loopback hub made a mistake"})
+            self.send_json(501, {"error": "The loopback hub has a bug"})
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer_request
 
@@ -297,14 +297,14 @@ class Connection(BaseHTTPRequestHandler):
 
     @property
     def role(self) -> str | None:
-        """What the sender's token allows; None without a token."""
+        """Access that the sender's token gives, or None without a token."""
         roles = {None: None, f"Bearer {self.hub.token}": "write", f"Bearer {self.hub.read_token}": "read"}
         if self.headers.get("Authorization") not in roles:
             raise HubError(401, "Invalid credentials in Authorization header")
         return roles[self.headers.get("Authorization")]
 
     def repository(self, name: str, access: str) -> Repository:
-        """The repository of this name, if the sender may know of it and has the `access`."""
+        """The repository of this name. Raises HubError if the sender may not see it or lacks the `access`."""
         repository = self.hub.repositories.get(name)
         role = self.role
         if repository is None or (access and repository.private and role is None):
@@ -335,7 +335,7 @@ class Connection(BaseHTTPRequestHandler):
         while size:
             chunk = self.rfile.read(min(size, CHUNK))
             if not chunk or self.hub.stopped.is_set():
-                raise ConnectionAbortedError("client or hub went in the middle of a request")
+                raise ConnectionAbortedError("client or hub stopped in the middle of a request")
             size -= len(chunk)
             yield chunk
 
@@ -343,7 +343,7 @@ class Connection(BaseHTTPRequestHandler):
         return json.loads(b"".join(self.body))
 
     def send_json(self, status: int, payload: Any, headers: dict[str, str] | None = None) -> None:
-        for _ in self.body:  # what stayed unread would be taken for the next request
+        for _ in self.body:  # unread bytes would be taken for the next request
             pass
         content = json.dumps(payload, default=str).encode()
         self.send_head(status, "application/json", len(content), headers or {})
@@ -359,16 +359,16 @@ class Connection(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """The hub's own log is enough."""
+        """Logs nothing: `HubServer.requests` is the log."""
 
 
 def is_private(asked: dict, default: bool) -> bool:
-    """What a request says of privacy: as `visibility`, or as `private` in older clients."""
+    """The privacy in a request: `visibility`, or `private` in older clients."""
     return asked["visibility"] == "private" if "visibility" in asked else bool(asked.get("private", default))
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int]:
-    """First byte, and the one after the last, of a `Range` header; the clients ask for one range at most."""
+    """First byte of a `Range` header, and the byte after its last. The clients ask for at most one range."""
     if header is None:
         return 0, size
     asked = re.fullmatch(r"bytes=(\d*)-(\d*)", header)

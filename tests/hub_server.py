@@ -1,11 +1,11 @@
-"""A hub on the loopback interface: round trips with the real clients, without a network.
+"""A hub on the loopback interface, for round trips with the real clients and without a network.
 
     with HubServer(tmp_path / "hub") as hub:
         subprocess.run(command, env={**os.environ, **hub.environment(tmp_path / "home")})
         assert [name for _, name, _ in hub.uploads] == ["data/train-00001-of-00003.h5"]
 
 Repositories are named as in the hub's addresses: `datasets/someone/histories`, and `someone/transformer` for a model.
-What it answers is in `hub_api`, what it keeps in `hub_repositories`.
+The answers to requests are in `hub_api`, the storage in `hub_repositories`.
 """
 
 import sys
@@ -23,7 +23,7 @@ FAULTS = ("cut", "hang", "die")
 
 
 class Transfer(NamedTuple):
-    """Content that travelled: repository, path in it (for a large file its SHA-256 until a commit names it), bytes."""
+    """Content sent or received: repository, path (the SHA-256 of a large file until a commit names it), bytes."""
 
     repo: str
     name: str
@@ -32,7 +32,7 @@ class Transfer(NamedTuple):
 
 @dataclass
 class Fault:
-    """What shall go wrong after `left` more of `unit`, and how often."""
+    """A fault of a `kind` that strikes after `left` more of `unit`, `times` times."""
 
     unit: str
     left: int
@@ -41,15 +41,15 @@ class Fault:
 
 
 class HubServer:
-    """The hub, with what a test wants to ask, plant and break.
+    """The hub, with methods for a test to inspect it, to plant files and to cause faults.
 
     Attributes:
-        url, token, read_token: the address; a token that may write, and one of the same user that may only read
-        repositories: by name; `private` and `gated` of each may be set
-        uploads, downloads: a `Transfer` for each content received whole, and for each sent (the bytes asked for)
-        requests: method and address of every request
-        struck: an event, set when a fault of `fail_after` strikes
-        errors: tracebacks of the hub's own mistakes; empty, if it is right
+        url, token, read_token: the address; a token with write access, and a read-only token of the same user
+        repositories: all repositories by name; a test may set their `private` and `gated`
+        uploads, downloads: one `Transfer` per content received whole, and one per content sent (the bytes requested)
+        requests: the method and address of every request
+        struck: an event that is set when a fault of `fail_after` strikes
+        errors: tracebacks of the hub's own bugs, normally empty
 
     """
 
@@ -75,7 +75,7 @@ class HubServer:
         self.stop()
 
     def start(self) -> None:
-        """Listens; after `stop` at the same address again, with all that it keeps."""
+        """Listens. After `stop`, it listens at the same address again and still has all its repositories."""
         self.stopped.clear()
         self._server = _Server(("127.0.0.1", self.port), Connection)
         self._server.hub = self
@@ -84,14 +84,14 @@ class HubServer:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
-        """Refuses new connections, and cuts those that there are at their next request or chunk."""
+        """Refuses new connections, and cuts open ones at their next request or chunk."""
         if not self.stopped.is_set():
             self.stopped.set()
             self._server.shutdown()
             self._server.server_close()
 
     def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
-        """Variables for a process that shall know this hub and nothing else. `token` "" is for somebody unknown."""
+        """Environment variables for a process that knows this hub only. `token` "" makes its user anonymous."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_TOKEN": self.token if token is None else token,
@@ -102,20 +102,20 @@ class HubServer:
             "HF_DATASETS_OFFLINE": "0",
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
-            "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers would ask a service elsewhere for it
+            "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers would ask a remote service for it
             "NO_PROXY": "*",
             "no_proxy": "*",
         }
 
     def create(self, repo: str, private: bool = False) -> Repository:
-        """A new repository, with the first commit that the hub makes."""
+        """A new repository, with the initial commit that the hub makes."""
         rules = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS_PATTERNS)
         first = Commit({".gitattributes": self.contents.regular(rules.encode())}, "initial commit")
         self.repositories[repo] = Repository(repo, private, first)
         return self.repositories[repo]
 
     def put_file(self, repo: str, path: str, content: bytes) -> None:
-        """Commits a file past all checks, under a name that no client would send; makes the repository if need be."""
+        """Commits a file without any check, so its name may be hostile. Creates the repository if it is missing."""
         with self.lock:
             repository = self.repositories.get(repo) or self.create(repo)
             if is_large(path, len(content)):
@@ -126,23 +126,23 @@ class HubServer:
             repository.commit("main", {**repository.branches["main"].files, path: file}, f"put {path}")
 
     def files(self, repo: str, revision: str = "main") -> dict[str, Path]:
-        """Where the contents of a snapshot lie, by path in the repository."""
+        """Paths on disk to the contents of a snapshot, by path in the repository."""
         snapshot = self.repositories[repo].resolve(revision)
         return {path: self.contents.path(file.sha256) for path, file in snapshot.files.items()}
 
     def fail_after(
         self, *, uploads: int | None = None, n_bytes: int | None = None, fault: str | int = "cut", times: int = 1
     ) -> None:
-        """Lets the upload go wrong that comes after `uploads` more, or in which the bytes exceed `n_bytes`.
+        """Makes an upload fail: the one after `uploads` more, or the one in which the bytes exceed `n_bytes`.
 
-        Large files are uploads, and the commit after them; bytes are those of large files.
+        Each large file counts as an upload, and so does the commit after them. Only bytes of large files count.
 
         Arguments:
-            uploads, n_bytes: one of them
-            fault: an HTTP status to answer with (clients try again up to five times after 500, but not after 403);
+            uploads, n_bytes: exactly one of them
+            fault: an HTTP status to answer with (clients retry up to five times after 500, but not after 403);
                 "cut" closes the connection; "hang" holds it until the hub stops, for a test that waits for `struck`
                 and kills the client in the middle of an upload; "die" stops the hub, which may `start` again
-            times: how many uploads fail until all is well again
+            times: number of uploads that fail
 
         """
         if (uploads is None) == (n_bytes is None):
@@ -154,7 +154,7 @@ class HubServer:
         self._fault = Fault(unit, left, fault, times)
 
     def count(self, unit: str, amount: int) -> None:
-        """Counts towards what `fail_after` asked for, and lets it happen when it is due."""
+        """Counts towards the fault of `fail_after`, and raises it when it is due."""
         with self.lock:
             fault = self._fault
             if fault is None or fault.unit != unit:
@@ -179,7 +179,7 @@ class HubServer:
             self.uploads.append(Transfer(repo, name, size))
 
     def name_upload(self, repo: str, sha256: str, path: str) -> None:
-        """A commit names what was uploaded as a large file."""
+        """Replaces the SHA-256 of an uploaded large file by the path that a commit gives it."""
         with self.lock:
             self.uploads[:] = [u._replace(name=path) if u[:2] == (repo, sha256) else u for u in self.uploads]
 
@@ -193,5 +193,5 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # that a client goes is no mistake of ours
+        if not isinstance(sys.exception(), ConnectionError):  # a client that disconnects is not our bug
             self.hub.errors.append(traceback.format_exc())

@@ -1,7 +1,7 @@
 """Runs many commands in one process, since starting one takes seconds: `python in_one_process.py ANSWERS COMMANDS`.
 
-COMMANDS is JSON, a list of words for `icrl`, or of one string of Python code; the answers are written to the file
-ANSWERS as JSON, a list of [exit code, stdout, stderr].
+COMMANDS is a JSON list. Each entry is a list of words for `icrl`, or a string of Python code. The answers are written
+to the file ANSWERS as a JSON list of [exit code, stdout, stderr].
 """
 
 import contextlib
@@ -19,8 +19,8 @@ def answer(words):
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         try:
             code = cli.main(words) if isinstance(words, list) else exec(words, {"__name__": "__main__"})
-        except SystemExit as left:
-            code = left.code
+        except SystemExit as exit_:
+            code = exit_.code
         except BaseException:
             traceback.print_exc()
             code = "raised"

@@ -1,4 +1,4 @@
-"""The house: imports go one way, no file grows too long, and configs are YAML alone."""
+"""The architecture: imports go one way, no file is too long, and the configs folder has no Python."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-ROOMS = ("icrl", "data_gen", "ad_model", "eval", "publish")
+PACKAGES = ("icrl", "data_gen", "ad_model", "eval", "publish")
 LONGEST_FILE = 350
 
 
@@ -29,8 +29,8 @@ def contracts(folder: Path) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def copy(tmp_path):
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
@@ -55,22 +55,22 @@ def test_imports_go_one_way(copy):
         ("eval/figures.py", "import eval.evaluate"),
     ],
 )
-def test_an_import_that_runs_up_or_in_a_circle_breaks_a_contract(copy, file, line):
+def test_an_upward_or_circular_import_breaks_a_contract(copy, file, line):
     with open(copy / file, "a") as module:
         module.write(f"\n{line}\n")
     done = contracts(copy)
     assert done.returncode != 0 and "BROKEN" in done.stdout
 
 
-def test_configs_are_yaml_alone():
+def test_the_configs_folder_has_no_python_file():
     assert not list((ROOT / "configs").rglob("*.py"))
 
 
-def test_no_file_is_long():
-    for room in ROOMS:
-        for path in (ROOT / room).rglob("*.py"):
+def test_no_file_exceeds_the_longest_allowed_length():
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
             assert len(path.read_text().splitlines()) <= LONGEST_FILE, path
 
 
-def test_few_modules_lie_loose_in_data_gen():
+def test_data_gen_has_few_modules_at_its_top_level():
     assert len([path for path in (ROOT / "data_gen").glob("*.py") if not path.stem.startswith("__")]) <= 8

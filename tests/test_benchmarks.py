@@ -1,4 +1,4 @@
-"""The comparison with Stable-Baselines3: both sides are given the same tasks, parameters and measure."""
+"""The comparison with Stable-Baselines3: both sides get the same tasks, parameters and measure."""
 
 import dataclasses
 
@@ -17,14 +17,14 @@ stable_baselines = pytest.importorskip("benchmarks.stable_baselines", reason="a 
 
 
 def buildable(name: str) -> Problem:
-    """The problem, where its parts can be built here."""
+    """The problem called `name`. Skips the test if a package that it needs is missing."""
     if PROBLEMS[name].tasks["name"] == "half_cheetah":
         pytest.importorskip("mujoco")
     return PROBLEMS[name]
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_a_problem_is_cut_into_whole_rollouts_and_both_sides_can_be_built(name):
+def test_a_problem_consists_of_whole_rollouts_and_both_sides_can_be_built(name):
     problem = buildable(name)
     agent = problem.learner()
     rollout = agent.actors * getattr(agent, "rollout_steps", 1)
@@ -36,7 +36,7 @@ def test_a_problem_is_cut_into_whole_rollouts_and_both_sides_can_be_built(name):
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_parameter_reaches_stable_baselines(name):
-    """A parameter of ours that the mapping forgot would make the comparison one of different learners."""
+    """If the mapping missed one of this project's parameters, the benchmark would compare different learners."""
     problem = buildable(name)
     mapped = {*stable_baselines.ARGUMENTS[problem.agent["name"]], *stable_baselines.MAPPED_APART}
     assert set(parameters(problem.learner())) <= mapped
@@ -49,8 +49,8 @@ def test_every_parameter_reaches_stable_baselines(name):
 
 
 @pytest.mark.parametrize("name", ["cart_pole_ppo", "dark_room_a2c", "pendulum_sac", "half_cheetah_ppo"])
-def test_both_sides_live_in_the_same_environment(name):
-    """Steps of our vector environment and of the scalar one that Stable-Baselines3 gets, side by side."""
+def test_both_sides_act_in_the_same_environment(name):
+    """Steps this project's vector environment beside the scalar environment that Stable-Baselines3 gets."""
     problem = buildable(name)
     distribution, tasks = problem.distribution(), problem.drawn(2)
     envs, streams = distribution.make_vec(tasks), SlotStreams(make_seeds(2, 0))
@@ -60,7 +60,7 @@ def test_both_sides_live_in_the_same_environment(name):
         env.reset(seed=0)
         if hasattr(envs, "motion") and isinstance(envs.motion, np.ndarray):  # classic control
             env.unwrapped.state = envs.motion[:, slot].copy()
-    exact = name != "half_cheetah_ppo"  # whose start cannot be given; its reward is checked below
+    exact = name != "half_cheetah_ppo"  # the cheetah's start cannot be set, so only its reward is checked
     for step in range(distribution.episode_length if name == "dark_room_a2c" else 6):
         action = sample_actions(distribution.action_space, streams)
         observation, reward, terminated, truncated, infos = envs.step(action)
@@ -78,8 +78,8 @@ def test_both_sides_live_in_the_same_environment(name):
     assert {env.spec.max_episode_steps for env in scalars if env.spec} <= {distribution.episode_length}
 
 
-def test_stable_baselines_rewards_are_recorded_as_the_environment_gave_them():
-    """Its on-policy learners add the value of the last state to the reward at a time limit, in place."""
+def test_stable_baselines_rewards_are_recorded_as_the_environment_returned_them():
+    """At a time limit, Stable-Baselines3's on-policy learners add the last state's value to the reward, in place."""
     problem = PROBLEMS["dark_room_a2c"]
     problem = dataclasses.replace(problem, steps=40 * problem.learner().actors)
     rewards, ended = stable_baselines.train(problem, problem.drawn(1), seed=0)
@@ -98,7 +98,7 @@ def test_episodes_are_counted_over_all_actors_in_the_order_of_their_ends():
     assert points[~np.isnan(points)].tolist() == [10, 3, 50, 12]
 
 
-def test_learners_of_a_finite_family_get_different_tasks_and_groups_hold_all_of_them():
+def test_learners_of_a_finite_family_get_different_tasks_and_groups_contain_all_of_them():
     assert len(np.unique(PROBLEMS["dark_room_a2c"].drawn(81).keys())) == 81
     problem = PROBLEMS["half_cheetah_ppo"]
     pytest.importorskip("mujoco")
@@ -106,7 +106,7 @@ def test_learners_of_a_finite_family_get_different_tasks_and_groups_hold_all_of_
     assert [len(rows) for rows in shares.values()] == [8, 8]
 
 
-def test_the_figure_is_drawn_from_what_is_recorded(tmp_path, monkeypatch):
+def test_the_figure_is_drawn_from_recorded_results(tmp_path, monkeypatch):
     figures = {"groups": {"all": {"steps": [1, 2], "scores": [0.5], "curve": {}}}}
     figures["groups"]["all"]["curve"] = {key: [None, 0.5] for key in ("low", "median", "high", "mean")}
     monkeypatch.setattr(deep_rl, "recorded", lambda side: {"cart_pole_ppo": figures} if side == "ours" else {})

@@ -1,4 +1,4 @@
-"""Configs: what is accepted, what is refused, and in which words."""
+"""Configs: accepted values, refused values, and the wording of refusals."""
 
 import pytest
 from conftest import ROOT, TINY, merged
@@ -18,12 +18,12 @@ def problems(*overrides):
 
 
 @pytest.mark.parametrize("path", shipped_names())
-def test_every_shipped_config_loads_and_is_headed_by_its_purpose(path):
-    assert load_config(path).name == path.replace("/", "_")  # so that no two of them share a run folder
+def test_every_shipped_config_loads_and_begins_with_its_purpose(path):
+    assert load_config(path).name == path.replace("/", "_")  # so no two configs share a run folder
     assert (ROOT / "configs" / f"{path}.yaml").read_text().startswith("# ")
 
 
-def test_a_resolved_config_reads_back_equal(tmp_path):
+def test_a_dumped_config_loads_back_equal(tmp_path):
     config = load_config(DEMO, ["--tasks.size", "7", "--evaluation.baselines", "[random]"])
     path = tmp_path / "config.yaml"
     path.write_text(dump(config))
@@ -70,12 +70,12 @@ def test_a_problem_is_one_line_with_path_value_and_nearest_name(words, expected)
     assert line.startswith(expected)
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     lines = problems("--tasks.sise", "3", "--trainning.steps", "3", "--data.sources.0.alpha", "1")
     assert len(lines) == 3
 
 
-def test_a_missing_config_file_is_named_with_its_neighbour():
+def test_a_missing_config_file_is_named_with_the_nearest_file():
     with pytest.raises(ConfigError, match=r"dmo\.yaml: .*did you mean '.*demo\.yaml'"):
         load_config(ROOT / "configs" / "dmo.yaml")
 
@@ -85,7 +85,7 @@ def test_a_config_is_immutable():
         load_config(DEMO).training.steps = 3
 
 
-def test_runtime_makes_no_finished_work_stale_and_all_else_does():
+def test_changing_any_setting_outside_runtime_makes_finished_work_stale():
     base = validate(TINY)
     assert training_fingerprint(base) == training_fingerprint(validate(merged(TINY, {"runtime": {"workers": 7}})))
     for change in ({"seed": 1}, {"tasks": {"size": 5}}, {"split": {"test": 0.3}}, {"data": {"episodes": 30}}):

@@ -1,4 +1,4 @@
-"""Every shipped config, at a small size, from generation to a report; and the families as `icrl tasks` shows them."""
+"""Every shipped config at a small size, from generation to a report; and the families that `icrl tasks` shows."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ from icrl.run.folder import run_folder
 
 CONFIGS = [ROOT / "configs" / f"{name}.yaml" for name in shipped_names()]
 NEEDS = {"meta_world/": "metaworld", "gymnasium/minigrid": "minigrid", "gymnasium/highway": "highway_env"}
-"""Packages that a config, by the beginning of its name, needs beyond what this project asks for."""
+"""Packages beyond this project's dependencies that configs need, by the beginning of the config's name."""
 
 LONGEST_EPISODE = 25
 
@@ -55,7 +55,7 @@ def small_meta_learners(config: ExperimentConfig) -> list[str]:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=shipped_names())
-def test_a_shipped_config_says_its_purpose_and_goes_through_the_whole_pipeline(path: Path, tmp_path):
+def test_a_shipped_config_states_its_purpose_and_runs_through_the_whole_pipeline(path: Path, tmp_path):
     for beginning, package in NEEDS.items():
         if path.relative_to(ROOT / "configs").as_posix().startswith(beginning):
             pytest.importorskip(package)
@@ -89,7 +89,7 @@ def test_the_task_sections_of_the_docs_are_valid():
         envs.close()
 
 
-def test_the_families_are_listed_and_one_is_shown_with_a_picture(icrl, tmp_path):
+def test_families_are_listed_and_a_family_is_shown_with_a_picture(icrl, tmp_path):
     listed = icrl("tasks")
     assert listed.returncode == 0, listed.stderr
     for name in TASKS:
@@ -112,7 +112,7 @@ def test_the_families_are_listed_and_one_is_shown_with_a_picture(icrl, tmp_path)
         (["--size=4"], "need the NAME of a family"),
     ],
 )
-def test_what_is_wrong_with_a_family_is_one_line(icrl, words, expected):
+def test_a_problem_with_a_family_is_reported_in_one_line(icrl, words, expected):
     done = icrl("tasks", *words)
     assert done.returncode != 0
     lines = done.stderr.strip().splitlines()

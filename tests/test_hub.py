@@ -1,4 +1,4 @@
-"""Round trips over a hub on the loopback interface, with the real clients: push, load, train, evaluate, pull."""
+"""Round trips over a hub on the loopback interface with the real clients: push, load, train, evaluate, pull."""
 
 import json
 import os
@@ -33,14 +33,14 @@ def command(folder, words):
     return [sys.executable, str(ROOT / "tests" / "in_one_process.py"), str(folder / "answers.json"), json.dumps(words)]
 
 
-def surroundings(hub, folder, token=None):
+def environment(hub, folder, token=None):
     return {**os.environ, **hub.environment(folder / "home", token), "PYTHONPATH": str(ROOT)}
 
 
 def answers(hub, folder, words, token=None):
-    """What each of the commands came to: exit code, stdout, stderr."""
+    """The result of each command: exit code, stdout, stderr."""
     done = subprocess.run(
-        command(folder, words), cwd=folder, env=surroundings(hub, folder, token), capture_output=True, timeout=400
+        command(folder, words), cwd=folder, env=environment(hub, folder, token), capture_output=True, timeout=400
     )
     assert done.returncode == 0, done.stderr.decode()
     return [
@@ -51,7 +51,7 @@ def answers(hub, folder, words, token=None):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A finished run, `runs/made`, and a server that nothing has been pushed to."""
+    """A finished run, `runs/made`, and a server to which nothing has been pushed."""
     from hub_server import HubServer
 
     folder = tmp_path_factory.mktemp("hub")
@@ -65,8 +65,8 @@ def made(tmp_path_factory):
     assert not server.errors, server.errors[0]
 
 
-def given(folder, name, **data):
-    """Writes the config of an experiment on data from the hub; returns its path."""
+def write_config(folder, name, **data):
+    """Writes the config of an experiment on data from the hub, and returns its path."""
     path = folder / f"{name}.yaml"
     plain = {**TINY, "name": name, "output": str(folder / "runs"), "data": {"repo": DATA, **data}}
     path.write_text(dump(validate(plain)))
@@ -92,8 +92,8 @@ print(type(AutoModel.from_pretrained("{MODEL}", trust_remote_code=True)).__name_
 
 
 @pytest.fixture(scope="module")
-def story(made):
-    """Everything that goes well, in one process; by name, what each command said."""
+def results(made):
+    """The results, by name, of commands that must all succeed, run in one process."""
     folder, run = made.folder, str(made.run.path)
     push = ["push", "data", run, "--repo", DATA]
     words = {
@@ -101,31 +101,31 @@ def story(made):
         "push": [*push, "--license", "cc-by-4.0"],
         "again": [*push, "--license", "cc-by-4.0"],
         "load": LOADS,
-        "train": ["run", "--config", given(folder, "given")],
-        "streamed": ["run", "--config", given(folder, "streamed", streaming=True, resident_shards=2)],
+        "train": ["run", "--config", write_config(folder, "given")],
+        "streamed": ["run", "--config", write_config(folder, "streamed", streaming=True, resident_shards=2)],
         "info": ["info", str(folder / "runs/streamed")],
         "pull": ["pull", "data", DATA, "--to", str(folder / "pulled")],
         "model": ["push", "model", run, "--repo", MODEL],
         "model loads": LOADS_MODEL,
         "model of given": ["push", "model", str(folder / "runs/given"), "--repo", "tester/given", "--public"],
-        "evaluate": ["evaluate", "--config", given(folder, "from_hub"), "--checkpoint", MODEL],
+        "evaluate": ["evaluate", "--config", write_config(folder, "from_hub"), "--checkpoint", MODEL],
         "parquet": ["push", "data", run, "--repo", "tester/parquet", "--format", "parquet"],
         "load parquet": LOADS.replace(DATA, "tester/parquet"),
-        "train parquet": ["run", "--config", given(folder, "from_parquet", repo="tester/parquet")],
+        "train parquet": ["run", "--config", write_config(folder, "from_parquet", repo="tester/parquet")],
         "branch": [*push, "--revision", "next"],
         "pull branch": ["pull", "data", f"{DATA}@next"],
     }
-    told = answers(made.hub, folder, [*words.values()])
-    return dict(zip(words, told, strict=True))
+    done = answers(made.hub, folder, [*words.values()])
+    return dict(zip(words, done, strict=True))
 
 
-def test_everything_goes_well(story):
-    for name, said in story.items():
-        assert said.code == 0, f"{name}: {said.out} {said.error}"
+def test_every_command_succeeds(results):
+    for name, done in results.items():
+        assert done.code == 0, f"{name}: {done.out} {done.error}"
 
 
-def test_a_dry_run_lists_and_sends_nothing(story):
-    lines = story["dry"].out.splitlines()
+def test_a_dry_run_lists_the_files_and_sends_nothing(results):
+    lines = results["dry"].out.splitlines()
     assert {line.split()[0] for line in lines[:-1]} == {
         *(f"train-0000{number}-of-00003.h5" for number in range(3)),
         *("tasks-train.npz", "tasks-test.npz", "config.yaml", "learning_curve.png", "README.md", "info.json"),
@@ -134,22 +134,22 @@ def test_a_dry_run_lists_and_sends_nothing(story):
     assert "created private" in lines[-1]
 
 
-def test_repositories_are_private_unless_public_and_tagged_with_the_schema(story, made):
+def test_repositories_are_private_unless_public_and_tagged_with_the_schema(results, made):
     repositories = made.hub.repositories
     assert repositories[f"datasets/{DATA}"].private
     assert not repositories["tester/given"].private
     assert "schema-v2" in repositories[f"datasets/{DATA}"].tags
 
 
-def test_what_is_loaded_is_what_was_pushed(story, made):
+def test_loaded_data_equals_the_pushed_data(results, made):
     shards = [read_shard(made.run.data / shard.file) for shard in load_info(made.run).shards]
-    for said in (story["load"], story["load parquet"]):
-        columns, rewards = json.loads(said.out.splitlines()[-1])
+    for done in (results["load"], results["load parquet"]):
+        columns, rewards = json.loads(done.out.splitlines()[-1])
         assert set(columns) == set(shards[0])
         np.testing.assert_array_equal(np.asarray(rewards, np.float32), np.concatenate([s["reward"] for s in shards]))
 
 
-def test_pushing_again_sends_no_shard_again(story, made):
+def test_a_second_push_sends_no_shard_again(results, made):
     for number in range(3):
         name = f"train-0000{number}-of-00003.h5"
         assert [upload.name for upload in made.hub.uploads if upload.repo == f"datasets/{DATA}"].count(name) == 1
@@ -159,21 +159,21 @@ def weights(folder):
     return (last_checkpoint(folder / "checkpoints") / "model" / "model.safetensors").read_bytes()
 
 
-def test_training_from_the_hub_is_training_from_the_disk(story, made):
+def test_training_from_the_hub_equals_training_from_disk(results, made):
     on_disk = weights(made.run.path)
     assert weights(made.folder / "runs/given") == on_disk
     assert weights(made.folder / "runs/from_parquet") == on_disk
 
 
-def test_streaming_keeps_no_shard_and_trains(story, made):
+def test_streaming_trains_and_stores_no_shard(results, made):
     place = made.folder / "runs/streamed"
     assert not [*place.rglob("*.h5")]
     assert len((place / "training_log.jsonl").read_text().splitlines()) == 6
-    assert "streamed from tester/histories at" in story["info"].out
+    assert "streamed from tester/histories at" in results["info"].out
 
 
-def test_a_model_from_the_hub_is_evaluated_and_loads_in_both_ways(story, made):
-    assert story["model loads"].out.split() == ["ad_model.modeling_ad", "ADModel"]
+def test_a_model_from_the_hub_is_evaluated_and_loads_with_and_without_its_own_code(results, made):
+    assert results["model loads"].out.split() == ["ad_model.modeling_ad", "ADModel"]
     ours, its = (
         json.loads((made.folder / f"runs/{name}/eval/summary.json").read_text()) for name in ("made", "from_hub")
     )
@@ -181,9 +181,9 @@ def test_a_model_from_the_hub_is_evaluated_and_loads_in_both_ways(story, made):
     assert its["training_steps"]["transformer"] is None
 
 
-def test_what_is_pulled_is_a_data_folder(story, made):
+def test_pulled_data_is_a_data_folder(results, made):
     assert load_info(RunFolder(made.folder, made.folder / "pulled")).statistics
-    assert "next: a config with data: {folder:" in story["pull"].out
+    assert "next: a config with data: {folder:" in results["pull"].out
 
 
 def card(hub, repo):
@@ -192,7 +192,7 @@ def card(hub, repo):
     return yaml.safe_load(header), body
 
 
-def test_cards_say_what_there_is(story, made):
+def test_cards_describe_the_data_and_the_model(results, made):
     header, body = card(made.hub, f"datasets/{DATA}")
     assert header["license"] == "cc-by-4.0"
     assert header["task_categories"] == ["reinforcement-learning"]
@@ -217,24 +217,24 @@ def test_cards_say_what_there_is(story, made):
     assert header["datasets"] == [DATA]
 
 
-def test_the_snippets_of_cards_run(story, made):
+def test_the_code_snippets_of_cards_run(results, made):
     snippets = [
         code
         for repo in (f"datasets/{DATA}", MODEL)
         for code in re.findall(r"```python\n(.*?)```", card(made.hub, repo)[1], flags=re.DOTALL)
     ]
     assert len(snippets) == 3
-    for said in answers(made.hub, made.folder, snippets):
-        assert said.code == 0, said.error
+    for done in answers(made.hub, made.folder, snippets):
+        assert done.code == 0, done.error
 
 
-def test_only_a_changed_shard_travels(made):
+def test_only_a_changed_shard_is_sent(made):
     folder = made.folder / "changing"
     parts = [histories(np.random.default_rng(number)) for number in range(3)]
     write_histories(folder, parts, recorded())
     push = ["push", "data", str(folder), "--repo", "tester/changing"]
     made.hub.uploads.clear()
-    # The hub takes one of the three shards, and then refuses.
+    # The hub accepts one of the three shards and then refuses.
     made.hub.fail_after(uploads=1, fault=403, times=10)
     (refused,) = answers(made.hub, made.folder, [push])
     assert refused.code == 1
@@ -256,42 +256,42 @@ def change(folder):
     write_histories(Path(folder), parts, recorded(), overwrite=True)
 
 
-def test_a_push_that_is_killed_goes_on_where_it_was(made):
+def test_a_killed_push_resumes_where_it_stopped(made):
     folder = made.folder / "killed"
     write_histories(folder, [histories(np.random.default_rng(number)) for number in range(4)], recorded())
     push = ["push", "data", str(folder), "--repo", "tester/killed"]
     made.hub.uploads.clear()
     made.hub.fail_after(uploads=2, fault="hang", times=9)
     process = subprocess.Popen(
-        command(made.folder, [push]), cwd=made.folder, env=surroundings(made.hub, made.folder), start_new_session=True
+        command(made.folder, [push]), cwd=made.folder, env=environment(made.hub, made.folder), start_new_session=True
     )
     assert made.hub.struck.wait(200)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert "README.md" not in made.hub.files("datasets/tester/killed")  # nothing half new
+    assert "README.md" not in made.hub.files("datasets/tester/killed")  # a partial push commits nothing
     made.hub.fail_after(uploads=10**6)
-    (said,) = answers(made.hub, made.folder, [push])
-    assert said.code == 0, said.error
+    (done,) = answers(made.hub, made.folder, [push])
+    assert done.code == 0, done.error
     sent = [upload.name for upload in made.hub.uploads if upload.name.endswith(".h5")]
     assert sorted(sent) == [f"train-0000{number}-of-00004.h5" for number in range(4)]
 
 
-def test_formats_follow_one_another_and_no_other_config_is_sent(story, made):
-    """HDF5, Parquet and HDF5 again in one repository; each is then all that there is, and `datasets` reads it."""
+def test_a_push_replaces_the_other_format_and_sends_no_config_from_elsewhere(results, made):
+    """HDF5, Parquet and HDF5 again in one repository. Each push leaves only its own format, and `datasets` reads it."""
     push = ["push", "data", str(made.run.path), "--repo", "tester/both"]
     load = LOADS.replace(DATA, "tester/both")
     (made.folder / "config.yaml").write_text("password: hunter2")
     words = [push, [*push, "--format", "parquet", "--dry-run"], [*push, "--format", "parquet"]]
-    for said in answers(made.hub, made.folder, words):
-        assert said.code == 0, said.error
+    for done in answers(made.hub, made.folder, words):
+        assert done.code == 0, done.error
     files = set(made.hub.files("datasets/tester/both"))
     assert {name for name in files if name.endswith((".h5", ".parquet"))} == {
         f"data/train-0000{number}-of-00003.parquet" for number in range(3)
     }
     pull = ["pull", "data", "tester/both", "--to", "both"]
     again = ["push", "data", "both", "--repo", "tester/again"]
-    for said in answers(made.hub, made.folder, [load, pull, again, LOADS.replace(DATA, "tester/again"), push]):
-        assert said.code == 0, said.error
+    for done in answers(made.hub, made.folder, [load, pull, again, LOADS.replace(DATA, "tester/again"), push]):
+        assert done.code == 0, done.error
     assert b"hunter2" not in made.hub.files("datasets/tester/again")["config.yaml"].read_bytes()
     assert str(made.folder) not in made.hub.files("datasets/tester/again")["config.yaml"].read_text()
     load_it, pull_it = answers(made.hub, made.folder, [load, pull])
@@ -301,35 +301,35 @@ def test_formats_follow_one_another_and_no_other_config_is_sent(story, made):
     ) == [f"train-0000{number}-of-00003.h5" for number in range(3)]
 
 
-def test_a_model_goes_with_its_own_evaluation(made, tmp_path):
+def test_a_model_is_pushed_only_with_its_own_evaluation(made, tmp_path):
     run = tmp_path / "moved"
     shutil.copytree(made.run.path, run)
     checkpoint = last_checkpoint(run / "checkpoints") / "model" / "model.safetensors"
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     push = ["push", "model", str(run), "--repo", "tester/moved", "--dry-run"]
-    (said,) = answers(made.hub, tmp_path, [push])
-    assert said.code == 1
-    assert "belongs to other weights than" in said.error
+    (done,) = answers(made.hub, tmp_path, [push])
+    assert done.code == 1
+    assert "belongs to other weights than" in done.error
 
 
-def test_a_repositorys_code_runs_only_when_it_is_trusted(made):
+def test_a_repositorys_code_runs_only_if_it_is_trusted(made):
     folder, model = made.folder, last_checkpoint(made.run.checkpoints) / "model"
     for path in model.iterdir():
         content = path.read_bytes()
         if path.name == "modeling_ad.py":
             content += b'\nimport pathlib\npathlib.Path("executed").touch()\n'
         made.hub.put_file("tester/coded", path.name, content)
-    evaluate_it = ["evaluate", "--config", given(folder, "coded"), "--checkpoint", "tester/coded"]
-    (said,) = answers(made.hub, folder, [evaluate_it])
-    assert said.code == 0, said.error
+    evaluate_it = ["evaluate", "--config", write_config(folder, "coded"), "--checkpoint", "tester/coded"]
+    (done,) = answers(made.hub, folder, [evaluate_it])
+    assert done.code == 0, done.error
     assert not (folder / "executed").exists()
-    (said,) = answers(made.hub, folder, [[*evaluate_it, "--trust-remote-code", "--overwrite"]])
-    assert said.code == 0, said.error
+    (done,) = answers(made.hub, folder, [[*evaluate_it, "--trust-remote-code", "--overwrite"]])
+    assert done.code == 0, done.error
     assert (folder / "executed").exists()
 
 
-def test_what_goes_wrong_is_one_line_that_says_what_to_do(made):
+def test_an_error_is_one_line_that_says_what_to_do(made):
     folder, hub = made.folder, made.hub
     run = str(made.run.path)
     model = last_checkpoint(made.run.checkpoints) / "model"
@@ -346,13 +346,13 @@ def test_what_goes_wrong_is_one_line_that_says_what_to_do(made):
         "model.safetensors",
         (model / "model.safetensors").read_bytes(),
     )
-    evaluate_it = ["evaluate", "--config", given(folder, "wrong"), "--checkpoint"]
+    evaluate_it = ["evaluate", "--config", write_config(folder, "wrong"), "--checkpoint"]
     words = {
         "does not exist, or is private": ["pull", "data", "tester/nothing"],
         "no such branch, tag or commit": ["pull", "data", "tester/empty@v9"],
-        "has no info.json": ["generate", "--config", given(folder, "empty", repo="tester/empty")],
+        "has no info.json": ["generate", "--config", write_config(folder, "empty", repo="tester/empty")],
         "outside of its folder": ["pull", "data", "tester/hostile", "--to", str(folder / "hostile")],
-        "so nothing is loaded": ["generate", "--config", given(folder, "hostile", repo="tester/hostile")],
+        "so nothing is loaded": ["generate", "--config", write_config(folder, "hostile", repo="tester/hostile")],
         "is not a hub repository": ["pull", "data", "../../etc/passwd"],
         "no file named model.safetensors": [*evaluate_it, "tester/pickled"],
         "asks for attention code from elsewhere": [*evaluate_it, "tester/kernel"],
@@ -362,19 +362,19 @@ def test_what_goes_wrong_is_one_line_that_says_what_to_do(made):
         "is not a run folder": ["push", "model", str(folder / "nothing"), "--repo", "tester/x"],
         "give the branch as --revision v1": ["push", "data", run, "--repo", "tester/x@v1"],
     }
-    for line, said in zip(words, answers(hub, folder, [*words.values()]), strict=True):
-        assert said.code in (1, 2), (line, said)
-        assert said.error.count("error: ") == 1, (line, said.error)
-        assert line in said.error.splitlines()[-1], said.error
+    for line, done in zip(words, answers(hub, folder, [*words.values()]), strict=True):
+        assert done.code in (1, 2), (line, done)
+        assert done.error.count("error: ") == 1, (line, done.error)
+        assert line in done.error.splitlines()[-1], done.error
     assert not [*folder.rglob("evil*")]
-    (said,) = answers(hub, folder, [["push", "data", run, "--repo", "tester/x"]], token="hf_wrong")
-    assert said.code == 1
-    assert "log in with `hf auth login`, or set HF_TOKEN" in said.error
+    (done,) = answers(hub, folder, [["push", "data", run, "--repo", "tester/x"]], token="hf_wrong")
+    assert done.code == 1
+    assert "log in with `hf auth login`, or set HF_TOKEN" in done.error
 
 
-def test_without_a_network_it_says_so(made):
+def test_a_missing_network_is_reported(made):
     words = [["pull", "data", DATA], ["push", "data", str(made.run.path), "--repo", DATA]]
-    nowhere = {**surroundings(made.hub, made.folder), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    nowhere = {**environment(made.hub, made.folder), "HF_ENDPOINT": "http://127.0.0.1:9"}
     subprocess.run(command(made.folder, words), cwd=made.folder, env=nowhere, check=True, timeout=400)
     for code, _, error in json.loads((made.folder / "answers.json").read_text()):
         assert code == 1

@@ -1,4 +1,4 @@
-"""The loopback hub against the real clients: functions of this file run in processes that know it only."""
+"""The loopback hub against the real clients. The client functions here run in processes that know only this hub."""
 
 import hashlib
 import http.client
@@ -27,7 +27,7 @@ def variables(hub, folder, token=None) -> dict[str, str]:
 
 
 def ask(hub, folder, client, *arguments, token=None):
-    """What the function `client` of this file returns in a process of its own."""
+    """The return value of the function `client` of this file, run in a separate process."""
     done = run_python(program(client, *arguments), folder, variables(hub, folder, token))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -35,7 +35,7 @@ def ask(hub, folder, client, *arguments, token=None):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A working folder with a data set to push in `shards`: three shards and a card."""
+    """A working folder whose subfolder `shards` is a data set to push: three shards and a card."""
     (tmp_path / "shards" / "data").mkdir(parents=True)
     (tmp_path / "shards" / "README.md").write_text("---\nlicense: mit\ntags: [histories]\n---\n# Histories\n")
     for shard in range(3):
@@ -55,7 +55,7 @@ def names(transfers) -> list[str]:
     return sorted(name for _, name, _ in transfers)
 
 
-def test_only_what_changed_travels_and_old_revisions_stay(hub, folder):
+def test_a_push_uploads_only_changed_files_and_keeps_old_revisions(hub, folder):
     first = ask(hub, folder, push)
     assert names(hub.uploads) == ["README.md", "data/0.h5", "data/1.h5", "data/2.h5"]
     assert hub.repositories[DATA].private
@@ -87,7 +87,7 @@ def work_with_revisions(first, second):
     from huggingface_hub.errors import HfHubHTTPError
 
     api, repo = HfApi(), {"repo_id": "someone/histories", "repo_type": "dataset"}
-    told = {"unchanged": push(), "again": {}}
+    found = {"unchanged": push(), "again": {}}
     api.create_tag(**repo, tag="v1", revision=first)
     api.create_tag(**repo, tag="v1", exist_ok=True)
     api.create_branch(**repo, branch="draft")
@@ -95,11 +95,13 @@ def work_with_revisions(first, second):
         revision: api.hf_hub_download(**repo, filename="data/1.h5", revision=revision)
         for revision in ("main", "v1", first, "draft")
     }
-    told["by revision"] = {revision: Path(file).read_bytes()[:3].decode() for revision, file in path.items()}
+    found["by revision"] = {revision: Path(file).read_bytes()[:3].decode() for revision, file in path.items()}
     refs = api.list_repo_refs(**repo)
-    told["tags"] = {tag.name: tag.target_commit for tag in refs.tags}
-    told["branches"] = {branch.name: branch.target_commit for branch in sorted(refs.branches, key=lambda ref: ref.name)}
-    told["titles"] = [commit.title for commit in api.list_repo_commits(**repo)]
+    found["tags"] = {tag.name: tag.target_commit for tag in refs.tags}
+    found["branches"] = {
+        branch.name: branch.target_commit for branch in sorted(refs.branches, key=lambda ref: ref.name)
+    }
+    found["titles"] = [commit.title for commit in api.list_repo_commits(**repo)]
     late = {"path_in_repo": "late", "path_or_fileobj": b"late", "parent_commit": first}
     for name, call in {
         "tag": lambda: api.create_tag(**repo, tag="v1"),
@@ -109,43 +111,43 @@ def work_with_revisions(first, second):
         try:
             call()
         except HfHubHTTPError as error:
-            told["again"][name] = error.response.status_code
+            found["again"][name] = error.response.status_code
     try:
         api.upload_file(**repo, path_in_repo="README.md", path_or_fileobj=b"---\na: [\n---\n")
     except ValueError as error:
-        told["again"]["card"] = type(error).__name__
+        found["again"]["card"] = type(error).__name__
     api.delete_tag(**repo, tag="v1")
     api.create_tag(**repo, tag="v1")
-    told["moved"] = api.dataset_info("someone/histories", revision="v1").sha
+    found["moved"] = api.dataset_info("someone/histories", revision="v1").sha
     api.delete_file("README.md", **repo, revision="draft")
     api.delete_files(**repo, delete_patterns=["data/0.h5", "data/1.h5"], revision="draft")
-    told["after deleting"] = api.list_repo_files(**repo, revision="draft")
+    found["after deleting"] = api.list_repo_files(**repo, revision="draft")
     whole = Path(snapshot_download(**repo, local_dir="pulled"))
     files = [file for file in whole.rglob("*") if file.is_file() and ".cache" not in file.parts]
-    told["whole"] = sorted(str(file.relative_to(whole)) for file in files)
-    told["private"] = [api.repo_info(**repo).private]
+    found["whole"] = sorted(str(file.relative_to(whole)) for file in files)
+    found["private"] = [api.repo_info(**repo).private]
     api.update_repo_settings(**repo, private=False)
-    told["private"].append(api.repo_info(**repo).private)
-    told["user"] = api.whoami()["name"]
-    return told
+    found["private"].append(api.repo_info(**repo).private)
+    found["user"] = api.whoami()["name"]
+    return found
 
 
-def test_what_the_hub_lists_is_what_git_would(hub, folder):
+def test_the_hub_lists_files_as_git_would(hub, folder):
     commit = ask(hub, folder, push)
     hub.put_file(DATA, "later.txt", b"of a later commit")
     content = b"\2" * SHARD
     oid = hashlib.sha256(content).hexdigest()
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {SHARD}\n".encode()
     card = (folder / "shards" / "README.md").read_bytes()
-    told = ask(hub, folder, look_around)
-    assert told["card"] == {"etag": git_blob(card), "size": len(card), "blob": git_blob(card), "commit": commit}
-    assert told["shard"] == {"etag": oid, "size": SHARD, "blob": git_blob(pointer), "sha256": oid}
-    assert told["root"] == [".gitattributes", "README.md", "data/", "later.txt"]
-    assert told["below"] == ["data/0.h5", "data/1.h5", "data/2.h5"]
-    assert told["info"] == ["data/", "README.md"]
-    assert told["tags"] == ["histories"]
-    assert told["siblings"] == told["all"] == [".gitattributes", "README.md", *told["below"], "later.txt"]
-    assert told["read"] == ["\2" * 5, "\2" * 10]
+    found = ask(hub, folder, look_around)
+    assert found["card"] == {"etag": git_blob(card), "size": len(card), "blob": git_blob(card), "commit": commit}
+    assert found["shard"] == {"etag": oid, "size": SHARD, "blob": git_blob(pointer), "sha256": oid}
+    assert found["root"] == [".gitattributes", "README.md", "data/", "later.txt"]
+    assert found["below"] == ["data/0.h5", "data/1.h5", "data/2.h5"]
+    assert found["info"] == ["data/", "README.md"]
+    assert found["tags"] == ["histories"]
+    assert found["siblings"] == found["all"] == [".gitattributes", "README.md", *found["below"], "later.txt"]
+    assert found["read"] == ["\2" * 5, "\2" * 10]
     assert {size for _, _, size in hub.downloads} == {10, SHARD}
 
 
@@ -184,12 +186,12 @@ def git_blob(content: bytes) -> str:
     return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
 
 
-def test_what_is_refused_is_refused_as_the_hub_does_it(hub, folder):
+def test_the_loopback_hub_refuses_like_the_real_hub(hub, folder):
     hub.put_file("datasets/someone/open", "a.txt", b"a")
     hub.create("datasets/someone/closed", private=True)
     hub.put_file("datasets/someone/gated", "a.txt", b"a")
     hub.repositories["datasets/someone/gated"].gated = True
-    assert ask(hub, folder, be_refused, hub.token, hub.read_token, token="") == {
+    assert ask(hub, folder, try_refused_calls, hub.token, hub.read_token, token="") == {
         "no repository": ["RepositoryNotFoundError", 404],
         "no revision": ["RevisionNotFoundError", 404],
         "no file": ["RemoteEntryNotFoundError", 404],
@@ -207,7 +209,7 @@ def test_what_is_refused_is_refused_as_the_hub_does_it(hub, folder):
     }
 
 
-def be_refused(token, read_token):
+def try_refused_calls(token, read_token):
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
@@ -216,7 +218,7 @@ def be_refused(token, read_token):
         {"repo_id": f"someone/{name}", "repo_type": "dataset"} for name in ("open", "closed", "gated")
     )
     file = {"path_in_repo": "b.txt", "path_or_fileobj": b"b"}
-    told = {}
+    found = {}
     for name, call in {
         "no repository": lambda: owner.model_info("someone/open"),
         "no revision": lambda: owner.dataset_info("someone/open", revision="v9"),
@@ -235,19 +237,19 @@ def be_refused(token, read_token):
     }.items():
         try:
             call()
-            told[name] = None
+            found[name] = None
         except (HfHubHTTPError, LocalTokenNotFoundError) as error:
-            told[name] = [type(error).__name__, error.response.status_code if hasattr(error, "response") else None]
-    return told
+            found[name] = [type(error).__name__, error.response.status_code if hasattr(error, "response") else None]
+    return found
 
 
-def test_hostile_names_reach_the_client_and_no_path_of_ours(hub, folder):
+def test_hostile_names_reach_the_client_but_never_become_local_paths(hub, folder):
     hostile = ["../../evil.txt", "/etc/evil.txt", "weights.pkl"]
     for name in hostile:
         hub.put_file("someone/trap", name, b"evil")
-    told = ask(hub, folder, walk_into_trap)
-    assert told["tree"] == told["siblings"] == sorted([".gitattributes", *hostile])
-    assert told["pickle"] == "evil"
+    found = ask(hub, folder, walk_into_trap)
+    assert found["tree"] == found["siblings"] == sorted([".gitattributes", *hostile])
+    assert found["pickle"] == "evil"
     assert all(path.parent == folder / "hub" for path in hub.files("someone/trap").values())
 
 
@@ -275,15 +277,15 @@ def test_an_interrupted_push_resumes(hub, folder):
     assert not there & {hub.files(DATA)[name].name for name in names(hub.uploads)}
 
 
-def test_clients_bear_one_fault(hub, folder):
-    """What the hub's clients try again by themselves needs nothing from us."""
+def test_clients_survive_one_fault(hub, folder):
+    """The hub's clients retry by themselves: the library needs no code for it."""
     hub.fail_after(n_bytes=SHARD // 2, fault="cut")
     ask(hub, folder, push)
     assert names(hub.uploads) == ["README.md", "data/0.h5", "data/1.h5", "data/2.h5"]
     assert len([request for request in hub.requests if request.startswith("PUT")]) == 4
 
 
-def test_a_push_can_be_killed_in_the_middle_of_a_file(hub, folder):
+def test_a_push_killed_in_the_middle_of_a_file_can_be_repeated(hub, folder):
     hub.fail_after(n_bytes=SHARD // 2, fault="hang")
     environment = {**os.environ, **variables(hub, folder)}
     with subprocess.Popen([sys.executable, *program(push)], cwd=folder, env=environment) as process:
@@ -295,7 +297,7 @@ def test_a_push_can_be_killed_in_the_middle_of_a_file(hub, folder):
 
 
 def put(hub, content: bytes, sha256: str | None = None, timeout: float = 60) -> int | type[Exception]:
-    """Uploads a large file; gives the status, or the kind of error if none comes."""
+    """Uploads a large file. Returns the status, or the type of the error without an answer."""
     address = f"{hub.url}/upload/someone/model/{sha256 or hashlib.sha256(content).hexdigest()}"
     try:
         return urllib.request.urlopen(urllib.request.Request(address, content, method="PUT"), timeout=timeout).status
@@ -314,7 +316,7 @@ def put(hub, content: bytes, sha256: str | None = None, timeout: float = 60) -> 
         ("die", http.client.RemoteDisconnected),
     ],
 )
-def test_a_fault_strikes_when_and_as_often_as_it_was_asked_to(hub, fault, answer):
+def test_a_fault_strikes_when_and_as_often_as_requested(hub, fault, answer):
     hub.create("someone/model")
     for when in ({"uploads": 1, "times": 2}, {"n_bytes": 2, "times": 2}):
         hub.uploads.clear()
@@ -327,7 +329,7 @@ def test_a_fault_strikes_when_and_as_often_as_it_was_asked_to(hub, fault, answer
         assert hub.struck.is_set() and len(hub.uploads) == 2
 
 
-def test_a_hub_that_has_stopped_is_gone_until_it_starts_again(hub):
+def test_a_stopped_hub_is_unreachable_until_it_starts_again(hub):
     hub.put_file("someone/model", "a.txt", b"a")
     address = f"{hub.url}/someone/model/resolve/main/a.txt"
     connection = http.client.HTTPConnection("127.0.0.1", hub.port)
@@ -336,14 +338,14 @@ def test_a_hub_that_has_stopped_is_gone_until_it_starts_again(hub):
     hub.stop()
     with pytest.raises(urllib.error.URLError, match="refused"):
         urllib.request.urlopen(address)
-    with pytest.raises(http.client.RemoteDisconnected):  # though its connection was open
+    with pytest.raises(http.client.RemoteDisconnected):  # although its connection was open
         connection.request("GET", "/api/models/someone/model")
         connection.getresponse()
     hub.start()
     assert urllib.request.urlopen(address).read() == b"a"
 
 
-def test_a_content_other_than_announced_is_refused(hub):
+def test_content_with_another_checksum_than_announced_is_refused(hub):
     hub.create("someone/model")
     assert put(hub, b"a", "0" * 64) == 400
     assert not hub.uploads and not hub.repositories["someone/model"].uploaded
@@ -353,7 +355,7 @@ def test_a_content_other_than_announced_is_refused(hub):
     ("asked", "answer"),
     [("bytes=2-4", b"234"), ("bytes=7-", b"789"), ("bytes=-2", b"89"), ("bytes=8-99", b"89"), ("bytes=10-", None)],
 )
-def test_a_range_is_what_comes(hub, asked, answer):
+def test_a_range_request_returns_that_range(hub, asked, answer):
     hub.put_file("someone/model", "digits.bin", b"0123456789")
     request = urllib.request.Request(f"{hub.url}/someone/model/resolve/main/digits.bin", headers={"Range": asked})
     if answer is None:
@@ -364,8 +366,8 @@ def test_a_range_is_what_comes(hub, asked, answer):
             assert (response.status, response.read()) == (206, answer)
 
 
-def test_memory_of_the_hub_does_not_grow_with_a_file(hub):
-    """64 MiB up and down in the memory of a few chunks: the limit is 8 MiB for hub and client together."""
+def test_memory_of_the_hub_does_not_grow_with_the_file_size(hub):
+    """Uploads and downloads 64 MiB. Hub and client together may use 8 MiB, the memory of a few chunks."""
     chunk, chunks = bytes(1 << 20), 64
     oid = hashlib.sha256(chunk * chunks).hexdigest()
     hub.create("someone/model")
@@ -388,7 +390,7 @@ def test_memory_of_the_hub_does_not_grow_with_a_file(hub):
         connection.close()
 
 
-def test_data_sets_and_models_go_round(hub, folder):
+def test_data_sets_and_models_survive_a_round_trip(hub, folder):
     import h5py
     import numpy as np
 
@@ -398,7 +400,7 @@ def test_data_sets_and_models_go_round(hub, folder):
         hub.put_file("datasets/someone/flat", f"data/train-{shard}.h5", (folder / "shard.h5").read_bytes())
     configs = "configs:\n- config_name: default\n  data_files: data/train-*.h5\n"
     hub.put_file("datasets/someone/flat", "README.md", f"---\n{configs}---\n".encode())
-    assert ask(hub, folder, go_round) == {
+    assert ask(hub, folder, round_trip) == {
         "rows": [0, 1, 2, 3, 4, 5],
         "split": ["train", "test"],
         "streamed": [0, 1],
@@ -414,30 +416,30 @@ def test_data_sets_and_models_go_round(hub, folder):
     assert {"config.json", "model.safetensors", "README.md"} <= set(hub.files("tester/model"))
 
 
-def go_round():
+def round_trip():
     from datasets import Dataset, load_dataset
     from huggingface_hub import HfApi
     from transformers import LlamaConfig, LlamaModel
 
-    told = {}
+    found = {}
     Dataset.from_dict({"x": range(6)}).push_to_hub("someone/pushed", num_shards=2)
     Dataset.from_dict({"x": [7]}).push_to_hub("someone/pushed", split="test")
     HfApi().create_tag("someone/pushed", tag="v1", repo_type="dataset")
     loaded = load_dataset("someone/pushed")
-    told["rows"], told["split"] = loaded["train"]["x"][:], list(loaded)
+    found["rows"], found["split"] = loaded["train"]["x"][:], list(loaded)
     stream = load_dataset("someone/pushed", split="train", streaming=True)
-    told["streamed"] = [row["x"] for row in stream.take(2)]
+    found["streamed"] = [row["x"] for row in stream.take(2)]
     Dataset.from_dict({"x": [9]}).push_to_hub("someone/pushed")
-    told["pushed again"] = load_dataset("someone/pushed", split="train")["x"][:]
-    told["at the tag"] = len(load_dataset("someone/pushed", split="train", revision="v1"))
+    found["pushed again"] = load_dataset("someone/pushed", split="train")["x"][:]
+    found["at the tag"] = len(load_dataset("someone/pushed", split="train", revision="v1"))
     flat = load_dataset("someone/flat", split="train")
-    told["hdf5"] = [len(flat), flat[-1]["reward"]]
-    told["hdf5 streamed"] = next(iter(load_dataset("someone/flat", split="train", streaming=True)))["reward"]
+    found["hdf5"] = [len(flat), flat[-1]["reward"]]
+    found["hdf5 streamed"] = next(iter(load_dataset("someone/flat", split="train", streaming=True)))["reward"]
 
     small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     model = LlamaModel(LlamaConfig(vocab_size=4, **small))
     model.push_to_hub("model")
     back = LlamaModel.from_pretrained("tester/model", use_safetensors=True)
     pairs = zip(model.parameters(), back.parameters(), strict=True)
-    told["weights"] = max((ours - theirs).abs().max().item() for ours, theirs in pairs)
-    return told
+    found["weights"] = max((ours - theirs).abs().max().item() for ours, theirs in pairs)
+    return found

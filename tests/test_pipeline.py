@@ -1,4 +1,4 @@
-"""The whole: in-context learning emerges; stages are skipped; the README's code runs; others can read what we write."""
+"""The whole pipeline: in-context learning emerges, stages are skipped, docs run, and other libraries read the files."""
 
 import json
 import os
@@ -26,7 +26,7 @@ SMALL = """\
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory):
-    """A small Dark Room experiment by the console command, about half a minute on one core."""
+    """A small Dark Room experiment, run by the console command in about half a minute on one core."""
     folder = tmp_path_factory.mktemp("small")
     done = run_python(["-m", "icrl", "run", "--config", str(ROOT / "configs/demo.yaml"), *SMALL], folder)
     assert done.returncode == 0, done.stderr
@@ -49,7 +49,7 @@ def test_in_context_learning_emerges_on_held_out_tasks(small_run):
     assert np.corrcoef(np.arange(len(curve)), curve)[0, 1] > 0.6
 
 
-def test_held_out_goals_are_in_no_training_file(small_run):
+def test_held_out_goals_are_not_among_the_training_goals(small_run):
     folder, _, _ = small_run
     train, test = (np.load(folder.data / f"tasks-{split}.npz")["goal"] for split in ("train", "test"))
     assert (len(train), len(test)) == (29, 7)
@@ -58,48 +58,48 @@ def test_held_out_goals_are_in_no_training_file(small_run):
     assert set(map(tuple, paths["task_goal"])) <= set(map(tuple, test))
 
 
-def test_the_command_says_what_was_written_and_what_to_type_next(small_run):
-    _, stdout, place = small_run
+def test_the_command_prints_its_results_and_the_next_command(small_run):
+    _, stdout, working_folder = small_run
     assert "generate: 1,392 histories" in stdout
-    assert "next: " not in stdout  # `icrl run` has done it all
+    assert "next: " not in stdout  # `icrl run` has run every stage
     assert f"report: {Path('runs/small/report.html')}" in stdout
     words = ["--config", str(ROOT / "configs/demo.yaml"), *SMALL]
     for verb, following in (("generate", "train"), ("train", "evaluate")):
-        single = run_python(["-m", "icrl", verb, *words], place).stdout
+        single = run_python(["-m", "icrl", verb, *words], working_folder).stdout
         assert f"next: icrl {following} " in single
         assert "--tasks.size 6" in single
 
 
-def test_finished_stages_are_skipped_and_said_so_and_a_missing_one_is_made_again(small_run):
-    folder, _, place = small_run
+def test_finished_stages_are_skipped_with_a_note_and_a_missing_report_is_made_again(small_run):
+    folder, _, working_folder = small_run
     before = folder.summary.read_text()
     command = ["-m", "icrl", "run", "--config", str(ROOT / "configs/demo.yaml"), *SMALL]
-    again = run_python(command, place)
+    again = run_python(command, working_folder)
     assert again.stdout.count("complete for this config, skipped") == 3
     folder.report.unlink()
-    assert "evaluate: complete" not in run_python(command, place).stdout
+    assert "evaluate: complete" not in run_python(command, working_folder).stdout
     assert folder.report.exists()
     assert folder.summary.read_text() == before
-    other = run_python([*command, "--evaluation.seeds", "3"], place)
+    other = run_python([*command, "--evaluation.seeds", "3"], working_folder)
     assert other.returncode == 1
     assert "eval belongs to another config" in other.stderr
     assert folder.summary.read_text() == before
 
 
-def test_the_run_folder_says_what_made_it(small_run):
-    folder, _, place = small_run
+def test_the_run_folder_records_versions_and_info_describes_the_run(small_run):
+    folder, _, working_folder = small_run
     text = folder.config.read_text()
     for package in ("torch", "transformers", "numpy"):
         assert re.search(rf"^# {package}: \d", text, re.MULTILINE)
     assert "# git: " in text
-    info = run_python(["-m", "icrl", "info", str(folder.path)], place)
+    info = run_python(["-m", "icrl", "info", str(folder.path)], working_folder)
     assert info.returncode == 0, info.stderr
     for expected in ("histories improve", "suggested: training.subsample", "350 of 350 updates", "transformer"):
         assert expected in info.stdout
 
 
-def test_datasets_does_not_serve_one_runs_rows_as_anothers(tmp_path):
-    """It caches by the card's config name and file pattern, which would be the same for all runs."""
+def test_datasets_does_not_return_the_cached_rows_of_another_run(tmp_path):
+    """`datasets` caches by the card's config name and file pattern, so the name must differ between runs."""
     seeds = []
     for seed in (0, 1):
         config = merged(TINY, {"name": f"seed-{seed}", "seed": seed, "output": str(tmp_path)})
@@ -131,7 +131,7 @@ print(len(load_dataset({str(folder.data.resolve())!r}, split="train")))
     assert done.stdout.strip() == "1392", done.stderr
 
 
-def test_a_missing_or_half_written_run_folder_is_one_line(icrl, tmp_path):
+def test_a_missing_or_half_written_run_folder_is_reported_in_one_line(icrl, tmp_path):
     missing = icrl("info", "runs/none")
     assert (missing.returncode, missing.stderr) == (
         1, "error: runs/none: is not a run folder: it has no config.yaml\n",
@@ -150,8 +150,8 @@ def test_a_missing_or_half_written_run_folder_is_one_line(icrl, tmp_path):
         assert half.stderr.count("\n") == 1
 
 
-def test_a_file_system_that_refuses_is_one_line_and_the_rest_goes_on_later(tiny_file, tmp_path):
-    """A limit on the size of files stands for a full disk: the same system calls fail, with another number."""
+def test_a_full_disk_is_reported_in_one_line_and_a_second_call_finishes(tiny_file, tmp_path):
+    """A limit on the file size stands in for a full disk: the same system calls fail, with another error number."""
     for verb, limit in (("generate", 1), ("train", 8), ("evaluate", 8)):
         words = ["-m", "icrl", verb, "--config", str(tiny_file)]
         limited = f"ulimit -f {limit}; exec {sys.executable} {' '.join(words)}"
@@ -170,8 +170,8 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_the_readmes_own_tasks_and_agent_run_and_are_short(tmp_path):
-    """Writes every code block that begins with a file name to that file, and runs the experiment they make."""
+def test_the_extensions_shown_in_the_readme_run_and_are_short(tmp_path):
+    """Writes each code block that begins with a file name to that file, and runs the experiment of these files."""
     files = {}
     for text in blocks(ROOT / "README.md", "python") + blocks(ROOT / "README.md", "yaml"):
         named = re.match(r"# (\w+\.(?:py|yaml))", text)
@@ -187,21 +187,21 @@ def test_the_readmes_own_tasks_and_agent_run_and_are_short(tmp_path):
     summary = json.loads((tmp_path / "runs/number_line/eval/summary.json").read_text())
     assert {"transformer", "replay:Replay", "random"} == set(summary["agents"])
     source = re.search(r"source, .*: (\S+) in the first tenth, (\S+) in the last tenth", done.stdout)
-    assert float(source.group(2)) > float(source.group(1)) + 0.3  # the agent of the README learns
+    assert float(source.group(2)) > float(source.group(1)) + 0.3  # the README's agent learns
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
-def test_other_python_in_the_docs_runs(page, small_run):
-    place = small_run[2]
+def test_the_other_python_code_in_the_docs_runs(page, small_run):
+    working_folder = small_run[2]
     found = [text for text in blocks(ROOT / page, "python") if not re.match(r"# \w+\.py", text)]
     for text in found:
         code = text.replace("runs/demo", "runs/small").replace("step-001000", "step-000350")
-        done = run_python(["-c", code], place)
+        done = run_python(["-c", code], working_folder)
         assert done.returncode == 0, f"{text}\n{done.stderr}"
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
-def test_every_file_that_the_docs_name_is_there(page):
+def test_every_file_that_the_docs_name_exists(page):
     text = (ROOT / page).read_text()
     named = re.findall(r"\]\((?!http)([^)#]+)\)", text) + re.findall(r"configs/[\w/]+\.yaml", text)
     for name in named:

@@ -1,4 +1,4 @@
-"""The public face `import icrl`: what it offers, that it is light, and that old paths lead to it."""
+"""The public face `import icrl`: its names, its light import, and the old paths that lead to it."""
 
 import ast
 import json
@@ -29,13 +29,13 @@ episodes = 3
 life = interact(agent, family.make_vec(held_out), episodes * family.episode_length, make_seeds(len(held_out), 0))
 print(episode_returns(life.reward, life.ended, episodes).mean(axis=0).shape)
 """
-"""The code of a model card as version 0.1 pushed it."""
+"""The code of a model card that version 0.1 pushed."""
 
 EXPORTED_SPEC = {"entry_point": "data_gen.tasks.gym_envs:make_env", "kwargs": {"family": "dark_room", "size": 4}}
-"""The environment's spec in a Minari data set as version 0.1 exported it."""
+"""The environment's spec in a Minari data set that version 0.1 exported."""
 
 
-def test_every_name_is_there_and_says_what_it_is():
+def test_every_public_name_exists_and_has_a_docstring():
     for name in icrl.__all__:
         assert getattr(icrl, name) is not None
         assert name == "__version__" or getattr(icrl, name).__doc__, name
@@ -44,14 +44,14 @@ def test_every_name_is_there_and_says_what_it_is():
         _ = icrl.nothing
 
 
-def test_type_checkers_are_told_the_same_names():
+def test_the_stub_file_declares_the_same_names():
     stub = ast.parse((ROOT / "icrl/__init__.pyi").read_text())
-    told = {name.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for name in node.names}
-    assert told == icrl._FACE
+    declared = {name.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for name in node.names}
+    assert declared == icrl._FACE
 
 
-def test_importing_it_and_reading_a_config_load_nothing_heavy(tmp_path):
-    """Not even for a config that names an objective, which is part of a package that needs torch."""
+def test_importing_icrl_and_loading_a_config_stay_light(tmp_path):
+    """Even for a config that names an objective, although objectives are part of a package that needs torch."""
     code = (
         "import sys, icrl; assert not {'numpy', 'pydantic'} & set(sys.modules), 'import icrl'\n"
         "config = icrl.load_config('dark_room/dpt'); config.model_dump()\n"
@@ -62,16 +62,16 @@ def test_importing_it_and_reading_a_config_load_nothing_heavy(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_code_of_cards_that_were_pushed_still_runs(tmp_path, tiny_file):
+def test_the_code_of_cards_from_earlier_versions_still_runs(tmp_path, tiny_file):
     done = run_python(["-m", "icrl", "run", "--config", str(tiny_file)], tmp_path)
     assert done.returncode == 0, done.stderr
     code = PUSHED_CARD.replace("MODEL", "runs/tiny/checkpoints/step-000006")
-    paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'icrl/old_paths'}"}  # as both kinds of installation have it
+    paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'icrl/old_paths'}"}  # as in both kinds of installation
     done = run_python(["-c", code], tmp_path, paths)
     assert done.stdout.strip() == "(3,)", done.stderr
 
 
-def test_environments_of_exported_data_sets_are_still_made():
+def test_environments_of_data_sets_from_earlier_versions_can_still_be_made():
     import gymnasium
 
     env = gymnasium.make(gymnasium.envs.registration.EnvSpec("icrl/dark_room", **EXPORTED_SPEC))
@@ -79,8 +79,8 @@ def test_environments_of_exported_data_sets_are_still_made():
 
 
 @pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
-def test_the_docs_import_the_public_face_alone(page):
-    """`import data_gen` registers environments, and that is all that anybody needs of the rooms below."""
+def test_the_docs_import_only_the_public_face(page):
+    """The only exception is `import data_gen`, which registers environments."""
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
     for text in blocks:
         for module in re.findall(
@@ -93,8 +93,8 @@ def test_the_docs_import_the_public_face_alone(page):
             ), f"{page}: {module}"
 
 
-def test_a_folder_with_packages_of_the_same_names_is_not_disturbed(tmp_path):
-    """Ours are not called `configs` and `hub` any more, and a user's own come first."""
+def test_a_users_own_packages_come_before_packages_of_the_same_names(tmp_path):
+    """This project's packages are no longer called `configs` and `hub`, and a user's own packages come first."""
     for name in ("configs", "hub"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("mine = True\n")
@@ -125,7 +125,7 @@ def test_shipped_configs_are_found_by_name_and_files_come_first(icrl, tmp_path):
     assert "demo: data.sources.0.name: unknown name 'nothing'" in done.stderr
 
 
-def test_the_command_alone_shows_help_and_its_version(icrl):
+def test_the_command_shows_its_help_and_version(icrl):
     assert "usage: icrl" in icrl().stdout
     assert icrl("--version").stdout.strip() == f"icrl {sys.modules['icrl'].__version__}"
 
@@ -138,13 +138,13 @@ def test_the_command_alone_shows_help_and_its_version(icrl):
         (["--training.selection.weight", "uniform"], "is now training.selection.likelihood"),
     ],
 )
-def test_a_key_of_an_earlier_version_is_told_what_to_write(icrl, words, expected):
+def test_a_key_of_an_earlier_version_is_refused_with_its_replacement(icrl, words, expected):
     done = icrl("generate", "demo", *words)
     assert done.returncode == 2
     assert expected in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
-def test_a_run_is_opened_wherever_it_lies(tmp_path, tiny_file):
+def test_a_moved_run_folder_can_be_opened(tmp_path, tiny_file):
     done = run_python(["-m", "icrl", "generate", "--config", str(tiny_file)], tmp_path)
     assert done.returncode == 0, done.stderr
     (tmp_path / "runs/tiny").rename(tmp_path / "moved")

@@ -1,4 +1,4 @@
-"""What bad input gets: one line that names file and key, an exit code, and nothing valid destroyed."""
+"""Bad input: one line that names file and key, an exit code, and no valid file destroyed."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ from icrl.support.errors import ConfigError, UserError
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished tiny run, to be copied and broken."""
+    """A finished tiny run, for tests to copy and break."""
     AcceleratorState._reset_state(reset_partial_state=True)
     folder = tmp_path_factory.mktemp("finished")
     config = validate(merged(TINY, {"output": str(folder)}))
@@ -60,7 +60,7 @@ def with_changes(config, **changes):
         ("eval/summary.json", write_report),
     ],
 )
-def test_a_record_that_is_none_is_named(broken, file, stage, content):
+def test_an_invalid_record_is_named(broken, file, stage, content):
     path = run_folder(broken).path / file
     path.write_text(content)
     with pytest.raises(UserError, match=str(path)):
@@ -78,7 +78,7 @@ def test_a_damaged_or_missing_result_is_named(broken, file):
         write_report(broken)
 
 
-def test_strange_neighbours_are_left_alone(broken):
+def test_foreign_files_in_a_run_folder_are_ignored(broken):
     folder = run_folder(broken)
     shutil.copytree(folder.checkpoints / "step-000006", folder.checkpoints / "step-000006.bak")
     folder.training_log.write_text(folder.training_log.read_text() + "3\n{\n")
@@ -102,14 +102,14 @@ def test_overwriting_deletes_nothing_before_the_new_training_can_begin(broken, c
     assert checkpoint_steps(run_folder(broken).checkpoints) == [4, 6]
 
 
-def test_stages_that_are_skipped_leave_the_config_file_alone(broken):
+def test_skipped_stages_leave_the_config_file_unchanged(broken):
     before = run_folder(broken).config.read_text()
     assert not generate(with_changes(broken, training={"steps": 9}))
     assert run_folder(broken).config.read_text() == before
 
 
-def test_new_bytes_of_data_or_weights_make_later_stages_stale(broken):
-    """The same config, but a source whose code has changed: the fingerprint of the config alone would not see it."""
+def test_changed_data_makes_later_stages_stale(broken):
+    """The config is the same, but a source's code has changed. The config's fingerprint alone would miss that."""
     info = run_folder(broken).data_info
     record = json.loads(info.read_text())
     record["shards"][0]["sha256"] = "0" * 64
@@ -136,7 +136,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(broken):
         load_model(model)
 
 
-def test_an_interrupted_evaluation_leaves_no_report_of_an_older_one(broken, monkeypatch):
+def test_an_interrupted_evaluation_leaves_no_outdated_report(broken, monkeypatch):
     other = with_changes(broken, evaluation={"seeds": 1})
 
     def interrupted(*_):
@@ -151,14 +151,14 @@ def test_an_interrupted_evaluation_leaves_no_report_of_an_older_one(broken, monk
     assert run_folder(other).report.exists()
 
 
-def test_a_checkpoint_is_evaluated_and_reported_where_its_data_is_not(broken, tmp_path):
+def test_a_checkpoint_is_evaluated_and_reported_without_its_data(broken, tmp_path):
     checkpoint = last_checkpoint(run_folder(broken).checkpoints)
     elsewhere = with_changes(broken, name="elsewhere", evaluation={"checkpoint": str(checkpoint)})
     evaluate_command(Invocation(elsewhere, "tiny.yaml"))
     assert "Training data" not in run_folder(elsewhere).report.read_text()
 
 
-def test_diverged_training_is_one_line(tiny):
+def test_diverged_training_is_reported_in_one_line(tiny):
     config = tiny(training={"learning_rate": 1e30, "warmup_steps": 0})
     generate(config)
     with pytest.raises(UserError, match=r"training diverged: .* lower training\.learning_rate"):
@@ -166,7 +166,7 @@ def test_diverged_training_is_one_line(tiny):
 
 
 @pytest.mark.parametrize("backbone", ["bert", "roberta", "t5", "vit", "distilbert"])
-def test_a_backbone_that_is_no_causal_decoder_is_refused(backbone):
+def test_a_backbone_that_is_not_a_causal_decoder_is_refused(backbone):
     with pytest.raises(ConfigError, match="model"):
         check_model(ModelConfig(backbone=backbone))
 
@@ -181,12 +181,12 @@ def test_a_backbone_that_is_no_causal_decoder_is_refused(backbone):
         ({"dropout": 0.1}, "model.dropout: llama has no residual dropout"),
     ],
 )
-def test_values_that_do_not_go_together_are_refused_before_anything_is_made(changes, message):
+def test_incompatible_model_settings_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         check_model(ModelConfig(**changes))
 
 
-def test_a_check_of_the_model_does_not_touch_the_weights_that_follow(tiny):
+def test_checking_a_model_does_not_change_the_weights_built_next(tiny):
     import torch
 
     info = {"type": "Discrete", "n": 4, "start": 0}, {"type": "Discrete", "n": 2, "start": 0}, 6
@@ -195,7 +195,7 @@ def test_a_check_of_the_model_does_not_touch_the_weights_that_follow(tiny):
     assert torch.equal(first, build_model(tiny(), *info).head.linear.weight)
 
 
-def test_more_shards_than_histories_is_an_error_before_anything_is_written(tiny):
+def test_more_shards_than_histories_are_refused_before_anything_is_written(tiny):
     config = tiny(data={"shards": 100})
     with pytest.raises(ConfigError, match=r"data\.shards: 100 is more than the 26 learners"):
         generate(config)
@@ -204,7 +204,7 @@ def test_more_shards_than_histories_is_an_error_before_anything_is_written(tiny)
 
 @component
 class Duck:
-    """An agent by its methods alone."""
+    """An agent's methods without its base class."""
 
     def reset(self, spec, num_envs, seeds): ...
     def act(self, observation): ...
@@ -227,14 +227,14 @@ class Duck:
         ({"data": {"sources": [{"name": "sac"}]}}, r"data\.sources\.0: sac needs Box actions with finite bounds"),
     ],
 )
-def test_sources_that_cannot_live_are_refused_by_key_before_anything_is_written(tiny, changes, message):
+def test_sources_that_cannot_run_are_refused_by_key_before_anything_is_written(tiny, changes, message):
     config = tiny(**changes)
     with pytest.raises(UserError, match=message):
         generate(config)
     assert not run_folder(config).path.exists()
 
 
-def test_what_is_no_agent_is_refused_by_key(tiny):
+def test_a_class_that_is_not_an_agent_is_refused_by_key(tiny):
     with pytest.raises(ConfigError, match=r"data\.sources\.0\.name: .*Duck.* derive it from icrl\.Agent"):
         tiny(data={"sources": [{"name": "test_refusals:Duck"}]})
 
@@ -245,7 +245,7 @@ def test_an_oracle_on_a_family_without_a_known_optimum_is_refused_by_key(tiny, m
         check_agents(tiny())
 
 
-def test_a_device_that_is_not_there_is_named(broken):
+def test_an_unavailable_device_is_refused_by_key(broken):
     model = last_checkpoint(run_folder(broken).checkpoints) / "model"
     for device in ("nonsense", "meta:x", "mps"):
         with pytest.raises(UserError, match=r"runtime\.device: cannot use"):
@@ -269,7 +269,7 @@ def test_a_device_that_is_not_there_is_named(broken):
         ),
     ],
 )
-def test_a_component_of_the_users_own_that_fails_is_one_line(icrl, tmp_path, source, content):
+def test_a_users_component_that_fails_is_reported_in_one_line(icrl, tmp_path, source, content):
     (tmp_path / "mine.py").write_text(content)
     config = str(ROOT / "configs/demo.yaml")
     done = icrl("generate", "--config", config, "--data.sources", f"[{{name: '{source}'}}]")
@@ -290,7 +290,7 @@ def test_a_component_of_the_users_own_that_fails_is_one_line(icrl, tmp_path, sou
         ["--data.sources", "[{step_size: 1}]"],
     ],
 )
-def test_odd_values_are_one_line_each(words):
+def test_an_invalid_value_is_reported_in_one_line(words):
     with pytest.raises(ConfigError) as caught:
         load_config(ROOT / "configs/demo.yaml", words)
     assert str(caught.value).count("\n") == 0, caught.value

@@ -1,4 +1,4 @@
-"""Trackers: what TensorBoard, Weights & Biases and trackio hold after training, a kill and an evaluation, read back."""
+"""Trackers: the records of TensorBoard, Weights & Biases and trackio after a kill, a resume and an evaluation."""
 
 import importlib.util
 import io
@@ -30,7 +30,7 @@ from icrl.run.trackers import PROJECT, Report, TrackedRun, Tracker, attach_repor
 from icrl.support.errors import UserError
 
 NAMES = [name for name in ("tensorboard", "wandb", "trackio") if importlib.util.find_spec(name)]
-LAST_TEN = "evaluation/test/transformer/return/final_episodes"
+FINAL_EPISODES = "evaluation/test/transformer/return/final_episodes"
 
 
 @pytest.fixture(autouse=True)
@@ -39,27 +39,27 @@ def fresh_accelerate():
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder that the trackers keep to; nothing is sent anywhere."""
-    place = tmp_path_factory.mktemp("tracked")
+def tracker_folder(tmp_path_factory):
+    """A folder for all files of the trackers. Nothing is sent over the network."""
+    tracker_folder = tmp_path_factory.mktemp("tracked")
     with pytest.MonkeyPatch.context() as patch:
         for variable in ("WANDB_DIR", "WANDB_PROJECT", "WANDB_API_KEY", "TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"):
             patch.delenv(variable, raising=False)
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("WANDB_SILENT", "true")
-        patch.setenv("WANDB_CONFIG_DIR", str(place / "wandb"))
-        patch.setenv("TRACKIO_DIR", str(place / "trackio"))  # trackio reads it when it is first imported
-        yield place
+        patch.setenv("WANDB_CONFIG_DIR", str(tracker_folder / "wandb"))
+        patch.setenv("TRACKIO_DIR", str(tracker_folder / "trackio"))  # trackio reads it at its first import
+        yield tracker_folder
         if "wandb" in NAMES:
             import wandb
 
-            wandb.teardown()  # ends its process
+            wandb.teardown()  # ends wandb's process
 
 
 @pytest.fixture(scope="module")
-def tracked(place):
-    """A run with every tracker: killed in training after three updates of six, resumed from the second, evaluated."""
-    config = validate(merged(TINY, {"output": str(place / "runs"), "runtime": {"trackers": NAMES}}))
+def tracked(tracker_folder):
+    """A run with every tracker: killed after three of six updates, resumed from the second, evaluated."""
+    config = validate(merged(TINY, {"output": str(tracker_folder / "runs"), "runtime": {"trackers": NAMES}}))
     generate(config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainingLog, "add", failing_after(3))
@@ -100,11 +100,11 @@ def text(log, name: str) -> str:
 def test_tensorboard_has_curves_config_and_evaluation_in_one_folder(tracked):
     folder = run_folder(tracked)
     log = events(folder.logs)
-    assert [event.step for event in log.Scalars("loss")] == [1, 2, 3, 4, 5, 6]  # the third of the killed one is gone
+    assert [event.step for event in log.Scalars("loss")] == [1, 2, 3, 4, 5, 6]  # the killed run's third update is gone
     assert folder.config.read_text() in text(log, "config")
     assert "_hparams_/session_start_info" in log.PluginTagToContent("hparams")
     figures = load_summary(folder).agents["transformer"]["test"].returns
-    (last,) = log.Scalars(LAST_TEN)
+    (last,) = log.Scalars(FINAL_EPISODES)
     assert last.value == pytest.approx(figures["final_episodes"].iqm)
     assert last.step == 6
     assert "-> transformer" in text(log, "evaluation")
@@ -118,7 +118,7 @@ def test_tensorboard_has_curves_config_and_evaluation_in_one_folder(tracked):
 
 
 def wandb_records(folder: Path) -> list:
-    """What an offline run of Weights & Biases has written: LevelDB's log format after a header of seven bytes."""
+    """The records of an offline run of Weights & Biases: LevelDB's log format after a header of seven bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     (path,) = folder.glob("*.wandb")
@@ -131,7 +131,7 @@ def wandb_records(folder: Path) -> list:
         size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
         parts += data[at + 7 : at + 7 + size]
         at += 7 + size
-        if kind in (1, 4):  # whole, or a last part
+        if kind in (1, 4):  # a whole record, or the last part of one
             records.append(Record.FromString(parts))
             parts = b""
     return records
@@ -167,7 +167,7 @@ def test_weights_and_biases_offline_has_one_run_with_config_curves_and_report(tr
     assert exits == [1, 0, 0]  # interrupted, finished, finished
     path, records = runs[-1]
     summary = values(item for record in records for item in record.summary.update)
-    assert summary[LAST_TEN] == load_summary(folder).agents["transformer"]["test"].returns["final_episodes"].iqm
+    assert summary[FINAL_EPISODES] == load_summary(folder).agents["transformer"]["test"].returns["final_episodes"].iqm
     sent = {file.path for record in records for file in record.files.files}
     assert {"tiny/config.yaml", "tiny/report.html", "tiny/eval/summary.json", "tiny/report/curves.png"} <= sent
     for file in (folder.report, folder.summary, *folder.report_pictures.glob("*.png")):
@@ -176,26 +176,26 @@ def test_weights_and_biases_offline_has_one_run_with_config_curves_and_report(tr
     assert page.read_bytes() == folder.report.read_bytes()
 
 
-def test_trackio_has_one_run_with_config_curves_and_report(tracked, place):
+def test_trackio_has_one_run_with_config_curves_and_report(tracked, tracker_folder):
     trackio = pytest.importorskip("trackio")
     folder = run_folder(tracked)
     name = f"tiny-{run_id(tracked, folder.logs)}"
     runs = {run.name: run for run in trackio.Api().runs(PROJECT)}
     config = runs[name].config
     assert (config["training.steps"], config["data.sources.0.name"], config["_Group"]) == (6, "q_learning", "tiny")
-    with sqlite3.connect(place / "trackio" / f"{PROJECT}.db") as database:
+    with sqlite3.connect(tracker_folder / "trackio" / f"{PROJECT}.db") as database:
         query = "select step, metrics from metrics where run_id = ? order by id"
         lines = [(step, json.loads(line)) for step, line in database.execute(query, [runs[name].id])]
     assert [step for step, line in lines if "loss" in line] == [1, 2, 3, 3, 4, 5, 6]
     (evaluation,) = [line for step, line in lines if step == 6 and "report" in line]
     figures = load_summary(folder).agents["transformer"]["test"].returns
-    assert evaluation[LAST_TEN] == pytest.approx(figures["final_episodes"].iqm)
-    page = place / "trackio/media" / evaluation["report"]["file_path"]
+    assert evaluation[FINAL_EPISODES] == pytest.approx(figures["final_episodes"].iqm)
+    page = tracker_folder / "trackio/media" / evaluation["report"]["file_path"]
     assert page.read_bytes() == folder.report.read_bytes()
-    assert (place / "trackio/media" / evaluation["report/curves"]["file_path"]).exists()
+    assert (tracker_folder / "trackio/media" / evaluation["report/curves"]["file_path"]).exists()
     trackio.init(project=PROJECT, name="reader", embed=False)
-    kept = Path(trackio.use_artifact(f"{name}-evaluation").download(str(place / "evaluation")))
-    configs = Path(trackio.use_artifact(f"{name}-config").download(str(place / "config")))
+    kept = Path(trackio.use_artifact(f"{name}-evaluation").download(str(tracker_folder / "evaluation")))
+    configs = Path(trackio.use_artifact(f"{name}-config").download(str(tracker_folder / "config")))
     trackio.finish()
     assert (kept / "report.html").read_bytes() == folder.report.read_bytes()
     assert (kept / "summary.json").read_bytes() == folder.summary.read_bytes()
@@ -210,7 +210,7 @@ def test_an_evaluation_is_attached_once(tracked):
     assert sorted(logs.rglob("*")) == before
 
 
-def test_a_tracker_that_failed_gets_the_evaluation_the_next_time(tiny, monkeypatch):
+def test_a_tracker_that_failed_gets_the_evaluation_at_the_next_attempt(tiny, monkeypatch):
     config = tiny(runtime={"trackers": ["tensorboard", "wandb"]})
     summary = run_folder(config).summary
     summary.parent.mkdir(parents=True)
@@ -247,7 +247,7 @@ def test_a_tracker_that_failed_gets_the_evaluation_the_next_time(tiny, monkeypat
     assert len(begun) == 4
 
 
-def test_a_tracker_that_fails_on_the_way_costs_neither_the_training_nor_the_others(tiny, monkeypatch, capsys):
+def test_a_tracker_that_fails_midway_stops_neither_the_training_nor_other_trackers(tiny, monkeypatch, capsys):
     config = tiny(runtime={"trackers": ["tensorboard", "wandb"]})
     points, closed = [], []
 
@@ -279,8 +279,8 @@ def test_a_tracker_that_fails_on_the_way_costs_neither_the_training_nor_the_othe
     assert [step for name, step in points if name == "wandb"] == [1, 2, 3, 4, 5, 6]
     assert [step for name, step in points if name == "tensorboard"] == [1, 2]
     assert closed == ["wandb"]
-    said = capsys.readouterr().err
-    assert "warning: runtime.trackers: 'tensorboard' failed and is dropped: ConnectionResetError" in said
+    errors = capsys.readouterr().err
+    assert "warning: runtime.trackers: 'tensorboard' failed and is dropped: ConnectionResetError" in errors
     summary = run_folder(config).summary
     summary.parent.mkdir(parents=True)
     summary.write_text("{}")
@@ -288,10 +288,10 @@ def test_a_tracker_that_fails_on_the_way_costs_neither_the_training_nor_the_othe
         attach_report(config, Report({}, "", summary, summary, []))
 
 
-def test_meta_training_is_a_run_of_its_own_that_goes_on_until_it_is_overwritten(tiny, place):
+def test_meta_training_has_its_own_run_which_continues_until_it_is_overwritten(tiny, tracker_folder):
     rl2 = {"name": "rl2", "iterations": 3, "units": 8, "trials": 4, "minibatches": 2}
     changes = {"data": {"sources": [rl2]}, "runtime": {"trackers": NAMES, "meta_checkpoint_every": 1}}
-    config = tiny(**changes, output=str(place / "runs"), name="meta")
+    config = tiny(**changes, output=str(tracker_folder / "runs"), name="meta")
     meta_train(config, until=1)
     meta_train(config)
     folder = learner_folder(config, run_folder(config), config.data.sources[0])
@@ -312,7 +312,7 @@ def test_meta_training_is_a_run_of_its_own_that_goes_on_until_it_is_overwritten(
     assert run_id(config, folder / "logs") != first
 
 
-def test_training_anew_is_another_run(tiny):
+def test_overwriting_a_training_starts_another_run(tiny):
     config = tiny(runtime={"trackers": ["tensorboard"]}, training={"steps": 2})
     generate(config)
     train(config)
@@ -324,7 +324,7 @@ def test_training_anew_is_another_run(tiny):
     assert [event.step for event in events(logs).Scalars("loss")] == [1, 2]
 
 
-def test_no_tracker_no_folder(tiny):
+def test_no_log_folder_is_made_without_a_tracker(tiny):
     config = tiny(training={"steps": 2})
     generate(config)
     train(config)
@@ -332,9 +332,9 @@ def test_no_tracker_no_folder(tiny):
     assert not run_folder(config).logs.exists()
 
 
-def test_weights_and_biases_without_a_login_is_one_line(tiny, place, monkeypatch):
+def test_weights_and_biases_without_a_login_is_reported_in_one_line(tiny, tracker_folder, monkeypatch):
     wandb = pytest.importorskip("wandb")
-    wandb.teardown()  # it reads its settings once
+    wandb.teardown()  # wandb reads its settings only once
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_API_KEY", "short")
     config = tiny(runtime={"trackers": ["wandb"]}, training={"steps": 2})
@@ -351,7 +351,7 @@ def test_weights_and_biases_without_a_login_is_one_line(tiny, place, monkeypatch
         ("wandb", "'wandb' is not installed"),
     ],
 )
-def test_an_unknown_or_missing_tracker_is_one_line_before_anything_is_done(tiny, tracker, message, monkeypatch):
+def test_an_unknown_or_missing_tracker_is_refused_before_any_work(tiny, tracker, message, monkeypatch):
     def absent(name):
         raise metadata.PackageNotFoundError(name)
 

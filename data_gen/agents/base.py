@@ -23,7 +23,7 @@ class Spec:
     """Space of the observation that the agent is shown."""
     action_space: gymnasium.Space[Any]
     planned_steps: int
-    """Length in steps of the lifetime that the agent should plan for; schedules run over it."""
+    """Number of steps that the agent plans for: its schedules run over this many steps."""
     optimal_action: Callable[[], NDArray[Any]] | None = None
     """Function that reads optimal actions from the environments' hidden state; for oracles, not for learners."""
     episode_length: int | None = None
@@ -31,7 +31,7 @@ class Spec:
     device: str = "cpu"
     """Device that tensor programs run on."""
     lived_steps: int | None = None
-    """Number of steps that the agent really acts, if it may exceed `planned_steps`."""
+    """Number of steps in the whole lifetime, if there may be more than `planned_steps`."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Agent(ABC):
 
     @property
     def first_update(self) -> int:
-        """First step, from 1, after which behaviour may change; a lifetime of fewer steps shows no learning."""
+        """First step, counted from 1, after which behaviour may change; no learning shows in a shorter lifetime."""
         return 1
 
     @abstractmethod

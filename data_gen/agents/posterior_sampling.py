@@ -77,5 +77,5 @@ def dirichlet(streams: SlotStreams, concentration: NDArray[Any]) -> NDArray[np.f
     A category with concentration 0 gets probability 0.
     """
     possible = concentration > 0
-    weights = np.where(possible, gamma(streams, np.where(possible, concentration, 1.0)), 0.0)
-    return weights / weights.sum(axis=-1, keepdims=True)
+    variables = np.where(possible, gamma(streams, np.where(possible, concentration, 1.0)), 0.0)
+    return variables / variables.sum(axis=-1, keepdims=True)

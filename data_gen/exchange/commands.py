@@ -17,7 +17,7 @@ def import_minari(arguments: argparse.Namespace) -> None:
     """Import Minari data sets into a data folder. Each data set becomes one history and one task."""
     from data_gen.exchange.minari_data import import_minari as run_import
 
-    made = run_import(
+    imported = run_import(
         arguments.ids,
         Path(arguments.to),
         tasks=_tasks(arguments.tasks),
@@ -29,12 +29,12 @@ def import_minari(arguments: argparse.Namespace) -> None:
         download=arguments.download,
         overwrite=arguments.overwrite,
     )
-    say(f"import: {made.info.num_histories:,} histories of {made.info.history_steps:,} steps: {arguments.to}")
+    say(f"import: {imported.info.num_histories:,} histories of {imported.info.history_steps:,} steps: {arguments.to}")
     for name in arguments.ids:
-        if made.left_out[name]:
-            say(f"  {name}: {made.left_out[name]:,} steps are left out")
-        if made.truncated[name]:
-            say(f"  {name}: {made.truncated[name]:,} episodes without an end flag are marked as truncated")
+        if imported.left_out[name]:
+            say(f"  {name}: {imported.left_out[name]:,} steps are left out")
+        if imported.truncated[name]:
+            say(f"  {name}: {imported.truncated[name]:,} episodes without an end flag are marked as truncated")
     say(f"next: a config with data: {{folder: {arguments.to}}}")
 
 
@@ -42,7 +42,7 @@ def import_xland(arguments: argparse.Namespace) -> None:
     """Import a file in XLand-100B's layout into a data folder. The expert's actions become the labels."""
     from data_gen.exchange.xland import import_xland as run_import
 
-    made = run_import(
+    info = run_import(
         Path(arguments.file),
         Path(arguments.to),
         tasks=None if arguments.tasks is None else range(arguments.tasks),
@@ -51,7 +51,7 @@ def import_xland(arguments: argparse.Namespace) -> None:
         episode_length=arguments.episode_length,
         overwrite=arguments.overwrite,
     )
-    histories, steps, tasks = (made.num_histories, made.history_steps, made.num_train_tasks)
+    histories, steps, tasks = (info.num_histories, info.history_steps, info.num_train_tasks)
     say(f"import: {histories:,} histories of {steps:,} steps, on {tasks:,} tasks: {arguments.to}")
     say(f"next: a config with data: {{folder: {arguments.to}}}")
 
@@ -66,8 +66,8 @@ def export_minari(arguments: argparse.Namespace) -> None:
     except ValueError as error:
         raise UserError(f"--histories {arguments.histories}: expected numbers such as 0,1,2") from error
     credit = {name: getattr(arguments, name) for name in ("author", "author_email", "code_permalink")}
-    made = run_export(folder, arguments.id, by_task=arguments.by_task, histories=histories, **credit)
-    say(f"export: {len(made)} Minari data sets, {made[0]}{' ...' if made[1:] else ''}")
+    ids = run_export(folder, arguments.id, by_task=arguments.by_task, histories=histories, **credit)
+    say(f"export: {len(ids)} Minari data sets, {ids[0]}{' ...' if ids[1:] else ''}")
 
 
 def _tasks(text: str | None) -> dict[str, Any] | None:
@@ -103,7 +103,7 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help="most steps per episode (default: the limit in --tasks or the environments' specs)",
     )
     parser.add_argument("--keys", metavar="KEY,KEY", help="keys of a Dict observation to keep (default: all)")
-    parser.add_argument("--download", action="store_true", help="download data sets that are missing here")
+    parser.add_argument("--download", action="store_true", help="download missing data sets")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
     parser.set_defaults(act=import_minari)
     about = import_xland.__doc__

@@ -124,8 +124,8 @@ def import_minari(
 
 def _common_spaces(datasets: Sequence[Any], keys: Sequence[str] | None) -> tuple[Space, Space]:
     """The observation and action space of all data sets. Raises UserError if they differ or cannot be recorded."""
-    found = [(_kept(dataset, keys), dataset.action_space) for dataset in datasets]
-    for dataset, pair in zip(datasets, found, strict=True):
+    pairs = [(_kept(dataset, keys), dataset.action_space) for dataset in datasets]
+    for dataset, pair in zip(datasets, pairs, strict=True):
         for space, what in zip(pair, ("observations", "actions"), strict=True):
             try:
                 to_json(space)
@@ -134,13 +134,13 @@ def _common_spaces(datasets: Sequence[Any], keys: Sequence[str] | None) -> tuple
                 raise UserError(f"data set {dataset.id}: {what}: {error}{hint}") from error
         if isinstance(pair[1], gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
             raise UserError(f"data set {dataset.id}: actions of {one_line(pair[1])} cannot be recorded")
-        for space, first, what in zip(pair, found[0], ("observations", "actions"), strict=True):
+        for space, first, what in zip(pair, pairs[0], ("observations", "actions"), strict=True):
             if to_json(space) != to_json(first):
                 raise UserError(
                     f"data set {dataset.id}: {what} have the space {one_line(space)}, but those of "
                     f"{datasets[0].id} have {one_line(first)}; import the data sets separately"
                 )
-    return found[0]
+    return pairs[0]
 
 
 def _kept(dataset: Any, keys: Sequence[str] | None) -> Space:

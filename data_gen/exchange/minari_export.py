@@ -112,15 +112,15 @@ def _chosen(
 
     Raises UserError if a chosen history does not exist.
     """
-    chosen, found = [], set()
+    chosen, present = [], set()
     for path in checked_shards(folder, info):
         shard = read_shard(path, ("history", "task"))
         mine = np.ones(len(shard["history"]), np.bool_) if histories is None else np.isin(shard["history"], histories)
         if mine.any():
             chosen.append((path, np.flatnonzero(mine), shard["task"][mine]))
-            found |= set(shard["history"][mine].tolist())
-    absent = [number for number in histories or () if number not in found]
-    if absent or not found:
+            present |= set(shard["history"][mine].tolist())
+    absent = [number for number in histories or () if number not in present]
+    if absent or not present:
         raise UserError(
             f"{folder.data}: has no history {absent[0] if absent else 'to write'}; the data has {info.num_histories:,}"
         )

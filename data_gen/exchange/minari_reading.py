@@ -87,14 +87,14 @@ class Reader:
 
 def shard_parts(histories: Iterable[dict[str, Any]]) -> Iterator[dict[str, NDArray[Any]]]:
     """Histories, stacked into parts that each fill a shard."""
-    held: list[dict[str, Any]] = []
+    waiting: list[dict[str, Any]] = []
     for history in histories:
-        held.append(history)
-        if (len(held) + 1) * sum(values.nbytes for values in history.values()) > _PART_BYTES:
-            yield _stacked(held)
-            held = []
-    if held:
-        yield _stacked(held)
+        waiting.append(history)
+        if (len(waiting) + 1) * sum(values.nbytes for values in history.values()) > _PART_BYTES:
+            yield _stacked(waiting)
+            waiting = []
+    if waiting:
+        yield _stacked(waiting)
 
 
 def _stacked(histories: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:

@@ -90,11 +90,11 @@ def record_of(dataset: Any) -> HistoriesRecord | None:
 
     Raises UserError if the record is damaged.
     """
-    found = dataset.storage.metadata.get(RECORD)
-    if found is None:
+    content = dataset.storage.metadata.get(RECORD)
+    if content is None:
         return None
     try:
-        record = HistoriesRecord.model_validate(found)
+        record = HistoriesRecord.model_validate(content)
         if any(len(values) != len(record.task_numbers) for values in record.train_tasks.values()):
             raise ValueError("the number of tasks differs from the number of task numbers")
     except ValueError as error:
@@ -111,8 +111,8 @@ def brief(error: Exception) -> str:
 
 def _near(dataset_id: str) -> str:
     """A hint that names the nearest local id."""
-    found: list[str] = []
+    ids: list[str] = []
     # Minari warns about a folder that is not a data set, and raises for a folder name without a version.
     with warnings.catch_warnings(action="ignore"), contextlib.suppress(TypeError, ValueError):
-        found = list(minari_library().list_local_datasets())
-    return did_you_mean(dataset_id, found)
+        ids = list(minari_library().list_local_datasets())
+    return did_you_mean(dataset_id, ids)

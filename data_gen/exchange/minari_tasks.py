@@ -53,11 +53,12 @@ def locate(tasks: Mapping[str, Any], homes: Sequence[Home]) -> tuple[dict[str, A
     given = [f"{key}={json.dumps(value)}" for key, value in tasks.items() if key != "name"]
     distribution: TaskDistribution = load_tasks(str(tasks["name"]), given)
     family = _complete(tasks)
-    found = [_task(family, distribution, home) for home in homes]
+    located = [_task(family, distribution, home) for home in homes]
+    # The stated values in the family's types. Only floats may change in the conversion, by rounding.
     arrays = {}
     for name, example in distribution.sample(1, 0).arrays.items():
         try:
-            stated = np.array([task[name] for task in found])
+            stated = np.array([task[name] for task in located])
             arrays[name] = stated.astype(example.dtype)
             if stated.shape[1:] != example.shape[1:] or (example.dtype.kind != "f" and (arrays[name] != stated).any()):
                 raise ValueError(f"expected {example.dtype} of shape {example.shape[1:]}, got {stated[0].tolist()}")
@@ -115,7 +116,7 @@ def _varied(distribution: GymnasiumTasks, spec: EnvSpec, where: str) -> dict[str
     for name, given in distribution.vary.items():
         variation, value = parse_variation(name, given), _at(made_with, name, where)
         if isinstance(variation, Choice):
-            task[name] = next((place for place in variation.places if _plain(variation.value(place)) == value), None)
+            task[name] = next((index for index in variation.places if _plain(variation.value(index)) == value), None)
         else:
             known = isinstance(value, int | float) and bool(variation.holds(np.array([value]))[0])
             task[name] = value if known else None

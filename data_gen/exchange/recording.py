@@ -64,7 +64,7 @@ class Recording:
             "action_space": to_json(self.action_space),
             "episode_limit": self.episode_limit,
         }
-        image = io.BytesIO()
+        image = io.BytesIO()  # in memory first, so that the file is written whole
         with h5py.File(image, "w", libver=("v110", "v110")) as file:
             for name, value in about.items():
                 file.attrs[name] = json.dumps(value)
@@ -228,10 +228,10 @@ def _sources(
 def _plain(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values as plain JSON values, NumPy numbers as Python numbers. Raises UserError for other values."""
     try:
-        found: dict[str, Any] = json.loads(
+        plain: dict[str, Any] = json.loads(
             json.dumps(dict(values), allow_nan=False, default=lambda value: value.item())
         )
-        return found
+        return plain
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{name}: {values} contains values that JSON cannot store ({error})") from error
 

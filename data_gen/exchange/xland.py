@@ -53,13 +53,13 @@ def import_xland(
         # check every group before anything is decompressed
         names = _chosen(task_names(opened), tasks, file)
         with tqdm(names, unit=" tasks", desc="check", dynamic_ncols=True) as bar:
-            found = [find_task(opened, name) for name in bar]
-        counts = [task.histories if histories is None else histories for task in found]
-        history_steps = found[0].steps if steps is None else steps
-        _check_alike(found, whole=steps is None)
-        _check_has(found, counts, history_steps)
+            groups = [find_task(opened, name) for name in bar]
+        counts = [task.histories if histories is None else histories for task in groups]
+        history_steps = groups[0].steps if steps is None else steps
+        _check_alike(groups, whole=steps is None)
+        _check_has(groups, counts, history_steps)
         # describe the data
-        first = found[0]
+        first = groups[0]
         limit = first.time_limit if episode_length is None else episode_length
         if limit is None:
             raise UserError(f"{file}: the time limit of {first.environment!r} is unknown; give --episode-length")
@@ -68,12 +68,12 @@ def import_xland(
             action_space=Discrete(ACTIONS),
             episode_length=limit,
             sources=[{"name": "recurrent_ppo", "environment": first.environment, "benchmark": first.benchmark}],
-            train_tasks=Tasks({"ruleset": np.array([task.ruleset for task in found], dtype=np.int64)}),
+            train_tasks=Tasks({"ruleset": np.array([task.ruleset for task in groups], dtype=np.int64)}),
         )
         # read and write, one shard at a time
         total = sum(counts) * history_steps
         with tqdm(total=total, unit=" steps", unit_scale=True, desc="import", dynamic_ncols=True) as bar:
-            return write_histories(path, _parts(found, counts, history_steps, limit, bar), about, overwrite)
+            return write_histories(path, _parts(groups, counts, history_steps, limit, bar), about, overwrite)
 
 
 def _chosen(names: Sequence[str], tasks: Sequence[int] | None, file: Path) -> list[str]:

@@ -72,6 +72,7 @@ class XLandTask:
                 raise UserError(
                     f"{self.where}: {name} has {stored[name].max()}, but XLand-MiniGrid's values are below {count}"
                 )
+        # How episodes ended follows from the rewards, if these are XLand-MiniGrid's (see the module's docstring).
         reward, done = stored["rewards"].astype(np.float32), stored["dones"]
         reached = reward > 0
         if not ((reward >= 0) & (reward <= 1)).all() or (reached & ~done).any():
@@ -120,10 +121,10 @@ def task_names(opened: h5py.File) -> list[str]:
     """The names of all groups, in the order of their numbers. Raises UserError if the file has other members."""
     with _reading(opened.filename):
         names = list(opened)
-    strangers = [name for name in names if not re.fullmatch("[0-9]+", name)]
-    if strangers or not names:
-        found = f"found {strangers[0]!r}" if strangers else "the file is empty"
-        raise UserError(f"{opened.filename}: does not have XLand-100B's layout of groups 0, 1, 2 ...: {found}")
+    unexpected = [name for name in names if not re.fullmatch("[0-9]+", name)]
+    if unexpected or not names:
+        problem = f"found {unexpected[0]!r}" if unexpected else "the file is empty"
+        raise UserError(f"{opened.filename}: does not have XLand-100B's layout of groups 0, 1, 2 ...: {problem}")
     return sorted(names, key=int)
 
 
@@ -155,10 +156,10 @@ def _member(group: h5py.Group, name: str, kind: type, where: str) -> Any:
     if link is not None and not isinstance(link, h5py.HardLink):
         raise UserError(f"{where}: {name!r} is a link, and links are not followed; replace the link with its target")
     with _reading(f"{where}: {name}"):
-        found = group.get(name)
-    if not isinstance(found, kind):
+        member = group.get(name)
+    if not isinstance(member, kind):
         raise UserError(f"{where}: does not have XLand-100B's layout: {kind.__name__.lower()} {name!r} is missing")
-    return found
+    return member
 
 
 def _shape(group: h5py.Group, name: str, kind: str, where: str) -> tuple[int, ...]:

@@ -59,9 +59,9 @@ def generate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         checksums = {
             name: _finished(folder.data / name, shard_config_fingerprint(config, trained), recorded) for name in names
         }
-        strangers = {path.name for path in folder.data.glob("train-*.h5")} - set(names)
-        if strangers:
-            raise stale(folder.data / min(strangers))
+        unexpected = {path.name for path in folder.data.glob("train-*.h5")} - set(names)
+        if unexpected:
+            raise stale(folder.data / min(unexpected))
         missing = [index for index, name in enumerate(names) if checksums[name] is None]
         if not missing and recorded and all((folder.data / name).exists() for name in TASK_FILES):
             return False
@@ -142,12 +142,12 @@ def _recorded_checksums(folder: RunFolder, fingerprint: str, trained: dict[str, 
         raise stale(folder.data)
     for key, learner in info.meta_learners.items():
         if key in trained and trained[key].weights != learner.weights:
-            raise UserError(f"{folder.data}: {key} has been meta-trained again since; make it again with --overwrite")
+            raise UserError(f"{folder.data}: {key} has been meta-trained again since; generate with --overwrite")
     return {shard.file: shard.sha256 for shard in info.shards}
 
 
 def _finished(path: Path, fingerprint: str, recorded: dict[str, str]) -> str | None:
-    """The checksum of a finished shard, None if it does not exist. Raises UserError if it is stale or damaged."""
+    """The checksum of a shard; None if the shard does not exist. Raises UserError if it is stale or damaged."""
     if not path.exists():
         return None
     checksum = sha256(path)

@@ -26,13 +26,13 @@ _FOLDER_DIGITS = 8  # of a fingerprint
 
 def meta_learners(config: ExperimentConfig) -> dict[str, AgentComponent]:
     """The distinct meta-learners among the sources and baselines, by the config key that names each first."""
-    found: dict[str, AgentComponent] = {}
+    learners: dict[str, AgentComponent] = {}
     seen = set()
     for key, component in _agents(config):
         if is_meta_learner(component) and (identity := meta_fingerprint(config, component)) not in seen:
             seen.add(identity)
-            found[key] = component
-    return found
+            learners[key] = component
+    return learners
 
 
 def is_meta_learner(component: AgentComponent) -> bool:
@@ -94,11 +94,11 @@ def not_trained(config: ExperimentConfig, folder: RunFolder, component: AgentCom
 
 def source_weights(config: ExperimentConfig, folder: RunFolder) -> dict[str, TrainedFigures]:
     """The weights of every meta-learner among the sources and their cost, by config key; for `info.json`."""
-    found = {}
+    weights = {}
     for index, source in enumerate(config.data.sources):
         if is_meta_learner(source):
-            found[f"data.sources.{index}"] = trained_figures(config, folder, source)
-    return found
+            weights[f"data.sources.{index}"] = trained_figures(config, folder, source)
+    return weights
 
 
 def sources_steps(config: ExperimentConfig, folder: RunFolder) -> int:

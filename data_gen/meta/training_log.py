@@ -40,6 +40,7 @@ class MetaTrainingLog:
         self.seconds = record.seconds if record else 0.0
         self.mean_return = record.mean_return if record else None
         self.path, self.name = home / TRAINING_LOG, component.label or component.name
+        # Lines after the checkpoint are dropped: their iterations run again.
         lines = [line for line in read_meta_log(self.path) if line["step"] <= done]
         write_file(self.path, "".join(json.dumps(line) + "\n" for line in lines))
         self.trackers = open_trackers(config, f"{config.name}-{home.name}", "meta-train", home / LOGS, done)

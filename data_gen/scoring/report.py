@@ -50,18 +50,18 @@ class DataReport:
 
     def warnings(self) -> list[str]:
         """Reasons against training on this data, one sentence each."""
-        found = []
+        reasons = []
         if self.share_improving < 0.5:
-            found.append(
+            reasons.append(
                 f"only {self.share_improving:.0%} of the histories improve: there is little learning to distil. Give "
                 "the source more episodes (data.episodes) or other hyper-parameters"
             )
         if self.normalised and self.final < 0.8:
-            found.append(
+            reasons.append(
                 f"the histories end at {self.final:.2f} of the optimum, and the transformer will hardly end above "
                 "that: give the source more episodes (data.episodes)"
             )
-        return found
+        return reasons
 
 
 def data_report(folder: RunFolder, info: DataInfo) -> DataReport:

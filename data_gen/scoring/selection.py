@@ -49,8 +49,8 @@ def limits_met(scores: HistoryScores, selection: SelectionConfig) -> dict[str, N
 
 def quartiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """(5,) lowest value, lower quartile, median, upper quartile and highest value, without NaN; NaN if none is left."""
-    found = values[~np.isnan(values)]
-    return np.quantile(found, [0, 0.25, 0.5, 0.75, 1]) if len(found) else np.full(5, np.nan)
+    known = values[~np.isnan(values)]
+    return np.quantile(known, [0, 0.25, 0.5, 0.75, 1]) if len(known) else np.full(5, np.nan)
 
 
 def _best_of_each_task(scores: HistoryScores, share: float) -> NDArray[np.bool_]:
@@ -71,8 +71,8 @@ def _nothing_left(scores: HistoryScores, selection: SelectionConfig, met: dict[s
             f"training.selection.{name}: {getattr(selection, name)} is met by {rows.sum():,} of {len(rows):,} histories"
         )
         if name in SCORES:
-            found = " ".join(f"{value:.3g}" for value in quartiles(getattr(scores, SCORES[name])))
-            text += f", whose {SCORES[name].replace('_', ' ')} is {found} (lowest, quartiles, highest)"
+            shown = " ".join(f"{value:.3g}" for value in quartiles(getattr(scores, SCORES[name])))
+            text += f", whose {SCORES[name].replace('_', ' ')} is {shown} (lowest, quartiles, highest)"
         parts.append(text)
     return (
         f"{'; '.join(parts)}: no history is left; `icrl info` shows the scores, here on the scale of the {scores.scale}"

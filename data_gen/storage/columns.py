@@ -32,16 +32,16 @@ def checked_columns(
 
     Raises UserError for a column of another shape, or with values that are not finite or not in their space.
     """
-    found: Columns = {}
+    checked: Columns = {}
     for name, values in columns.items():
         here = f"{where}: {name}"
         if name in known:
-            found[name] = _of_space(np.asarray(values), known[name], shape, here)
+            checked[name] = _of_space(np.asarray(values), known[name], shape, here)
         elif name == "reward":
-            found[name] = finite(_numbers(_shaped(np.asarray(values), shape, here), here).astype(np.float32), here)
+            checked[name] = finite(_numbers(_shaped(np.asarray(values), shape, here), here).astype(np.float32), here)
         elif name in ("terminated", "truncated"):
-            found[name] = _numbers(_shaped(np.asarray(values), shape, here), here).astype(bool, copy=False)
-    return found
+            checked[name] = _numbers(_shaped(np.asarray(values), shape, here), here).astype(bool, copy=False)
+    return checked
 
 
 def checked_numbers(values: NDArray[Any], histories: int, count: int | None, where: str) -> NDArray[np.int64]:

@@ -43,7 +43,7 @@ def finish_data_folder(
     record = {"schema_version": SCHEMA_VERSION, **about, **counts, "made_with": origin()}
     info = checked_info(record, folder / INFO)
     write_file(folder / CARD, dataset_card(name, info))
-    write_json(folder / INFO, info.plain())
+    write_json(folder / INFO, info.plain())  # last: its existence marks the data as complete
     return info
 
 

@@ -43,16 +43,16 @@ def take_given(experiment: Experiment, overwrite: bool = False) -> bool:
         if before is not None and _unchanged(config, folder, before):
             return False
         # The record first: it decides whether anything else is fetched.
-        found, origin, source = _located(config, folder, before)
+        remote, origin, source = _located(config, folder, before)
         if not (source / INFO).is_file():
             raise UserError(f"data: {config.data.given} has no {INFO}, so it is not a data set of this project")
         info = read_info(source / INFO)
         shards = [shard.file for shard in info.shards]
         _check_spaces(config, info, experiment.family)
         _check_leak(experiment, source, info)
-        if found is not None and not config.data.streaming:
-            _check_complete(found, shards)
-            source = fetch(found, [INFO, *_BESIDE, *shards])
+        if remote is not None and not config.data.streaming:
+            _check_complete(remote, shards)
+            source = fetch(remote, [INFO, *_BESIDE, *shards])
         write_config(config, folder)
         with new_folder(folder.data) as temporary:
             for name in _BESIDE if config.data.streaming else (*_BESIDE, *shards):
@@ -89,9 +89,9 @@ def _located(
         wanted = repository(config.data.repo, "dataset", "data.repo")
         if before is not None and before.given is not None:
             wanted = Repository(wanted.id, "dataset", before.given.commit)
-        found = snapshot(wanted)
-        origin = Given(repo=wanted.id, commit=found.commit, streaming=config.data.streaming)
-        return found, origin, fetch(found, [INFO, *_BESIDE])
+        remote = snapshot(wanted)
+        origin = Given(repo=wanted.id, commit=remote.commit, streaming=config.data.streaming)
+        return remote, origin, fetch(remote, [INFO, *_BESIDE])
     source = Path(str(config.data.folder)).resolve()
     if source == folder.data.resolve():
         raise ConfigError(f"data.folder: {source} is this run's own data folder: choose another --name")
@@ -109,10 +109,10 @@ def _unchanged(config: ExperimentConfig, folder: RunFolder, info: DataInfo) -> b
     return True
 
 
-def _check_complete(found: Snapshot, shards: list[str]) -> None:
-    absent = [name for name in shards if name not in found.sizes]
+def _check_complete(remote: Snapshot, shards: list[str]) -> None:
+    absent = [name for name in shards if name not in remote.sizes]
     if absent:
-        raise UserError(f"data.repo: {found.repository} has no {absent[0]}, which its {INFO} names; push it again")
+        raise UserError(f"data.repo: {remote.repository} has no {absent[0]}, which its {INFO} names; push it again")
 
 
 def _check_spaces(config: ExperimentConfig, info: DataInfo, distribution: TaskDistribution) -> None:

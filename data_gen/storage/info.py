@@ -143,6 +143,7 @@ def checked_info(record: Mapping[str, Any], where: object) -> DataInfo:
         ) from error
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, AssertionError, RecursionError) as error:
         raise UserError(f"{where}: {' '.join(str(error).split())[:200]}") from error
+    # File names become paths, so none may lead out of the folder.
     names = [shard.file for shard in info.shards]
     for name in names:
         check_name(name, where)

@@ -45,7 +45,7 @@ def write_shard(path: Path, columns: Mapping[str, NDArray[Any]], attributes: Map
         columns: arrays with equal first axes; the second axis of STEP_COLUMNS is the steps.
         attributes: plain values, stored as JSON in the file's attributes.
 
-    Raises UserError if the disk refuses.
+    Raises UserError if the file cannot be written.
     """
     image = io.BytesIO()
     with h5py.File(image, "w", libver=("v110", "v110")) as file:
@@ -85,10 +85,10 @@ def read_shard(path: Path, names: Sequence[str] | None = None) -> dict[str, NDAr
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    found = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
-    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
+    member = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(member, h5py.Dataset) or member.external or member.is_virtual:
         raise ValueError(f"{name} is not an array stored in this file")
-    return found
+    return member
 
 
 def _read_parquet(path: Path, names: Sequence[str] | None) -> dict[str, NDArray[Any]]:

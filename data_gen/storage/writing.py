@@ -125,9 +125,9 @@ def _columns(part: Mapping[str, NDArray[Any]], about: Recorded, where: str) -> d
     absent = [name for name in (*spaces_of, "terminated", "truncated") if name not in part and name != "optimal_action"]
     if absent:
         raise UserError(f"{where}: column {absent[0]!r} is missing")
-    strange = sorted(set(part) - known)
-    if strange:
-        raise UserError(f"{where}: column {strange[0]!r} is unknown; choose from {', '.join(sorted(known))}")
+    unknown = sorted(set(part) - known)
+    if unknown:
+        raise UserError(f"{where}: column {unknown[0]!r} is unknown; choose from {', '.join(sorted(known))}")
     columns = checked_columns(part, spaces_of, shape, where)
     counts = {"source": len(about.sources), "task": None if about.train_tasks is None else len(about.train_tasks)}
     for name in _COUNTED:

@@ -58,13 +58,13 @@ class Tasks:
         for index, array in enumerate(self.arrays.values()):
             rows = np.ascontiguousarray(array).reshape(len(self), -1).view(np.uint8)
             num_words = -(-rows.shape[1] // 8)
-            weights = make_seeds(num_words, index)
+            factors = make_seeds(num_words, index)
             block = max(1, _HASHED_AT_ONCE // num_words)
             for first in range(0, len(self), block):
                 part = rows[first : first + block]
                 words = np.zeros((len(part), 8 * num_words), dtype=np.uint8)
                 words[:, : rows.shape[1]] = part
-                keys[first : first + block] += hashed(words.view(np.uint64)) @ weights
+                keys[first : first + block] += hashed(words.view(np.uint64)) @ factors
             keys = hashed(keys)
         return keys
 

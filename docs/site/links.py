@@ -64,7 +64,7 @@ def _resolved(found: re.Match[str], folder: Path, page: str) -> str:
 
 
 def _check_reference(markdown: str) -> None:
-    """Warns, which fails the build, where the API reference and the public face differ."""
+    """Warns, which fails the build, where the API reference and the public API differ."""
     face = {name: f"{module}.{name}" for name, module in icrl._FACE.items()}
     listed = {entry["name"]: entry["path"] for entry in _ENTRY.finditer(markdown)}
     for name in sorted(face.keys() | listed.keys()):

@@ -97,8 +97,8 @@ def component(cls: Class) -> Class:
             extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, use_attribute_docstrings=True
         )
     )
-    made: Class = decorate(cls)
-    return made
+    decorated: Class = decorate(cls)
+    return decorated
 
 
 def find_component(name: str, table: dict[str, str]) -> type:
@@ -111,12 +111,12 @@ def find_component(name: str, table: dict[str, str]) -> type:
     if not class_name:
         raise ConfigError(f"unknown name {name!r}{did_you_mean(name, table)} (or give your own as module:Class)")
     try:
-        found: Any = getattr(importlib.import_module(module_name), class_name)
+        cls: Any = getattr(importlib.import_module(module_name), class_name)
     except Exception as error:  # the user's own module may raise anything
         raise ConfigError(f"cannot import {target!r}: {type(error).__name__}: {error}") from error
-    if not (isinstance(found, type) and pydantic.dataclasses.is_pydantic_dataclass(found)):
+    if not (isinstance(cls, type) and pydantic.dataclasses.is_pydantic_dataclass(cls)):
         raise ConfigError(f"{target!r} is not a component: decorate the class with @icrl.component")
-    return cast(type, found)
+    return cast(type, cls)
 
 
 def parameters(built: Any) -> dict[str, Any]:

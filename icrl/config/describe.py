@@ -60,11 +60,11 @@ def _shown(value: Any) -> str:
 
 def _meanings(cls: type) -> dict[str, str]:
     """The docstrings under a component's parameters, inherited ones included."""
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         own = base.__dict__.get("__pydantic_fields__", {})
-        found |= {name: field.description for name, field in own.items() if field.description}
-    return found
+        meanings |= {name: field.description for name, field in own.items() if field.description}
+    return meanings
 
 
 def _accepted(schema: dict[str, Any]) -> str:

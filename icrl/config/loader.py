@@ -30,7 +30,7 @@ RENAMED = {
 }
 """Keys of earlier versions, and their replacements."""
 
-_ALONE: dict[type[Component], tuple[str, ...]] = {TasksComponent: ("tasks",), AgentComponent: ()}
+_KEY_PREFIX: dict[type[Component], tuple[str, ...]] = {TasksComponent: ("tasks",), AgentComponent: ()}
 """Prefix of the keys in error messages about a component that is built without a config."""
 
 
@@ -95,7 +95,7 @@ def make_agent(name: str, **parameters: Any) -> Any:
 
 def _built(kind: type[Component], name: str, pairs: Iterable[tuple[str, Any]]) -> Any:
     """Builds a component without a config. Raises ConfigError with the component's section before its keys."""
-    location, values = _ALONE[kind], {"name": name}
+    location, values = _KEY_PREFIX[kind], {"name": name}
     for key, value in pairs:
         if key in kind.model_fields:
             raise ConfigError(f"{key}: is not a parameter of {name!r}")

@@ -1,4 +1,4 @@
-"""The `runtime` section of a config: how fast, where, and what is logged. Nothing here changes a result."""
+"""The `runtime` section of a config: speed, devices and logging."""
 
 from typing import Literal
 

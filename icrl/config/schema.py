@@ -29,8 +29,8 @@ class SplitConfig(Section):
     """Held-out tasks: a number or a fraction, as for `train`. No training data ever comes from these tasks."""
 
 
-_MADE = ("histories_per_task", "episodes", "shards", "optimal_actions")
-"""Keys about generating data. They are rejected for data that is given."""
+_GENERATION_KEYS = ("histories_per_task", "episodes", "shards", "optimal_actions")
+"""Keys of data generation. They are rejected if the data is given."""
 
 
 class DataConfig(Section):
@@ -75,13 +75,13 @@ class DataConfig(Section):
     def _one_origin(self) -> "DataConfig":
         named = [name for name in ("sources", "repo", "folder") if getattr(self, name)]
         if len(named) != 1:
-            found = f"{named[0]} and {named[1]}" if named else "none of them"
+            got = f"{named[0]} and {named[1]}" if named else "none of them"
             raise problem(
-                f"data.{named[1] if named else 'sources'}", found, "give exactly one of sources, repo and folder"
+                f"data.{named[1] if named else 'sources'}", got, "give exactly one of sources, repo and folder"
             )
         if self.streaming and not self.repo:
             raise problem("data.streaming", True, "needs data.repo")
-        decided = [name for name in _MADE if getattr(self, name) != type(self).model_fields[name].default]
+        decided = [name for name in _GENERATION_KEYS if getattr(self, name) != type(self).model_fields[name].default]
         if self.resident_shards != type(self).model_fields["resident_shards"].default and not self.streaming:
             raise problem("data.resident_shards", self.resident_shards, "needs data.streaming: true")
         if self.given and decided:

@@ -53,10 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def named_config(words: Sequence[str]) -> list[str]:
-    """The words of a verb, with `--config` inserted before a config that is given first and without its flag."""
+    """The words of a verb, with `--config` inserted if the first word is the config itself."""
     first = words[0] if words else ""
-    alone = first and not first.startswith("-") and "=" not in first
-    return ["--config", *words] if alone else list(words)
+    positional = first and not first.startswith("-") and "=" not in first
+    return ["--config", *words] if positional else list(words)
 
 
 def invocation(arguments: argparse.Namespace, rest: Sequence[str]) -> Invocation:

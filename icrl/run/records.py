@@ -52,5 +52,5 @@ def checked_record(content: dict[str, Any], kind: type[Kind], path: object) -> K
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Writes a record, whole or not at all. Raises UserError if the disk refuses."""
+    """Writes a record, whole or not at all. Raises UserError if the file cannot be written."""
     write_json(path, {"schema_version": SCHEMA_VERSION, **record.plain()})

@@ -290,7 +290,7 @@ def open_trackers(config: ExperimentConfig, name: str, kind: str, logs: Path, st
         for tracker in dict.fromkeys(config.runtime.trackers):
             opened[tracker] = _opened(tracker, run, step)
     except UserError:
-        Trackers(opened).close()
+        Trackers(opened).close()  # no tracker stays open if another cannot start
         raise
     return Trackers(opened)
 
@@ -302,6 +302,7 @@ def attach_report(config: ExperimentConfig, report: Report) -> None:
     """
     run, step = TrackedRun(config, config.name, "train", run_folder(config).logs), config.training.steps
     evaluation, failed = sha256(report.summary), list[str]()
+    # A failure is raised last, so that one tracker does not hold up the others.
     for name in dict.fromkeys(config.runtime.trackers):
         if run.record.reported.get(name) == evaluation:
             continue

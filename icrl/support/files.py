@@ -51,7 +51,7 @@ def sync(path: Path) -> None:
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Writes the whole file or nothing. Raises UserError if the disk refuses."""
+    """Writes the whole file or nothing. Raises UserError if the file cannot be written."""
     data = content.encode() if isinstance(content, str) else content
     temporary = temporary_name(path)
     try:
@@ -69,7 +69,7 @@ def write_file(path: Path, content: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes plain values as JSON, whole or not at all. Raises UserError if the disk refuses."""
+    """Writes plain values as JSON, whole or not at all. Raises UserError if the file cannot be written."""
     write_file(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -98,7 +98,7 @@ def read_json_lines(path: Path, keys: set[str]) -> list[dict[str, Any]]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder, which becomes `path` when the block ends without an error.
 
-    An existing `path` is replaced. Raises UserError if the disk refuses.
+    An existing `path` is replaced. Raises UserError if the folder cannot be written.
     """
     temporary = temporary_name(path)
     replaced = path.with_name(f".{path.name}.{os.getpid()}{_REPLACED}")
@@ -110,6 +110,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             sync(file)
         sync(temporary)
+        # The old version stays on disk until the new one is in place.
         if path.exists():
             path.replace(replaced)
         temporary.replace(path)

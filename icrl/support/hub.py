@@ -51,10 +51,10 @@ class Snapshot:
 
 def repository(text: str, kind: Kind, key: str) -> Repository:
     """The repository USER/NAME or USER/NAME@REVISION. Raises UserError, naming `key`, if `text` is neither."""
-    found = re.fullmatch(NAME, text)
-    if not found or ".." in text:
+    match = re.fullmatch(NAME, text)
+    if not match or ".." in text:
         raise UserError(f"{key}: {text!r} is not a hub repository: write USER/NAME or USER/NAME@REVISION")
-    return Repository(found["id"], kind, found["revision"])
+    return Repository(match["id"], kind, match["revision"])
 
 
 def snapshot(wanted: Repository) -> Snapshot:
@@ -70,11 +70,11 @@ def snapshot(wanted: Repository) -> Snapshot:
             files = [path for path in folder.rglob("*") if path.is_file()]
             sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
             return Snapshot(wanted, folder.name, sizes)
-        found: Any = HfApi().repo_info(wanted.id, repo_type=wanted.kind, revision=wanted.revision, files_metadata=True)
-    sizes = {file.rfilename: int(file.size or 0) for file in found.siblings or ()}
+        info: Any = HfApi().repo_info(wanted.id, repo_type=wanted.kind, revision=wanted.revision, files_metadata=True)
+    sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
     for name in sizes:
         check_name(name, wanted)
-    return Snapshot(wanted, str(found.sha), sizes)
+    return Snapshot(wanted, str(info.sha), sizes)
 
 
 def fetch(of: Snapshot, names: Sequence[str], folder: Path | None = None) -> Path:

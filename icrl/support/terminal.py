@@ -19,7 +19,7 @@ def leave(code: int) -> NoReturn:
     """Ends the process with an exit code; in a multi-process launch, without shutting down the interpreter.
 
     PyTorch's communication threads may need the interpreter while it shuts down, or while a process group is destroyed.
-    Finished runs then sometimes hung forever. Files and trackers are closed by now.
+    Finished runs sometimes hung forever. By now, all files and trackers are closed.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The model: every backbone, causality, save and load with and without this project, refused options."""
+"""The model: every backbone, causality, saving and loading with and without this project, refused options."""
 
 import json
 
@@ -34,7 +34,7 @@ def batch(windows=3, steps=12, seed=0):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_every_backbone_predicts_from_the_past_alone(tiny, backbone):
+def test_every_backbone_predicts_only_from_the_present_and_the_past(tiny, backbone):
     model = build_model(tiny(model={"backbone": backbone}), *INFO).eval()
     inputs = batch()
     logits = model(**inputs).logits
@@ -43,12 +43,12 @@ def test_every_backbone_predicts_from_the_past_alone(tiny, backbone):
         changed = {**inputs, name: inputs[name].clone()}
         changed[name][:, 7] = (changed[name][:, 7] + 1) % 3
         moved = (model(**changed).logits - logits).abs().amax(dim=(0, 2, 3))
-        assert moved[:7].max() < 1e-6, name  # the past does not see it
-        assert moved[7:].min() > 0, name  # the present and the future do
+        assert moved[:7].max() < 1e-6, name  # earlier logits stay
+        assert moved[7:].min() > 0, name  # logits from this step on change
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_the_size_of_the_model_is_what_the_config_says(tiny, backbone):
+def test_the_model_has_the_size_given_in_the_config(tiny, backbone):
     changes = {"backbone": backbone, "num_heads": 4, "num_layers": 3, "intermediate_size": 48}
     config = build_model(tiny(model=changes), *INFO).backbone.config
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (16, 3, 4)
@@ -73,8 +73,8 @@ def test_a_saved_model_loads_equal(tiny, backbone, tmp_path):
         torch.testing.assert_close(loaded.eval()(**batch()).logits, model(**batch()).logits, rtol=0, atol=0)
 
 
-def test_a_checkpoint_loads_where_this_project_is_not_installed(tiny, tmp_path):
-    """Without site's .pth files an editable install of this project cannot be found; the check comes first."""
+def test_a_checkpoint_loads_without_this_project_installed(tiny, tmp_path):
+    """Without site's .pth files, Python cannot find an editable install of this project. The code checks this first."""
     import site
 
     model = build_model(tiny(), *INFO).eval()
@@ -96,7 +96,7 @@ print(type(model).__name__)
     assert done.stdout.strip() == "ADModel", done.stderr
 
 
-def test_the_weights_follow_from_the_seed(tiny):
+def test_the_initial_weights_follow_from_the_seed(tiny):
     first, again, other = (build_model(tiny(seed=seed), *INFO).head.linear.weight for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -126,10 +126,10 @@ def test_an_action_space_without_bounds_is_refused(tiny):
 
 
 def test_norms_and_biases_do_not_decay(tiny):
-    decaying, still = parameter_groups(build_model(tiny(), *INFO), 0.1)
+    decaying, undecayed = parameter_groups(build_model(tiny(), *INFO), 0.1)
     assert all(parameter.ndim >= 2 for parameter in decaying["params"])
-    assert all(parameter.ndim < 2 for parameter in still["params"])
-    assert (decaying["weight_decay"], still["weight_decay"]) == (0.1, 0.0)
+    assert all(parameter.ndim < 2 for parameter in undecayed["params"])
+    assert (decaying["weight_decay"], undecayed["weight_decay"]) == (0.1, 0.0)
 
 
 def test_the_config_is_plain_json(tiny, tmp_path):
@@ -142,8 +142,8 @@ def test_the_config_is_plain_json(tiny, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} >= {"modeling_ad.py", "configuration_ad.py", "model.safetensors"}
 
 
-def test_canary_a_prefilled_cache_and_one_more_step_equal_the_whole(tiny):
-    """Pins how transformers hands keys and values to a cache of ours."""
+def test_canary_a_prefilled_cache_and_a_continuation_equal_one_pass(tiny):
+    """Pins how transformers passes keys and values to this project's own cache."""
     from eval.in_context import window_cache
 
     model = build_model(tiny(), *INFO).eval()

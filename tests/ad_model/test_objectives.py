@@ -1,4 +1,4 @@
-"""Objectives: which columns, heads, loss and actions they bring, and that one of the user's own is all it takes."""
+"""Objectives: their columns, heads, losses and actions, and an objective of the user's own."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ from icrl.support.errors import ConfigError, UserError
 
 @component
 class WithValue(Objective):
-    """Imitation, a head that predicts the reward, and actions that follow the largest logit where it is high."""
+    """Imitation plus a value head, which predicts the reward. Actions follow the largest logit."""
 
     scale: float = 0.5
     columns = ("action", "reward", "terminated")
@@ -70,14 +70,14 @@ def test_an_objective_is_found_by_the_name_of_its_file():
         assert issubclass(find_component(name, OBJECTIVES), Objective)
 
 
-def test_an_objective_of_ones_own_brings_columns_a_head_and_a_way_to_act(tiny):
+def test_a_users_own_objective_adds_columns_a_head_and_a_way_to_act(tiny):
     config = trained(tiny, training={"objective": {"name": f"{__name__}:WithValue", "scale": 2.0}})
     weights = load_file(model_of(config) / "model.safetensors")
     assert weights["heads.value.weight"].shape == (1, 16)
     fresh = load_file(model_of(trained(tiny, name="plain")) / "model.safetensors")
     assert set(weights) - set(fresh) == {"heads.value.weight", "heads.value.bias"}
     assert evaluate(config)
-    # It acts as the objective says: greedily, where imitation samples.
+    # The agent acts as the objective says: greedily, whereas imitation samples.
     experiment, model = Experiment(config), load_model(model_of(config))
     seeds = [make_seeds(3, seed) for seed in (0, 1)]
     envs = [experiment.family.make_vec(experiment.test_tasks) for _ in seeds]
@@ -112,7 +112,7 @@ def test_a_model_without_the_head_that_acting_needs_is_refused(tiny):
         evaluate(other)
 
 
-def test_a_column_that_the_data_does_not_have_is_one_line(tiny):
+def test_a_column_that_the_data_lacks_is_reported_in_one_line(tiny):
     config = tiny(training={"objective": {"name": f"{__name__}:Unknown"}})
     generate(config)
     with pytest.raises(ConfigError, match=r"training\.objective: the column 'nothing' is not in"):
@@ -124,7 +124,7 @@ def test_labels_need_data_that_records_them(tiny):
         tiny(training={"objective": "optimal_action"})
 
 
-def test_a_loss_step_by_step_has_the_mean_as_its_mean(tiny):
+def test_the_mean_of_the_loss_per_step_is_the_mean_loss(tiny):
     model = load_model(model_of(trained(tiny)))
     generator = torch.Generator().manual_seed(0)
     action = torch.randint(5, (3, 9), generator=generator)

@@ -1,4 +1,4 @@
-"""Every space through the model: encoders, the action head's loss and samples, and the data's statistics."""
+"""Every space in the model: encoders, the action head's loss and samples, and the data's statistics."""
 
 import copy
 import math
@@ -44,7 +44,7 @@ ACTIONS = {
 
 
 def drawn(space, shape=(2, 6), seed=0):
-    """Elements of a space as stored arrays, (*shape, ...) by leaf path."""
+    """Random elements of a space as stored arrays, by leaf path; each is (*shape, ...)."""
     space.seed(seed)
     found = {}
     for path, leaf in leaves(space).items():
@@ -76,7 +76,7 @@ def batch(observation, action):
 
 @pytest.mark.parametrize("action", ACTIONS, ids=str)
 @pytest.mark.parametrize("observation", OBSERVATIONS, ids=str)
-def test_every_leaf_reaches_the_prediction_of_the_present_step_and_no_earlier_one(tiny, observation, action):
+def test_every_leaf_reaches_the_prediction_of_its_own_step_and_no_earlier_one(tiny, observation, action):
     observation, action = OBSERVATIONS[observation], ACTIONS[action]
     model = built(tiny, observation, action)
     inputs = batch(observation, action)
@@ -97,7 +97,7 @@ def test_every_leaf_reaches_the_prediction_of_the_present_step_and_no_earlier_on
 
 
 @pytest.mark.parametrize("observation", OBSERVATIONS, ids=str)
-def test_a_model_of_any_space_is_saved_and_loads_equal(tiny, tmp_path, observation):
+def test_a_saved_model_of_any_space_loads_equal(tiny, tmp_path, observation):
     observation, action = OBSERVATIONS[observation], ACTIONS["box"]
     model, inputs = built(tiny, observation, action), batch(observation, action)
     model.save_pretrained(tmp_path)
@@ -118,7 +118,7 @@ def test_sampled_actions_lie_in_the_space(action):
         assert all(space.contains(value.astype(space.dtype)) for value in found)
 
 
-def test_the_loss_of_a_multi_discrete_is_the_sum_over_its_parts_by_hand():
+def test_the_loss_of_a_multi_discrete_action_is_the_sum_over_its_parts():
     head = ActionHead(to_json(spaces.MultiDiscrete([2, 3], start=[5, 0])), 4, bins=9)
     logits = head(torch.randn(1, 2, 4))
     assert logits.shape == (1, 2, 2, 3) and logits[0, 0, 0, 2] == -torch.inf
@@ -128,7 +128,7 @@ def test_the_loss_of_a_multi_discrete_is_the_sum_over_its_parts_by_hand():
     torch.testing.assert_close(head.loss(logits, action), by_hand)
 
 
-def test_a_box_action_falls_into_its_bin_the_bounds_included():
+def test_a_box_action_falls_into_its_bin_even_at_the_bounds():
     head = ActionHead(to_json(spaces.Box(np.float32([-1, 0]), np.float32([1, 10]))), 4, bins=4)
     actions = torch.tensor([[[-1.0, 0.0], [1.0, 10.0], [0.01, 4.9], [-0.51, 7.5]]])
     assert head.factors(actions).tolist() == [[[0, 0], [3, 3], [2, 1], [0, 3]]]
@@ -152,7 +152,7 @@ def test_unseen_values_of_a_short_factor_are_never_drawn():
     assert head.sample(logits, almost_one).max(dim=0).values.tolist() == [1, 4]
 
 
-def test_statistics_are_those_of_all_the_data_however_it_is_cut():
+def test_statistics_do_not_depend_on_how_the_data_is_cut():
     space = spaces.Dict({"image": IMAGE, "speed": VECTOR, "cell": spaces.Discrete(4)})
     columns = {f"observation.{path}": values for path, values in drawn(space, (6, 30)).items()}
     columns["observation.speed"] = columns["observation.speed"] + 1e4  # far from 0: sums of squares would cancel
@@ -184,7 +184,7 @@ def test_a_number_that_never_varies_is_not_divided_by_zero():
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
-def test_rewards_of_any_scale_are_read_alike(tiny, scale):
+def test_rewards_of_any_scale_give_the_same_logits(tiny, scale):
     observation, action = OBSERVATIONS["discrete"], ACTIONS["discrete"]
     plain, scaled = built(tiny, observation, action), built(tiny, observation, action)
     scaled.config.reward_scale = scale * plain.config.reward_scale
@@ -193,7 +193,7 @@ def test_rewards_of_any_scale_are_read_alike(tiny, scale):
     torch.testing.assert_close(scaled(**far).logits, plain(**inputs).logits, rtol=0, atol=1e-4)
 
 
-def test_images_are_told_from_vectors_by_their_space():
+def test_images_are_distinguished_from_vectors_by_their_space():
     assert isinstance(leaf_embedding(to_json(IMAGE), 8), ImageEmbedding)
     assert isinstance(leaf_embedding(to_json(OBSERVATIONS["matrix"]), 8), VectorEmbedding)
     first = leaf_embedding(to_json(OBSERVATIONS["channels_first"]), 8)
@@ -201,7 +201,7 @@ def test_images_are_told_from_vectors_by_their_space():
     assert leaf_embedding(to_json(IMAGE), 8).layers[0].in_channels == 3
 
 
-def test_an_image_is_read_the_same_with_its_channels_first_or_last():
+def test_an_image_has_the_same_embedding_with_its_channels_first_or_last():
     last = leaf_embedding(to_json(IMAGE), 8)
     first = leaf_embedding(to_json(spaces.Box(0, 255, (3, 9, 12), np.uint8)), 8)
     first.load_state_dict(last.state_dict())
@@ -226,8 +226,8 @@ def test_leaves_of_spaces_and_of_their_elements_have_the_same_paths():
         assert list(leaves(doubled)) == list(leaves(space))
 
 
-def test_a_dict_keeps_its_encoders_apart_however_its_keys_are_ordered(tiny, tmp_path):
-    """A config's way through JSON sorts keys; Gymnasium keeps the order of keywords."""
+def test_a_dict_keeps_its_encoders_apart_in_any_order_of_its_keys(tiny, tmp_path):
+    """JSON sorts the keys of a config; Gymnasium keeps the order of keywords."""
     observation, action = OBSERVATIONS["unsorted"], ACTIONS["discrete"]
     model, inputs = built(tiny, observation, action), batch(observation, action)
     model.save_pretrained(tmp_path)
@@ -235,7 +235,7 @@ def test_a_dict_keeps_its_encoders_apart_however_its_keys_are_ordered(tiny, tmp_
 
 
 @pytest.mark.parametrize("column", ["observation", "reward"])
-def test_data_that_is_not_finite_is_named(column):
+def test_a_column_with_values_that_are_not_finite_is_named(column):
     gathered = DataStatistics(to_json(VECTOR))
     columns = {"observation": np.zeros((2, 3, 3), np.float32), "reward": np.zeros((2, 3), np.float32)}
     columns[column][1, 1] = np.nan

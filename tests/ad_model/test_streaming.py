@@ -1,4 +1,4 @@
-"""Windows of data that stays on the hub; here the hub is a folder. The real one is in test_hub.py."""
+"""Windows of data that stays on the hub. The hub is a folder here; test_hub.py uses real clients."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ LENGTH = 18
 
 @pytest.fixture
 def streamed(tiny, tmp_path, monkeypatch):
-    """Makes the config of an experiment whose data is streamed from the 6 shards of another run."""
+    """A function that makes the config of an experiment that streams the 6 shards of another run."""
     made = tiny(name="made", data={"shards": 6})
     generate(made)
     fetched = []
@@ -43,7 +43,7 @@ def streamed(tiny, tmp_path, monkeypatch):
     for shard in info.shards:
         statistics.add(read_shard(run_folder(made).data / shard.file))
 
-    def make(name="streamed", resident=2, said=None, **changes):
+    def make(name="streamed", resident=2, record=None, **changes):
         data = {"repo": "a/b", "streaming": True, "resident_shards": resident}
         plain = {**TINY, "output": str(tmp_path / "runs"), "name": name, "data": data}
         config = validate(merged(plain, {"training": {"batch_size": 4}, **changes}))
@@ -54,7 +54,7 @@ def streamed(tiny, tmp_path, monkeypatch):
         }
         folder = run_folder(config)
         folder.data.mkdir(parents=True, exist_ok=True)
-        folder.data_info.write_text(json.dumps({**info.plain(), **own, **(said or {})}))
+        folder.data_info.write_text(json.dumps({**info.plain(), **own, **(record or {})}))
         return config
 
     make.fetched = fetched
@@ -70,23 +70,23 @@ def equal(one, other):
     return all(torch.equal(one[part][name], other[part][name]) for part in one for name in one[part])
 
 
-def test_every_shard_comes_once_a_pass_in_an_order_of_its_own(streamed):
+def test_every_pass_visits_each_shard_once_in_its_own_order(streamed):
     found = windows(streamed())
-    passes = [[found.shard_at(6 * number + place) for place in range(6)] for number in range(4)]
+    passes = [[found.shard_at(6 * number + position) for position in range(6)] for number in range(4)]
     assert all(sorted(order) == [*range(6)] for order in passes)
     assert len({*map(tuple, passes)}) > 1
-    # 26 histories of 144 steps in 6 shards are 34.7 windows of 18 steps per shard, 9 updates of 4.
+    # 26 histories of 144 steps in 6 shards are 34.7 windows of 18 steps per shard: 9 updates with 4 windows each.
     assert found.updates_per_shard == 9
     found.close()
 
 
-def test_windows_are_those_of_the_resident_shards(streamed, tiny):
+def test_windows_come_only_from_resident_shards(streamed, tiny):
     found = windows(streamed())
-    item = found[9 * 2]  # the first update with the shards at places 2 and 3
+    item = found[9 * 2]  # the first update with the shards at positions 2 and 3
     assert sorted(found.resident) == [2, 3]
     possible = set()
-    for place in (2, 3):
-        shard = read_shard(run_folder(tiny(name="made")).data / f"train-0000{found.shard_at(place)}-of-00006.h5")
+    for position in (2, 3):
+        shard = read_shard(run_folder(tiny(name="made")).data / f"train-0000{found.shard_at(position)}-of-00006.h5")
         columns, lengths = strand_order(shard, 4, load_info(run_folder(tiny(name="made"))).action_space)
         for strand in np.split(columns["observation"], np.cumsum(lengths)[:-1]):
             possible |= {strand[first : first + LENGTH].tobytes() for first in range(len(strand) - LENGTH + 1)}
@@ -94,7 +94,7 @@ def test_windows_are_those_of_the_resident_shards(streamed, tiny):
     found.close()
 
 
-def test_a_resumed_run_sees_what_an_uninterrupted_one_does(streamed):
+def test_a_resumed_run_sees_the_same_windows_as_an_uninterrupted_one(streamed):
     for resident in (1, 2, 6, 9):
         config = streamed(resident=resident)
         whole, late = windows(config), windows(config)
@@ -104,7 +104,7 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_does(streamed):
         late.close()
 
 
-def test_processes_and_parts_share_what_one_sees(streamed):
+def test_two_processes_share_the_batch_of_a_single_process(streamed):
     config = streamed()
     whole = windows(config)
     shares = [windows(config, process, 2) for process in range(2)]
@@ -115,16 +115,16 @@ def test_processes_and_parts_share_what_one_sees(streamed):
         each.close()
 
 
-def test_a_shard_travels_once_while_it_stays(streamed):
+def test_a_shard_is_fetched_once_while_it_is_resident(streamed):
     found = windows(streamed())
     for index in range(9 * 4):
         found[index]
     found.close()
-    expected = [f"train-0000{found.shard_at(place)}-of-00006.h5" for place in range(6)]
-    assert streamed.fetched in (expected[:5], expected)  # what comes next may have been on its way
+    expected = [f"train-0000{found.shard_at(position)}-of-00006.h5" for position in range(6)]
+    assert streamed.fetched in (expected[:5], expected)  # the next shard may already be fetched
 
 
-def test_streamed_training_resumed_is_streamed_training(streamed):
+def test_resumed_streamed_training_equals_uninterrupted_streamed_training(streamed):
     settings = {"training": {"steps": 6, "batch_size": 64}}
     assert train(streamed("whole", **settings))
     cut = streamed("cut", **settings)
@@ -137,9 +137,9 @@ def test_streamed_training_resumed_is_streamed_training(streamed):
     assert one == other
 
 
-def test_what_streaming_lacks_is_said(streamed):
+def test_data_and_settings_that_cannot_be_streamed_are_refused(streamed):
     with pytest.raises(ConfigError, match=r"has no statistics in its info\.json"):
-        windows(streamed(said={"statistics": None}))
+        windows(streamed(record={"statistics": None}))
     with pytest.raises(ConfigError, match="optimal_action is not in a/b"):
         config = streamed(training={"objective": "optimal_action"})
         StreamedWindows(config, load_info(run_folder(config)), ("optimal_action",), LENGTH, 0, 1)
@@ -149,4 +149,4 @@ def test_what_streaming_lacks_is_said(streamed):
         StreamedWindows(streamed(), load_info(run_folder(streamed())), ("action",), 145, 0, 1)[0]
     shards = [{"file": f"train-0000{number}-of-00006.h5", "sha256": "0" * 64} for number in range(6)]
     with pytest.raises(UserError, match=r"does not match its checksum in info\.json"):
-        windows(streamed(said={"shards": shards}))[0]
+        windows(streamed(record={"shards": shards}))[0]

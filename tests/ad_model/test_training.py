@@ -1,4 +1,4 @@
-"""Training: exact resume, kills, processes and accumulation, learning rate, logs, and every parameter moves."""
+"""Training: exact resume, kills, processes and accumulation, learning rate, logs, and changes of every parameter."""
 
 import json
 import os
@@ -32,7 +32,7 @@ from icrl.support.errors import UserError
 
 @pytest.fixture(autouse=True)
 def fresh_accelerate():
-    """Accelerate keeps its settings for the whole process; each test begins without."""
+    """Removes Accelerate's settings before each test; they would last for the whole process."""
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
@@ -96,11 +96,11 @@ def test_the_checkpoint_is_a_loadable_model_and_old_ones_are_deleted(tiny):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_resumed_equals_uninterrupted(tiny, dropout, monkeypatch):
+def test_resumed_training_equals_uninterrupted_training(tiny, dropout, monkeypatch):
     changes = {"model": {"backbone": "gpt2", "dropout": dropout}, "training": {"steps": 6, "accumulation_steps": 2}}
     whole, cut = generated(tiny, name="whole", **changes), generated(tiny, name="cut", **changes)
     train(whole)
-    with monkeypatch.context() as patch:  # dies between checkpoints 2 and 4
+    with monkeypatch.context() as patch:  # interrupts it between checkpoints 2 and 4
         patch.setattr("ad_model.train.TrainingLog.add", failing_after(3))
         with pytest.raises(KeyboardInterrupt):
             train(cut)
@@ -125,7 +125,7 @@ def failing_after(calls):
     return add
 
 
-def test_killed_at_random_moments_and_restarted_equals_uninterrupted(tiny, tmp_path):
+def test_training_that_is_killed_and_restarted_equals_uninterrupted_training(tiny, tmp_path):
     changes = {"training": {"steps": 300}, "runtime": {"checkpoint_every": 20, "log_every": 10}}
     whole, cut = generated(tiny, name="whole", **changes), generated(tiny, name="cut", **changes)
     train(whole)
@@ -134,7 +134,7 @@ def test_killed_at_random_moments_and_restarted_equals_uninterrupted(tiny, tmp_p
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "ad_model.train", "--config", str(path)]
     rng, kills, folder = np.random.default_rng(0), 0, run_folder(cut).checkpoints
-    while kills < 3:  # each time some checkpoints further
+    while kills < 3:  # each kill comes at least one checkpoint later
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
         seen = len(list(folder.glob("step-*")) if folder.exists() else []), max(checkpoint_steps(folder), default=0)
         while process.poll() is None and max(checkpoint_steps(folder), default=0) == seen[1]:
@@ -146,7 +146,7 @@ def test_killed_at_random_moments_and_restarted_equals_uninterrupted(tiny, tmp_p
         process.send_signal(signal.SIGKILL)
         process.wait()
         kills += 1
-        for step in checkpoint_steps(folder):  # what is there is complete
+        for step in checkpoint_steps(folder):  # every checkpoint is complete
             ADModel.from_pretrained(folder / f"step-{step:06d}" / "model")
     assert kills >= 1
     done = run_python(command[1:], tmp_path)
@@ -173,7 +173,7 @@ def test_two_gloo_processes_equal_one_with_the_same_global_batch(tiny, tmp_path,
         torch.testing.assert_close(value, weights(two)[name], rtol=1e-3, atol=2e-4, msg=name)
 
 
-def test_accumulation_changes_nothing_but_memory(tiny):
+def test_accumulation_does_not_change_the_losses(tiny):
     one, four = (generated(tiny, name=f"parts{parts}", training={"accumulation_steps": parts}) for parts in (1, 4))
     train(one)
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -191,7 +191,7 @@ def test_the_learning_rate_warms_up_and_falls_along_a_cosine():
     assert learning_rate(TrainingConfig(steps=5, warmup_steps=100, learning_rate=1.0), 4) == 1.0
 
 
-def test_checkpoints_of_another_config_are_kept_unless_overwriting_is_asked_for(tiny):
+def test_checkpoints_of_another_config_are_kept_unless_overwriting_is_requested(tiny):
     first = generated(tiny)
     train(first)
     before = weights(first)
@@ -204,7 +204,7 @@ def test_checkpoints_of_another_config_are_kept_unless_overwriting_is_asked_for(
     assert not torch.equal(before["head.linear.weight"], weights(other)["head.linear.weight"])
 
 
-def test_data_of_another_config_is_not_trained_on(tiny):
+def test_training_on_data_of_another_config_is_refused(tiny):
     generated(tiny)
     with pytest.raises(UserError, match="data belongs to another config"):
         train(tiny(seed=9))
@@ -237,14 +237,14 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(tiny, monkeypatch):
     assert [path.name for path in folder.iterdir()] == ["step-000002"]
 
 
-def test_throughput_is_measured_against_a_real_peak():
+def test_the_peak_is_measured_and_flops_per_token_are_counted():
     assert matmul_peak(torch.device("cpu"), torch.float32) > 1e9
-    # 6 operations a weight and token; causal attention: 2 products, forward and twice back, half of them masked
+    # 6 operations per weight and token. Causal attention: 2 products, once forward, twice backward, half of it masked.
     assert flops_per_token(1000, num_layers=2, hidden_size=8, context_length=10) == 6000 + 2 * 6 * 8 * 10
 
 
-def test_it_learns_what_its_objective_says_and_not_what_a_random_source_did(tiny):
-    """Random actions cannot be predicted better than by log 5; the optimal ones beside them can."""
+def test_the_model_learns_its_objectives_labels_and_not_a_random_sources_actions(tiny):
+    """The loss on random actions cannot fall below log 5; the loss on the optimal actions can."""
     data = {"sources": [{"name": "random"}], "optimal_actions": True}
     final = {}
     for objective in ("imitation", "optimal_action"):
@@ -257,7 +257,7 @@ def test_it_learns_what_its_objective_says_and_not_what_a_random_source_did(tiny
     assert final["optimal_action"] < np.log(5) - 0.25
 
 
-def test_a_model_of_another_selection_or_objective_is_another_one(tiny):
+def test_a_model_of_another_selection_or_objective_is_stale(tiny):
     first = generated(tiny, data={"optimal_actions": True})
     train(first)
     for changes in ({"selection": {"best_share": 0.5}}, {"objective": "optimal_action"}):
@@ -268,7 +268,7 @@ def test_a_model_of_another_selection_or_objective_is_another_one(tiny):
             train(other)
 
 
-def test_training_on_selected_histories_is_pure_and_other_than_on_all(tiny):
+def test_training_on_selected_histories_is_reproducible_and_differs_from_training_on_all(tiny):
     changes = {"selection": {"best_share": 0.5, "likelihood": "improvement"}}
     kept, again, whole = (
         generated(tiny, name=name, data={"histories_per_task": 4}, training=training)

@@ -1,4 +1,4 @@
-"""Windows: stream order, boundary tokens, no window across two histories, a pure function of (seed, update)."""
+"""Windows: strand order, boundary tokens, no window across two histories, and dependence on (seed, update) only."""
 
 import re
 from dataclasses import replace
@@ -22,8 +22,8 @@ from icrl.support.errors import ConfigError, UserError
 ACTIONS = {"type": "Discrete", "n": 5, "start": 0}
 
 
-def reference_streams(histories, k):
-    """The definition, step by step: for each history and phase, the steps of episodes phase, phase + k, ..."""
+def reference_strands(histories, k):
+    """The definition in plain loops: for each history and phase, the steps of episodes phase, phase + k, ..."""
     for h in range(len(histories["reward"])):
         ended = histories["terminated"][h] | histories["truncated"][h]
         episode = 0
@@ -31,8 +31,8 @@ def reference_streams(histories, k):
         for t, end in enumerate(ended):
             steps[episode % k].append(t)
             episode += int(end)
-        for stream in steps:
-            yield h, stream
+        for strand in steps:
+            yield h, strand
 
 
 @pytest.fixture
@@ -50,12 +50,12 @@ def ragged():
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
-def test_streams_are_every_kth_episode_and_tokens_carry_what_the_step_before_brought(ragged, k):
+def test_strands_are_every_kth_episode_and_tokens_carry_the_previous_step(ragged, k):
     columns, lengths = strand_order(ragged, k, ACTIONS)
-    streams = list(reference_streams(ragged, k))
-    np.testing.assert_array_equal(lengths, [len(steps) for _, steps in streams])
+    strands = list(reference_strands(ragged, k))
+    np.testing.assert_array_equal(lengths, [len(steps) for _, steps in strands])
     row = 0
-    for h, steps in streams:
+    for h, steps in strands:
         before = None
         for t in steps:
             np.testing.assert_array_equal(columns["observation"][row], ragged["observation"][h, t])
@@ -72,7 +72,7 @@ def test_streams_are_every_kth_episode_and_tokens_carry_what_the_step_before_bro
             row += 1
 
 
-def test_the_boundary_token_carries_the_real_last_action_and_reward_by_hand():
+def test_the_boundary_token_carries_the_real_last_action_and_reward():
     histories = {
         "observation": np.array([[[1, 1], [1, 2], [1, 1], [1, 0]]], dtype=np.uint8),
         "action": np.array([[4, 2, 3, 0]], dtype=np.uint8),
@@ -83,10 +83,12 @@ def test_the_boundary_token_carries_the_real_last_action_and_reward_by_hand():
     columns, _ = strand_order(histories, 1, ACTIONS)
     np.testing.assert_array_equal(columns["boundary"], [LIFETIME_STARTS, WITHIN_EPISODE, EPISODE_ENDED, WITHIN_EPISODE])
     np.testing.assert_array_equal(columns["previous_action"], [0, 4, 2, 3])
-    np.testing.assert_array_equal(columns["previous_reward"], [0, 0, 1, 0])  # the real one, beside the new first cell
+    np.testing.assert_array_equal(
+        columns["previous_reward"], [0, 0, 1, 0]
+    )  # the real reward, beside the first cell of the new episode
 
 
-def test_the_action_before_the_first_is_the_spaces_first():
+def test_the_action_before_the_first_is_the_first_of_the_space():
     histories = {
         "observation": np.zeros((1, 3), dtype=np.uint8),
         "action": np.array([[3, 2, 4]], dtype=np.uint8),
@@ -106,7 +108,7 @@ def cache(tiny):
 
 
 def test_no_window_spans_two_histories(tiny):
-    """Each row of the cache is traced back to the history that it came from."""
+    """Traces each row of the cache back to its history."""
     config = tiny(data={"histories_per_task": 4})
     generate(config)
     cache = token_cache(run_folder(config), 4, 18)
@@ -116,18 +118,18 @@ def test_no_window_spans_two_histories(tiny):
     rows = np.concatenate([windows.first_rows(update) for update in range(200)])
     span = owner[rows[:, None] + np.arange(18)]
     assert (span == span[:, :1]).all()
-    for row in rows[:200]:  # nor two strands: a lifetime's start can only be the first token
+    for row in rows[:200]:  # nor two strands: only the first token can start a lifetime
         assert (cache.columns["boundary"][row + 1 : row + 18] != LIFETIME_STARTS).all()
 
 
-def test_every_offset_is_drawn_and_every_strand(cache):
+def test_every_offset_of_every_strand_is_drawn(cache):
     windows = WindowDataset(cache, 18, 256, seed=0)
     rows = np.concatenate([windows.first_rows(update) for update in range(300)])
     expected = np.concatenate([np.arange(first, first + length - 18 + 1) for first, length in cache.strands])
     np.testing.assert_array_equal(np.unique(rows), expected)
 
 
-def test_windows_depend_on_seed_and_update_alone(cache):
+def test_windows_depend_only_on_seed_and_update(cache):
     first, again = WindowDataset(cache, 18, 8, seed=3), WindowDataset(cache, 18, 8, seed=3)
     again[7]
     for part in ("tokens", "columns"):
@@ -149,12 +151,12 @@ def test_processes_and_accumulation_share_the_same_global_batch(cache):
         assert torch.equal(torch.cat(pieces), whole["columns"]["action"])
 
 
-def test_a_batch_that_cannot_be_shared_is_an_error(cache):
+def test_a_batch_size_that_the_processes_do_not_divide_is_refused(cache):
     with pytest.raises(ConfigError, match=r"training\.batch_size 8 must be divisible"):
         WindowDataset(cache, 18, 8, 0, num_processes=3)
 
 
-def test_a_context_longer_than_every_strand_is_an_error(tiny):
+def test_a_context_longer_than_every_strand_is_refused(tiny):
     config = tiny()
     generate(config)
     with pytest.raises(ConfigError, match=r"model\.context_episodes: a context of 37 steps does not fit"):
@@ -178,8 +180,8 @@ def test_a_damaged_shard_or_cache_is_named(tiny):
         token_cache(run_folder(config), 2, 18)
 
 
-def test_by_default_every_history_is_read_and_the_windows_are_the_same_as_ever(cache):
-    """Pins what seed 0 draws, so that a trained model can be had again."""
+def test_by_default_every_history_is_read_and_the_windows_never_change(cache):
+    """Pins the draws of seed 0, so that a trained model can be reproduced."""
     assert cache.likelihoods is None
     assert len(cache.strands) == 26 * 4
     drawn = WindowDataset(cache, 18, 8, seed=0).first_rows(5)
@@ -189,7 +191,7 @@ def test_by_default_every_history_is_read_and_the_windows_are_the_same_as_ever(c
 
 
 def mixed(tiny, **changes):
-    """Six learners per task; half of them are random and do not improve."""
+    """Six learners per task. Half of them are random and do not improve."""
     sources = [{"name": "q_learning"}, {"name": "random"}]
     config = tiny(data={"sources": sources, "histories_per_task": 6, "episodes": 40, **changes})
     if not run_folder(config).data_info.exists():
@@ -198,7 +200,7 @@ def mixed(tiny, **changes):
 
 
 def histories_of(config, likelihoods):
-    """The step columns of the histories that are not left out."""
+    """The step columns of the selected histories."""
     shards = [read_shard(path) for path in sorted(run_folder(config).data.glob("*.h5"))]
     names = ("observation", "action", "reward", "terminated", "truncated")
     everything = {name: np.concatenate([shard[name] for shard in shards]) for name in names}
@@ -214,7 +216,7 @@ def histories_of(config, likelihoods):
         {"min_improvement": 0.1, "likelihood": "improvement"},
     ],
 )
-def test_the_cache_holds_the_selected_histories_alone(tiny, limits):
+def test_the_cache_holds_only_the_selected_histories(tiny, limits):
     config, selection = mixed(tiny), SelectionConfig(**limits)
     scores = history_scores(run_folder(config), load_info(run_folder(config)))
     likelihoods = history_likelihoods(scores, selection)
@@ -230,7 +232,7 @@ def test_the_cache_holds_the_selected_histories_alone(tiny, limits):
         np.testing.assert_array_equal(cache.likelihoods, np.repeat(likelihoods[likelihoods > 0], 4))
 
 
-def test_another_selection_or_objective_is_another_cache(tiny):
+def test_another_selection_or_objective_has_another_cache(tiny):
     config = mixed(tiny, optimal_actions=True)
     folder = run_folder(config)
     names = set()
@@ -241,7 +243,7 @@ def test_another_selection_or_objective_is_another_cache(tiny):
 
 
 def test_windows_are_drawn_in_proportion_to_the_likelihoods(cache):
-    """Six strands of equal length with likelihoods by hand; chi-squared of 19,200 draws."""
+    """Six strands of equal length with chosen likelihoods; a chi-squared test of 19,200 draws."""
     strands, likelihoods = cache.strands[:6], np.array([1.0, 0.5, 3.0, 0.25, 0.0, 2.0])
     windows = WindowDataset(replace(cache, strands=strands, likelihoods=likelihoods), 18, 64, seed=0)
     rows = np.concatenate([windows.first_rows(update) for update in range(300)])
@@ -253,7 +255,7 @@ def test_windows_are_drawn_in_proportion_to_the_likelihoods(cache):
     np.testing.assert_array_equal(windows.first_rows(7), windows.first_rows(7))
 
 
-def test_a_selection_that_leaves_nothing_names_its_key_and_what_was_found(tiny):
+def test_a_selection_that_leaves_no_history_names_its_key_and_the_values_found(tiny):
     config = mixed(tiny)
     with pytest.raises(ConfigError) as raised:
         token_cache(run_folder(config), 4, 18, SelectionConfig(min_improvement=2))
@@ -266,7 +268,7 @@ def test_a_selection_that_leaves_nothing_names_its_key_and_what_was_found(tiny):
     assert not list(run_folder(config).cache.glob("tokens-*"))
 
 
-def test_labels_are_optimal_actions_and_the_context_holds_the_actions_taken(tiny):
+def test_labels_are_optimal_actions_but_the_context_holds_the_actions_taken(tiny):
     config = tiny(data={"optimal_actions": True})
     generate(config)
     taken = token_cache(run_folder(config), 4, 18)
@@ -283,7 +285,7 @@ def test_labels_are_optimal_actions_and_the_context_holds_the_actions_taken(tiny
         np.testing.assert_array_equal(wanted.columns[name], columns[name], err_msg=name)
 
 
-def test_labels_that_the_data_does_not_hold_are_one_line(tiny):
+def test_labels_that_the_data_lacks_are_reported_in_one_line(tiny):
     config = tiny()
     generate(config)
     with pytest.raises(ConfigError, match=r"^training\.objective: optimal_action .* data\.optimal_actions: true$"):

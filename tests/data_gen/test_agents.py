@@ -27,9 +27,9 @@ ROOM = DarkRoom(size=4, episode_length=6, start="random")
 
 MDP = TabularMDP(states=4, actions=3, episode_length=5)
 BANDITS = {"bandit_epsilon_greedy", "gittins", "optimistic_thompson", "thompson", "ucb1"}
-OF_MODELS = {"beb", "mdp_epsilon_greedy", "opsrl", "psrl", "ucrl2"}
-FOR_BOXES = {"sac"}
-SMALL = {  # parameters with which a learner of little experience learns already
+MODEL_BASED = {"beb", "mdp_epsilon_greedy", "opsrl", "psrl", "ucrl2"}
+CONTINUOUS = {"sac"}
+SMALL = {  # parameters with which a learner starts to learn within few steps
     "a2c": {"actors": 2},
     "actor_critic": {"actors": 2},
     "dqn": {"learning_starts": 20, "batch_size": 8, "target_every": 20},
@@ -42,38 +42,38 @@ SMALL = {  # parameters with which a learner of little experience learns already
 
 
 def ready(name, **parameters):
-    """The agent; a meta-learner after one iteration of meta-training."""
+    """The agent, and if it is a meta-learner, after one iteration of meta-training."""
     agent = find_component(name, AGENTS)(**SMALL.get(name, {}) | parameters)
     if isinstance(agent, MetaLearner):
-        tasks = home(name).split(8, 1, seed=0)[0]
-        with closing(home(name).make_vec(tasks)) as envs:
-            agent.start(TrainingTasks(home(name), tasks, spec_of(envs, 10), seed=0))
+        tasks = family_for(name).split(8, 1, seed=0)[0]
+        with closing(family_for(name).make_vec(tasks)) as envs:
+            agent.start(TrainingTasks(family_for(name), tasks, spec_of(envs, 10), seed=0))
         agent.improve(0)
     return agent
 
 
-def home(name):
-    """Tasks that the agent `name` can live on."""
+def family_for(name):
+    """A task family on which the agent `name` can act."""
     if name in BANDITS:
         return Bandit(arms=5)
-    if name in OF_MODELS:
+    if name in MODEL_BASED:
         return MDP
-    return PointNavigation(episode_length=10) if name in FOR_BOXES else ROOM
+    return PointNavigation(episode_length=10) if name in CONTINUOUS else ROOM
 
 
-def lives(name, rows, steps, seed=0, **parameters):
-    """What learners on the tasks at `rows` leave, one history an actor."""
-    distribution, agent = home(name), ready(name, **parameters)
+def collect(name, rows, steps, seed=0, **parameters):
+    """Histories of learners on the tasks at `rows`, one history per actor; and the number of actors."""
+    distribution, agent = family_for(name), ready(name, **parameters)
     tasks, seeds = distribution.split(8, 1, seed=0)[0], make_seeds(8, seed)
     envs = distribution.make_vec(tasks.take(np.repeat(rows, agent.actors)))
     return interact(agent, envs, steps, seeds[rows]), agent.actors
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_an_agent_leaves_the_same_history_alone_and_among_many(name):
-    together, actors = lives(name, np.arange(8), 120)
+def test_an_agent_records_the_same_history_alone_and_among_many(name):
+    together, actors = collect(name, np.arange(8), 120)
     for rows in ([5], [5, 2], [5, 0, 7]):
-        few, _ = lives(name, np.array(rows), 120)
+        few, _ = collect(name, np.array(rows), 120)
         for column, values in together.columns().items():
             np.testing.assert_array_equal(
                 values[5 * actors : 6 * actors], few.columns()[column][:actors], err_msg=f"{column} of {rows}"
@@ -81,13 +81,13 @@ def test_an_agent_leaves_the_same_history_alone_and_among_many(name):
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_nothing_is_swept_that_is_one_value(name):
+def test_a_single_value_is_not_swept(name):
     assert find_component(name, AGENTS)(**SMALL.get(name, {})).swept() == []
 
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_a_reset_forgets_everything(name):
-    distribution, agent = home(name), ready(name)
+    distribution, agent = family_for(name), ready(name)
     tasks, seeds = distribution.split(8, 1, seed=0)[0], make_seeds(8, 0)
     tasks = tasks.take(np.repeat(np.arange(8), agent.actors))
     first = interact(agent, distribution.make_vec(tasks), 90, seeds)
@@ -97,7 +97,7 @@ def test_a_reset_forgets_everything(name):
 
 @pytest.mark.parametrize("reward", ["every_step", "once"])
 def test_q_learning_agrees_with_a_scalar_loop(reward):
-    """Replays the recorded steps of each learner with the textbook update, and asks for the same greedy actions."""
+    """Replays each learner's recorded steps with the textbook update; most of its actions must be greedy."""
     room = DarkRoom(size=3, episode_length=5, reward=reward)
     tasks, seeds = room.all_tasks(), make_seeds(9, 1)
     agent = QLearning(step_size=0.3, discount=0.8, epsilon_start=0.5)
@@ -116,7 +116,8 @@ def test_q_learning_agrees_with_a_scalar_loop(reward):
             future = 0.0 if h.terminated[learner, t] else q[there].max()
             q[cell[t], action] += 0.3 * (r + 0.8 * future - q[cell[t], action])
         np.testing.assert_allclose(agent.q.reshape(9, 9, 5)[learner], q, atol=1e-5)
-        assert greedy > 0.6 * steps  # epsilon falls from .5 to 0 over 60% of the life, and a fifth of that is greedy
+        # Epsilon falls from .5 to 0 over 60% of the lifetime, and one in five random actions is greedy.
+        assert greedy > 0.6 * steps
 
 
 def test_q_learning_solves_dark_room():
@@ -128,7 +129,7 @@ def test_q_learning_solves_dark_room():
     assert scores[:, -10:].mean() > 0.93
 
 
-def test_the_optimal_agent_earns_the_optimum_and_the_random_one_nothing():
+def test_the_optimal_agent_scores_one_and_the_random_agent_zero():
     room = DarkRoom()
     tasks = room.all_tasks()
     scores = {}
@@ -139,7 +140,7 @@ def test_the_optimal_agent_earns_the_optimum_and_the_random_one_nothing():
     assert scores["Random"].mean() == pytest.approx(0, abs=0.02)
 
 
-def test_noise_histories_go_from_random_to_optimal():
+def test_histories_of_falling_noise_improve_from_random_to_optimal():
     room = DarkRoom()
     tasks = room.all_tasks()
     h = interact(EpsilonAnnealed(), room.make_vec(tasks), 2000, make_seeds(81, 0))
@@ -149,7 +150,7 @@ def test_noise_histories_go_from_random_to_optimal():
     assert np.corrcoef(np.arange(100), scores)[0, 1] > 0.9
 
 
-def test_an_oracle_without_an_optimal_policy_says_so():
+def test_an_oracle_without_an_optimal_policy_is_refused():
     class Unknown(type(ROOM.make_vec(ROOM.all_tasks()))):
         optimal_action = None
 
@@ -172,7 +173,7 @@ def test_slot_streams_are_uniform_and_independent():
     assert abs(np.corrcoef(draws[:, :-1].ravel(), draws[:, 1:].ravel())[0, 1]) < 0.01
 
 
-def test_a_slots_stream_goes_on_where_it_was_when_others_draw():
+def test_draws_of_other_slots_do_not_change_a_slots_stream():
     seeds = make_seeds(3, 1)
     together, alone = SlotStreams(seeds), SlotStreams(seeds[1:2])
     together.uniform_at(np.array([0, 2]), 5)
@@ -180,7 +181,7 @@ def test_a_slots_stream_goes_on_where_it_was_when_others_draw():
     np.testing.assert_array_equal(together.uniform_at(np.array([1])), alone.uniform())
 
 
-def test_seeds_of_other_purposes_and_lengths():
+def test_seeds_do_not_depend_on_their_number_and_differ_between_purposes():
     np.testing.assert_array_equal(make_seeds(5, 0, 1), make_seeds(9, 0, 1)[:5])
     assert len(np.unique(np.concatenate([derive(make_seeds(9, 0), purpose) for purpose in range(3)]))) == 27
 
@@ -192,6 +193,6 @@ def test_a_table_numbers_states_of_a_small_integer_type_without_overflow():
     np.testing.assert_array_equal(index.elements(index(states)), states)
 
 
-def test_a_space_too_large_for_a_table_is_one_line():
+def test_a_space_too_large_for_a_table_is_refused():
     with pytest.raises(UserError, match="too many"):
         TableIndex(gymnasium.spaces.MultiDiscrete([256] * 8), "q_learning")

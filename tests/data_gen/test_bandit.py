@@ -1,4 +1,4 @@
-"""The bandit family: priors, the shifted split, rewards, optima, and what is refused."""
+"""The bandit family: priors, the shifted split, rewards, optima, and refusals."""
 
 import gymnasium
 import numpy as np
@@ -58,7 +58,7 @@ def test_an_episode_terminates_with_its_last_pull(length):
     assert not any(truncated[0] for _, truncated in ends)
 
 
-def test_optimum_and_random_follow_from_the_means():
+def test_optimal_and_random_returns_follow_from_the_means():
     tasks = Tasks({"mean": np.array([[0.1, 0.9, 0.5], [0.4, 0.2, 0.3]])})
     bandit = Bandit(arms=3, episode_length=20)
     np.testing.assert_allclose(bandit.optimal_return(tasks), [18, 8])
@@ -67,7 +67,7 @@ def test_optimum_and_random_follow_from_the_means():
 
 
 def test_the_uniform_priors_optimum_is_10_11ths_on_average():
-    """The expected maximum of ten uniform numbers."""
+    """10/11 is the expected maximum of ten uniform numbers."""
     tasks = Bandit().sample(40_000, seed=0)
     assert Bandit().optimal_return(tasks).mean() == pytest.approx(10 / 11, abs=0.002)
     assert tasks["mean"].min() >= 0 and tasks["mean"].max() <= 1
@@ -79,7 +79,7 @@ def test_the_normal_prior_is_standard_normal():
 
 
 def good_sides(mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether a task's odd arms are all in the upper half of [0, 1] and its even ones in the lower, and the reverse."""
+    """True per task if odd arms lie in the upper half of [0, 1] and even arms in the lower half; and the reverse."""
     odd, even = mean[:, 1::2], mean[:, ::2]
     odd_good = (odd >= 0.5).all(axis=1) & (even <= 0.5).all(axis=1)
     return odd_good, (odd <= 0.5).all(axis=1) & (even >= 0.5).all(axis=1)
@@ -96,10 +96,10 @@ def test_good_arms_are_odd_in_95_percent_of_training_tasks_and_even_in_95_percen
         best_is_odd = tasks["mean"].argmax(axis=1) % 2 == 1
         np.testing.assert_array_equal(best_is_odd, odd_good)
     halves = np.where(train["mean"] > 0.5, train["mean"] - 0.5, train["mean"])
-    assert halves.mean() == pytest.approx(0.25, abs=0.005) and halves.max() > 0.499  # uniform in their halves
+    assert halves.mean() == pytest.approx(0.25, abs=0.005) and halves.max() > 0.499  # uniform within each half
 
 
-def test_the_shifted_split_is_disjoint_and_sampling_is_of_the_training_kind():
+def test_the_shifted_split_is_disjoint_and_samples_are_like_training_tasks():
     bandit = Bandit(arms=2, prior="odd_arms")
     train, test = bandit.split(3000, 3000, seed=0)
     assert len(np.unique(np.concatenate([train.keys(), test.keys()]))) == 6000
@@ -128,7 +128,7 @@ def test_bad_parameters_are_refused(parameters, message):
         Bandit(**parameters)
 
 
-def test_a_bad_bandit_in_a_config_is_one_line():
+def test_a_bad_bandit_in_a_config_is_reported_in_one_line():
     values = {"name": "x", "tasks": {"name": "bandit", "prior": "normal"}, "data": {"sources": ["random"]}}
     with pytest.raises(ConfigError, match="prior normal") as caught:
         validate(values)
@@ -136,7 +136,7 @@ def test_a_bad_bandit_in_a_config_is_one_line():
 
 
 @pytest.mark.parametrize("mean", [[0.5, 1.2], [-0.1, 0.5], [0.5, np.nan]])
-def test_a_task_whose_means_are_no_probabilities_is_refused(mean):
+def test_a_task_with_means_that_are_not_probabilities_is_refused(mean):
     with pytest.raises(UserError, match=r"outside \[0, 1\]|is not finite"):
         gymnasium.make("icrl/BernoulliBandit-v0", task={"mean": mean}, arms=2)
 
@@ -146,6 +146,6 @@ def test_a_task_with_another_number_of_arms_is_refused():
         Bandit().make_vec(Bandit(arms=9).sample(3, seed=0))
 
 
-def test_a_share_of_endlessly_many_tasks_is_refused():
+def test_a_share_of_infinitely_many_tasks_is_refused():
     with pytest.raises(ConfigError, match="give numbers of tasks"):
         Bandit(prior="odd_arms").split(0.8, 0.2, seed=0)

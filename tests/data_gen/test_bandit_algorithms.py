@@ -27,7 +27,7 @@ def started(agent, arms=3, learners=4, steps=50):
 
 
 def pulled(agent, arms, rewards):
-    """Lets every learner pull the same arms for the same rewards."""
+    """Shows every learner the same arms and rewards."""
     learners = len(agent.row)
     nothing, over = np.zeros(learners, np.int64), np.ones(learners, bool)
     for arm, reward in zip(arms, rewards, strict=True):
@@ -55,12 +55,12 @@ def mean_reward(agent, bandit, pulls, tasks=500):
         (0.99, 2, 1, 0.9102),
     ],
 )
-def test_gittins_indices_are_the_published_ones(discount, a, b, published):
+def test_gittins_indices_equal_the_published_ones(discount, a, b, published):
     assert gittins_indices(1.0, 1.0, discount, 12)[a - 1, b - 1] == pytest.approx(published, abs=2e-4)
 
 
 def test_a_gittins_index_is_the_best_ratio_of_discounted_reward_to_discounted_time():
-    """Bisection on the wage with a plain recursion over (a, b): another route to the same number, other priors too."""
+    """Bisects the wage with a plain recursion over (a, b): another way to the same number, also for other priors."""
     discount, depth = 0.8, 60
 
     def gain(a, b, wage):
@@ -81,24 +81,24 @@ def test_a_gittins_index_is_the_best_ratio_of_discounted_reward_to_discounted_ti
             assert table[s, f] == pytest.approx(low, abs=3e-4)
 
 
-def test_a_gittins_table_holds_every_state_and_none_twice():
+def test_a_gittins_table_holds_every_reachable_state_and_no_other():
     for discount in (0.5, 0.95):
         table = gittins_indices(1.0, 1.0, discount, 30)
         successes, failures = np.indices(table.shape)
         reachable = successes + failures < 30
         assert np.isfinite(table[reachable]).all()
         assert np.isnan(table[~reachable]).all()
-        assert (table > (successes + 1) / (successes + failures + 2))[reachable].all()  # learning is worth something
+        assert (table > (successes + 1) / (successes + failures + 2))[reachable].all()  # exploration has a value
         assert (np.diff(table, axis=0)[reachable[1:]] > 0).all()
 
 
-def test_a_gittins_learner_scores_arms_by_what_they_brought():
+def test_a_gittins_learner_scores_arms_by_their_rewards():
     agent = pulled(started(Gittins(discount=0.9), steps=3), [0, 0, 1, 2, 0], [1, 0, 0, 1, 1])  # longer than planned
     table = gittins_indices(1.0, 1.0, 0.9, 6)
     np.testing.assert_allclose(agent.scores(), [[table[2, 1], table[0, 1], table[1, 0]]] * 4, atol=1e-12)
 
 
-def test_ucb1_scores_by_hand():
+def test_ucb1_scores_equal_scores_computed_by_hand():
     agent = pulled(started(UCB1(exploration=0.7)), [0, 0, 1], [1, 1, 0])
     width = [0.7 * math.sqrt(2 * math.log(4) / pulls) for pulls in (4, 3, 2)]
     np.testing.assert_allclose(agent.scores()[0], [3 / 4 + width[0], 1 / 3 + width[1], 1 / 2 + width[2]])
@@ -112,7 +112,7 @@ def test_ucb1_without_a_prior_pulls_every_arm_first():
     assert (np.sort(h.action, axis=1) == np.arange(6)).all()
 
 
-def test_ties_are_broken_evenly_or_for_the_first_arm():
+def test_ties_are_broken_uniformly_or_for_the_first_arm():
     drawn = started(EpsilonGreedy(epsilon=0), arms=4, learners=4000).act(None)
     assert np.bincount(drawn).min() > 900
     agent = pulled(started(EpsilonGreedy(epsilon=0, ties="first"), arms=4), [0], [0])
@@ -142,14 +142,14 @@ def test_thompson_draws_from_the_posterior():
     assert stats.kstest(drawn[..., 1].ravel(), stats.norm(0, 1).cdf).pvalue > 0.01
 
 
-def test_thompson_pulls_an_arm_as_often_as_it_is_likely_to_be_the_best():
+def test_thompson_pulls_an_arm_with_its_probability_of_being_the_best():
     agent = pulled(started(Thompson(), arms=2, learners=20000), [0, 1, 1], [1, 0, 1])
     # P(X > Y) for X ~ Beta(2, 1), Y ~ Beta(2, 2): the integral of 2x (3x^2 - 2x^3) = 6/4 - 4/5.
     assert (agent.act(None) == 0).mean() == pytest.approx(0.7, abs=0.012)
 
 
 @pytest.mark.parametrize("posterior", ["beta", "normal"])
-def test_optimistic_thompson_believes_the_draw_of_highest_density(posterior):
+def test_optimistic_thompson_uses_the_draw_of_highest_density(posterior):
     agent, twin = (
         pulled(started(OptimisticThompson(posterior=posterior, samples_per_step=7)), [0, 0, 1], [1, 1, 0]) for _ in "12"
     )
@@ -174,7 +174,7 @@ def test_a_learners_gamma_variables_do_not_depend_on_the_others():
     together = gamma(streams, shape)
     assert len(together.ravel()) > 2**15  # more than one block
     np.testing.assert_array_equal(together[[7]], gamma(alone, shape[[7]]))
-    np.testing.assert_array_equal(gamma(streams, shape)[[7]], gamma(alone, shape[[7]]))  # and the streams go on alike
+    np.testing.assert_array_equal(gamma(streams, shape)[[7]], gamma(alone, shape[[7]]))  # the streams continue equally
     assert not np.isin(together, gamma(streams, shape)).any()
 
 
@@ -189,7 +189,7 @@ def test_beta_and_dirichlet_variables_have_their_moments():
     assert stats.kstest(beta(streams, a, b).ravel(), stats.beta(2, 5).cdf).pvalue > 0.01
 
 
-def test_every_algorithm_beats_chance_and_the_thoughtful_beat_greedy():
+def test_every_algorithm_beats_greedy_and_greedy_beats_chance():
     bandit = Bandit(arms=5)
     greedy = mean_reward(EpsilonGreedy(epsilon=0, ties="first"), bandit, 100)
     assert greedy > 70  # 50 by chance
@@ -201,10 +201,10 @@ def test_gaussian_bandits_are_learned():
     bandit = Bandit(arms=5, reward="gaussian", prior="normal")
     learners = [UCB1(exploration=1.0), EpsilonGreedy(), Thompson(posterior="normal", prior_mean=0, prior_pulls=1)]
     for agent in learners:
-        assert mean_reward(agent, bandit, 100) > 80  # the best arm's 100 pulls bring 116, random ones 0
+        assert mean_reward(agent, bandit, 100) > 80  # 100 pulls of the best arm earn 116, random pulls 0
 
 
-def test_actions_that_do_not_start_at_zero():
+def test_actions_may_start_above_zero():
     agent = UCB1()
     agent.reset(Spec(ONE_STATE, gymnasium.spaces.Discrete(3, start=5), 10), 2, make_seeds(2, 0))
     pulled(agent, [6], [1])
@@ -221,7 +221,7 @@ def test_spaces_of_other_problems_are_refused(agent):
         agent.reset(Spec(ONE_STATE, gymnasium.spaces.MultiDiscrete([2, 2]), 10), 2, seeds)
 
 
-def test_rewards_and_priors_that_a_beta_posterior_has_no_place_for_are_refused():
+def test_rewards_and_priors_that_do_not_fit_a_beta_posterior_are_refused():
     for agent in (Thompson(), OptimisticThompson(), Gittins()):
         with pytest.raises(UserError, match=r"rewards of 0 and 1, but got 0\.5"):
             pulled(started(agent), [0], [0.5])

@@ -19,34 +19,34 @@ CONSTANTS = [(family, name) for family in FAMILIES for name in family.DEFAULTS]
 
 
 def with_defaults(family, count: int = 1, **changed) -> Tasks:
-    """`count` tasks with default constants, but for those in `changed`."""
+    """`count` tasks with default constants, except for those in `changed`."""
     return Tasks({name: np.full(count, changed.get(name, value)) for name, value in family.DEFAULTS.items()})
 
 
-def gymnasiums(family, task: Tasks) -> gymnasium.Env:
-    """Gymnasium's environment with the constants of a task put into it."""
+def gymnasium_env(family, task: Tasks) -> gymnasium.Env:
+    """Gymnasium's environment with the constants of a task."""
     env = gymnasium.make(GYMNASIUM[family]).unwrapped
     env.reset(seed=0)
     for name in task:
         attribute = name.upper() if family is Acrobot else name
         assert hasattr(env, attribute)
         setattr(env, attribute, float(task[name][0]))
-    if family is CartPole:  # what its constructor derives from them
+    if family is CartPole:  # values that the constructor derives from the constants
         env.total_mass = env.masspole + env.masscart
         env.polemass_length = env.masspole * env.length
     return env
 
 
-def assert_lived_alike(family, tasks: Tasks, policy=None, same_state: bool = False) -> list[int]:
-    """Lives one episode a slot beside Gymnasium's environments; the episodes' lengths.
+def assert_same_episodes(family, tasks: Tasks, policy=None, same_state: bool = False) -> list[int]:
+    """Runs one episode per slot beside Gymnasium's environments, and returns the lengths of the episodes.
 
     Args:
-        policy: envs -> actions; uniformly random without it.
-        same_state: puts Gymnasium's environments into our state before each step.
+        policy: envs -> actions; uniformly random if None.
+        same_state: puts Gymnasium's environments into the slots' states before each step.
     """
     envs, streams = family.make_vec(tasks), SlotStreams(make_seeds(len(tasks), 1))
     envs.reset(seed=make_seeds(len(tasks), 0))
-    theirs = [gymnasiums(type(family), tasks.take([slot])) for slot in range(len(tasks))]
+    theirs = [gymnasium_env(type(family), tasks.take([slot])) for slot in range(len(tasks))]
     for slot, env in enumerate(theirs):
         env.state = envs.motion[:, slot].copy()
     lengths = [0] * len(tasks)
@@ -70,37 +70,37 @@ def assert_lived_alike(family, tasks: Tasks, policy=None, same_state: bool = Fal
 
 
 @pytest.mark.parametrize("family", [CartPole, Pendulum])
-def test_default_physics_live_gymnasiums_episodes(family):
-    assert_lived_alike(family(), with_defaults(family, 4))
+def test_default_physics_give_gymnasiums_episodes(family):
+    assert_same_episodes(family(), with_defaults(family, 4))
 
 
-def test_a_balanced_default_cart_pole_stays_with_gymnasiums_to_the_time_limit():
-    lengths = assert_lived_alike(CartPole(), with_defaults(CartPole, 2), lambda envs: envs.optimal_action())
+def test_a_balanced_default_cart_pole_equals_gymnasiums_up_to_the_time_limit():
+    lengths = assert_same_episodes(CartPole(), with_defaults(CartPole, 2), lambda envs: envs.optimal_action())
     assert lengths == [500, 500]
 
 
-def test_a_default_acrobot_moves_as_gymnasiums_does_from_every_state_of_whole_episodes():
-    """From the same state at each step: the acrobot is chaotic, and shows another rounding within seconds."""
+def test_a_default_acrobot_moves_like_gymnasiums_from_every_state_of_whole_episodes():
+    """Both start each step from the same state: the acrobot is chaotic and amplifies rounding within seconds."""
 
-    def pump(envs):  # with the joint's own motion, which swings it up
+    def pump(envs):  # torque along the joint's motion swings the acrobot up
         return 1 + np.sign(envs.motion[3]).astype(int)
 
-    assert_lived_alike(Acrobot(episode_length=150), with_defaults(Acrobot, 2), same_state=True)
-    lengths = assert_lived_alike(Acrobot(), with_defaults(Acrobot, 3), pump, same_state=True)
+    assert_same_episodes(Acrobot(episode_length=150), with_defaults(Acrobot, 2), same_state=True)
+    lengths = assert_same_episodes(Acrobot(), with_defaults(Acrobot, 3), pump, same_state=True)
     assert max(lengths) < 500  # so termination is compared too
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_slot_has_its_own_varied_physics(family):
     distribution = family(episode_length=40)
-    assert_lived_alike(distribution, distribution.sample(6, seed=2), same_state=family is Acrobot)
+    assert_same_episodes(distribution, distribution.sample(6, seed=2), same_state=family is Acrobot)
 
 
 @pytest.mark.parametrize(("family", "name"), CONSTANTS)
-def test_each_constant_changes_the_dynamics_as_it_does_in_gymnasiums_environment(family, name):
+def test_each_constant_changes_the_dynamics_as_in_gymnasiums_environment(family, name):
     distribution = family(vary=[name], episode_length=6)
     changed = with_defaults(family, 3, **{name: 1.7 * family.DEFAULTS[name]})
-    assert_lived_alike(distribution, changed)
+    assert_same_episodes(distribution, changed)
     plain, other = distribution.make_vec(with_defaults(family, 3)), distribution.make_vec(changed)
     actions = sample_actions(distribution.action_space, SlotStreams(make_seeds(3, 1)))
     ends = []
@@ -139,7 +139,7 @@ def test_the_balancing_policy_holds_every_pole_of_the_default_range_and_so_is_op
 def test_a_pole_that_the_policy_cannot_hold_has_no_known_optimum():
     family = CartPole(vary=["gravity", "force_mag"], low=0.1, high=10)
     tasks = with_defaults(family, 2)
-    tasks["gravity"][1], tasks["force_mag"][1] = 98, 1  # it falls faster than the cart can follow
+    tasks["gravity"][1], tasks["force_mag"][1] = 98, 1  # the pole falls faster than the cart can follow
     np.testing.assert_array_equal(family.optimal_return(tasks), [500, np.nan])
 
 
@@ -147,22 +147,22 @@ def test_an_episode_that_ends_before_a_pole_can_fall_has_a_known_optimum():
     physics = {"vary": ["gravity", "force_mag"], "low": 0.1, "high": 10}
     task = with_defaults(CartPole, gravity=98.0, force_mag=1.0)
     envs = CartPole(**physics).make_vec(task)
-    envs.motion[:] = 0.05  # no start is worse
+    envs.motion[:] = 0.05  # the worst start
     fall = 1
     while not envs.push(envs.optimal_action()):
         fall += 1
-    for length in (fall - 1, fall, fall + 1):  # the step that falls is rewarded like any other
+    for length in (fall - 1, fall, fall + 1):  # the step in which the pole falls is rewarded, too
         optimum = CartPole(**physics, episode_length=length).optimal_return(task)
         np.testing.assert_array_equal(optimum, length if length <= fall else np.nan)
 
 
-def test_the_optimum_of_pendulum_and_acrobot_is_said_to_be_unknown():
+def test_the_optimum_of_pendulum_and_acrobot_is_unknown():
     for family in (Pendulum(), Acrobot()):
         assert np.isnan(family.optimal_return(family.sample(3, seed=0))).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_varies_is_checked(family):
+def test_the_varied_constants_and_their_range_are_checked(family):
     assert family().varies == "dynamics"
     first = next(iter(family.DEFAULTS))
     with pytest.raises(ValueError, match=f"vary: '{first}x' is not a constant; did you mean '{first}'"):

@@ -1,4 +1,4 @@
-"""The Dark Key-to-Door family: what key and door earn, its optima and random returns, and what is hidden."""
+"""The Dark Key-to-Door family: rewards of key and door, optima and random returns, and the hidden state."""
 
 import itertools
 from functools import cache
@@ -28,7 +28,7 @@ def one_task(key, door, **parameters):
 
 
 def brute_force(room: DarkKeyToDoor, key, door, over_moves) -> float:
-    """Expected return from a start, by recursion over (cell, key held, steps left), written apart from the code."""
+    """Expected return from a start, by recursion over (cell, key held, steps left), without the code under test."""
 
     @cache
     def value(cell, has_key, steps_left):
@@ -87,11 +87,11 @@ def test_the_tasks_are_the_pairs_that_can_be_solved_from_some_start(room):
 def test_key_then_door_each_earn_1_and_the_door_ends_the_episode():
     envs = one_task((0, 1), (1, 1), size=3, episode_length=20, start="corner")
     envs.reset(seed=0)
-    lived = []
+    recorded = []
     for action in (DOWN, RIGHT, UP, STAY, DOWN):  # over the door without the key, then to the key, then back
         observation, reward, terminated, truncated, infos = envs.step(np.array([action]))
-        lived.append((reward[0], terminated[0], truncated[0]))
-    assert lived == [(0, False, False), (0, False, False), (1, False, False), (0, False, False), (1, True, False)]
+        recorded.append((reward[0], terminated[0], truncated[0]))
+    assert recorded == [(0, False, False), (0, False, False), (1, False, False), (0, False, False), (1, True, False)]
     np.testing.assert_array_equal(infos["final_obs"][0], [1, 1])
     np.testing.assert_array_equal(infos["final_state"][0], [1, 1, 1])
     np.testing.assert_array_equal(observation[0], [0, 0])
@@ -107,7 +107,7 @@ def test_a_key_in_the_doors_cell_takes_two_steps():
     assert (reward[0], terminated[0]) == (1, True)
 
 
-def test_the_observation_does_not_tell_whether_the_key_is_held_and_the_state_does():
+def test_the_state_but_not_the_observation_tells_whether_the_key_is_held():
     envs = one_task((0, 1), (4, 4), size=5, start="corner")
     envs.reset(seed=0)
     assert envs.single_observation_space.shape == (2,)
@@ -121,13 +121,13 @@ def test_the_observation_does_not_tell_whether_the_key_is_held_and_the_state_doe
     assert held == [1, 1]
 
 
-def test_q_learning_on_the_state_solves_what_it_cannot_on_the_cell():
+def test_q_learning_solves_the_room_from_the_state_but_not_from_the_cell():
     room = DarkKeyToDoor(size=5, episode_length=20)
     envs, seeds = room.make_vec(room.sample(64, seed=0)), make_seeds(64, 0)
 
     def final_return(sees: str) -> float:
-        lived = interact(QLearning(step_size=1.0, epsilon_start=0.1), envs, 2000, seeds, sees=sees)
-        return lived.reward[:, -400:].sum() / lived.ended[:, -400:].sum()
+        recorded = interact(QLearning(step_size=1.0, epsilon_start=0.1), envs, 2000, seeds, sees=sees)
+        return recorded.reward[:, -400:].sum() / recorded.ended[:, -400:].sum()
 
     assert final_return("state") > 1.95
     assert final_return("observation") < 1.8

@@ -25,7 +25,7 @@ VARIANTS = [
 
 
 def brute_force_optimum(room: DarkRoom, goal, start) -> float:
-    """Value iteration over (cell, steps left), written apart from the code under test."""
+    """Value iteration over (cell, steps left), without the code under test."""
     values = dict.fromkeys(itertools.product(range(room.size), repeat=2), 0.0)
     for _ in range(room.episode_length):
         updated = {}
@@ -78,7 +78,7 @@ def test_the_optimal_action_earns_the_optimal_return(room):
     assert abs(error).max() < (0.8 if repeats > 1 else 1e-9)
 
 
-def test_a_parameter_that_there_is_not_is_a_type_error_as_of_gymnasiums_own_environments():
+def test_an_unknown_parameter_is_a_type_error_as_in_gymnasiums_own_environments():
     with pytest.raises(TypeError, match="'dark_room' has no parameter 'render_mode'"):
         gymnasium.make("icrl/DarkRoom-v0", render_mode="rgb_array")
 
@@ -114,11 +114,11 @@ def test_scalar_and_vector_forms_give_the_same_trajectories(params):
             np.testing.assert_array_equal(seen, following[slot])
 
 
-def test_autoreset_is_in_the_same_step_and_a_slots_task_stays():
+def test_autoreset_happens_in_the_same_step_and_keeps_the_task():
     room = DarkRoom(size=5, episode_length=4)
     envs = room.make_vec(Tasks({"goal": np.array([[2, 4]])}))
     envs.reset(seed=0)
-    for _ in range(3):  # three episodes: two moves right, on the goal, then a third into it again
+    for _ in range(3):  # three episodes: two moves right to the goal, then two into the wall
         for step in range(4):
             observation, reward, terminated, truncated, infos = envs.step(np.array([4]))
             assert reward[0] == (step >= 1)
@@ -128,7 +128,7 @@ def test_autoreset_is_in_the_same_step_and_a_slots_task_stays():
         np.testing.assert_array_equal(observation[0], [2, 2])
 
 
-def test_a_random_start_depends_on_the_slots_own_seed_alone():
+def test_a_random_start_depends_only_on_the_slots_own_seed():
     room = DarkRoom(start="random")
     tasks, seeds = room.all_tasks().take(np.arange(6)), make_seeds(6, 3)
     together = room.make_vec(tasks)
@@ -150,14 +150,14 @@ def test_the_split_is_disjoint_complete_and_reproducible():
     assert not np.array_equal(train["goal"], room.split(0.8, 0.2, seed=6)[0]["goal"])
 
 
-def test_a_goal_that_no_episode_reaches_is_no_task():
+def test_a_goal_that_no_episode_reaches_is_not_a_task():
     room = DarkRoom(size=9, start="corner", episode_length=4)
     assert len(room.all_tasks()) == 15  # the cells within four steps of the corner
     assert (room.optimal_return(room.all_tasks()) > 0).all()
     assert (room.optimal_return(room.sample(500, seed=0)) > 0).all()
 
 
-def test_more_tasks_than_there_are_is_an_error():
+def test_more_tasks_than_exist_are_refused():
     with pytest.raises(ConfigError, match=r"ask for 80 \+ 2 tasks, but DarkRoom has 81"):
         DarkRoom().split(80, 2, seed=0)
 

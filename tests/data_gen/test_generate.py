@@ -1,4 +1,4 @@
-"""Generation: pure shards, any number of workers, restarts, damage, Dask, and no test task in the data."""
+"""Generation: pure shards, any number of workers, restarts, damage, Dask, and no held-out task in the data."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ def test_two_workers_and_one_write_identical_data(tiny):
     assert shard_hashes(one) == shard_hashes(two)
 
 
-def test_the_cut_into_shards_changes_no_history(tiny):
+def test_the_number_of_shards_changes_no_history(tiny):
     three, one = tiny(name="three"), tiny(name="one", data={"shards": 1})
     generate(three)
     generate(one)
@@ -54,7 +54,7 @@ def test_the_cut_into_shards_changes_no_history(tiny):
         np.testing.assert_array_equal(values, together[name])
 
 
-def test_no_history_is_on_a_test_task(tiny):
+def test_no_history_is_on_a_held_out_task(tiny):
     config = tiny()
     generate(config)
     experiment = Experiment(config)
@@ -84,7 +84,7 @@ def test_sources_are_mixed_by_share_on_every_task(tiny):
         assert sorted(source[task == number]) == [0, 0, 0, 1]
 
 
-def test_complete_data_is_left_alone_and_a_missing_shard_is_made_again(tiny):
+def test_complete_data_is_kept_and_a_missing_shard_is_made_again(tiny):
     config = tiny()
     assert generate(config)
     before = shard_hashes(config)
@@ -94,7 +94,7 @@ def test_complete_data_is_left_alone_and_a_missing_shard_is_made_again(tiny):
     assert shard_hashes(config) == before
 
 
-def test_killed_between_the_last_shard_and_info_only_info_is_made(tiny):
+def test_a_missing_info_file_is_made_again_without_a_change_of_shards(tiny):
     config = tiny(runtime={"workers": 2})
     generate(config)
     before = shard_hashes(config)
@@ -115,12 +115,12 @@ def test_a_damaged_shard_is_named_and_nothing_is_overwritten(tiny):
         with pytest.raises(UserError, match=r"train-00002-of-00003\.h5: the shard is damaged"):
             use()
     assert path.read_bytes() == content
-    run_folder(config).data_info.unlink()  # not complete: HDF5's own checksums notice it
+    run_folder(config).data_info.unlink()  # without info.json, HDF5's own checksums detect the damage
     with pytest.raises(UserError, match=r"train-00002-of-00003\.h5: the shard is damaged"):
         generate(config)
 
 
-def test_data_of_another_config_is_kept_unless_overwriting_is_asked_for(tiny):
+def test_data_of_another_config_is_kept_unless_overwriting_is_requested(tiny):
     first, second = tiny(), tiny(tasks={"size": 5})
     generate(first)
     before = shard_hashes(first)
@@ -131,7 +131,7 @@ def test_data_of_another_config_is_kept_unless_overwriting_is_asked_for(tiny):
     assert shard_hashes(second) != before
 
 
-def test_info_names_what_is_needed_to_read_the_data(tiny):
+def test_info_states_the_spaces_steps_and_checksums(tiny):
     config = tiny()
     generate(config)
     info = load_info(run_folder(config))
@@ -148,8 +148,8 @@ def test_a_second_process_on_the_same_folder_is_refused(tiny):
         generate(config)
 
 
-def test_killed_at_random_moments_and_restarted_equals_uninterrupted(tmp_path, tiny):
-    """SIGKILL to the whole process at growing delays, until one run gets through."""
+def test_generation_that_is_killed_and_restarted_equals_uninterrupted_generation(tmp_path, tiny):
+    """Sends SIGKILL to the whole process after growing delays, until one run finishes."""
     from icrl.config.loader import dump
 
     changes = {"data": {"histories_per_task": 60, "episodes": 400, "shards": 12}, "runtime": {"workers": 2}}
@@ -171,7 +171,7 @@ def test_killed_at_random_moments_and_restarted_equals_uninterrupted(tmp_path, t
             process.wait()
             kills += 1
             for shard in run_folder(cut).data.glob("*.h5"):
-                read_shard(shard)  # what is there is complete
+                read_shard(shard)  # every shard is complete
             if run_folder(cut).data_info.exists():
                 assert len(shard_hashes(cut)) == 12
             time.sleep(0.2)
@@ -192,14 +192,14 @@ def test_a_dask_cluster_writes_the_same_data(tiny):
     assert shard_hashes(config) == shard_hashes(local)
 
 
-def test_no_dask_scheduler_is_one_line(tiny):
+def test_a_missing_dask_scheduler_is_reported_in_one_line(tiny):
     pytest.importorskip("distributed")
     config = tiny(runtime={"executor": "dask", "scheduler": "tcp://127.0.0.1:9"})
     with pytest.raises(UserError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         generate(config)
 
 
-def test_the_data_report_tells_good_data_from_useless(tiny):
+def test_the_data_report_distinguishes_good_data_from_useless_data(tiny):
     good = tiny(name="good", data={"episodes": 120, "histories_per_task": 8})
     useless = tiny(name="useless", data={"sources": [{"name": "random"}]})
     reports = {}
@@ -213,10 +213,12 @@ def test_the_data_report_tells_good_data_from_useless(tiny):
     assert reports["useless"].share_improving < 0.5
     assert len(reports["useless"].warnings()) == 2
     assert "warning: " in describe(reports["useless"])
-    assert "warning: " not in describe(reports["useless"], imitated=False)  # whatever the source did
+    assert "warning: " not in describe(
+        reports["useless"], imitated=False
+    )  # the quality of the source does not matter then
 
 
-def test_the_checksums_are_part_of_the_card_and_json_is_plain(tiny):
+def test_info_has_a_schema_version_and_the_card_names_the_shards(tiny):
     config = tiny()
     generate(config)
     folder = run_folder(config).data
@@ -226,9 +228,9 @@ def test_the_checksums_are_part_of_the_card_and_json_is_plain(tiny):
 
 @component
 class Leaning(Agent):
-    """Acts at random with its learner's own probability, else as the learner's first actor just did.
+    """Acts at random with the learner's own probability, otherwise like the learner's first actor in the last step.
 
-    `boldness` is drawn and does nothing.
+    `boldness` is drawn but has no effect.
     """
 
     actors: int = 1
@@ -258,7 +260,7 @@ MIXED = [
         "boldness": {"low": 1, "high": 100, "log": True},
     },
 ]
-"""Two learners of the first, one of each other on every task: they leave two histories, one and two."""
+"""Two learners of the first source and one of each other source per task: two, one and two histories."""
 
 
 def mixed(tiny, **changes):
@@ -267,7 +269,7 @@ def mixed(tiny, **changes):
     return config, {name: np.concatenate([shard[name] for shard in shards(config)]) for name in shards(config)[0]}
 
 
-def test_mixed_sources_leave_histories_by_share_with_their_actors_and_seeds(tiny):
+def test_mixed_sources_record_histories_by_share_with_their_actors_and_seeds(tiny):
     config, columns = mixed(tiny)
     np.testing.assert_array_equal(columns["history"], np.arange(13 * (2 + 1 + 2)))
     for task in range(13):
@@ -276,11 +278,11 @@ def test_mixed_sources_leave_histories_by_share_with_their_actors_and_seeds(tiny
         assert made_by == [(0, 0), (0, 0), (1, 0), (2, 0), (2, 1)]
     seeds = make_seeds(13 * 4, config.seed, 1)
     _, first = np.unique(columns["seed"], return_index=True)
-    np.testing.assert_array_equal(columns["seed"][np.sort(first)], seeds)  # learner after learner
+    np.testing.assert_array_equal(columns["seed"][np.sort(first)], seeds)  # one learner after another
     assert load_info(run_folder(config)).swept == ["hyper_boldness", "hyper_noise"]
 
 
-def test_swept_hyper_parameters_are_recorded_and_those_of_other_sources_are_not_numbers(tiny):
+def test_swept_hyper_parameters_are_recorded_and_are_nan_for_other_sources(tiny):
     _, columns = mixed(tiny)
     swept = columns["source"] == 2
     agent = Leaning(actors=2, **{name: MIXED[2][name] for name in ("noise", "boldness")})
@@ -290,14 +292,14 @@ def test_swept_hyper_parameters_are_recorded_and_those_of_other_sources_are_not_
         np.testing.assert_array_equal(columns[f"hyper_{name}"][swept], drawn)
     assert set(columns["hyper_noise"][swept]) == {0.1, 0.9}
     assert len(set(columns["hyper_boldness"][swept])) == 13
-    # The recorded noise is that which it lived with: a timid learner mostly repeats itself.
+    # The recorded noise is the one in effect: a timid learner mostly repeats itself.
     first = swept & (columns["actor"] == 0)
     repeats = (columns["action"][first, 1:] == columns["action"][first, :-1]).mean(axis=1)
     timid = columns["hyper_noise"][first] == 0.1
     assert repeats[timid].min() > 0.8 > 0.5 > repeats[~timid].max()
 
 
-def test_every_history_of_a_mix_is_what_its_learner_leaves_alone(tiny):
+def test_every_history_of_a_mix_equals_that_of_its_learner_alone(tiny):
     config, columns = mixed(tiny)
     experiment = Experiment(config)
     distribution, train = experiment.family, experiment.train_tasks

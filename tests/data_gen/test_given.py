@@ -1,4 +1,4 @@
-"""Data that is given: linked, checked, and trained and evaluated on like data that was made."""
+"""Given data: linked, checked, and used for training and evaluation like generated data."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ BOX = {"type": "Box", "dtype": "float32", "low": None, "high": None}
 
 @pytest.fixture
 def given(tiny, tmp_path):
-    """Makes the config of an experiment on the data of another run, called `made`, or on a folder."""
+    """A function that makes the config of an experiment on the data of another run, `made`, or of a folder."""
     made = tiny(name="made")
 
     def make(folder=None, name="given", **changes) -> ExperimentConfig:
@@ -42,7 +42,7 @@ def given(tiny, tmp_path):
     return make
 
 
-def test_given_data_is_trained_and_evaluated_on_like_data_that_was_made(given, tiny):
+def test_given_data_is_used_for_training_and_evaluation_like_generated_data(given, tiny):
     config = given()
     assert generate(config)
     assert not generate(config)
@@ -57,7 +57,7 @@ def test_given_data_is_trained_and_evaluated_on_like_data_that_was_made(given, t
     assert summary.training_steps["transformer"] == info.num_histories * info.history_steps
 
 
-def test_data_that_is_given_and_made_does_not_mix(given, tiny):
+def test_given_and_generated_data_do_not_mix(given, tiny):
     generate(given())
     with pytest.raises(UserError, match="belongs to another config"):
         generate(tiny(name="given"))
@@ -77,7 +77,7 @@ def test_data_that_is_given_and_made_does_not_mix(given, tiny):
         ({"tasks": {"episode_length": 7}}, "have 7 steps, but the data's have 6"),
     ],
 )
-def test_data_of_other_tasks_and_leaks_are_refused(given, changes, message):
+def test_data_of_other_tasks_and_of_held_out_tasks_is_refused(given, changes, message):
     with pytest.raises(ConfigError, match=message):
         generate(given(**changes))
     assert not run_folder(given(**changes)).data.exists()
@@ -94,24 +94,24 @@ def test_data_of_other_tasks_and_leaks_are_refused(given, changes, message):
         ({"repo": "one-word"}, "repo"),
     ],
 )
-def test_configs_of_given_data_that_contradict_themselves_are_refused(data, message):
+def test_contradictory_configs_of_given_data_are_refused(data, message):
     with pytest.raises(ConfigError, match=message):
         validate({**TINY, "data": data})
 
 
-def test_what_a_data_set_says_of_itself_is_not_trusted(given, tiny, tmp_path):
+def test_the_description_of_a_data_set_is_not_trusted(given, tiny, tmp_path):
     hostile = tmp_path / "hostile"
     generate(tiny(name="made"))
     shutil.copytree(run_folder(tiny(name="made")).data, hostile)
     info = json.loads((hostile / "info.json").read_text())
 
-    def says(**changes):
+    def with_info(**changes):
         (hostile / "info.json").write_text(json.dumps({**info, **changes}))
         return given(folder=hostile)
 
     for name in ("../../made/data/train-00000-of-00003.h5", "/etc/passwd", "a\\b"):
         with pytest.raises(UserError, match="outside of its folder"):
-            generate(says(shards=[{"file": name, "sha256": "0"}]))
+            generate(with_info(shards=[{"file": name, "sha256": "0"}]))
     for changes, message in (
         ({"shards": ["train-00000-of-00003.h5"]}, r"shards\.0: "),
         ({"shards": []}, "shards: "),
@@ -130,19 +130,19 @@ def test_what_a_data_set_says_of_itself_is_not_trusted(given, tiny, tmp_path):
         ),
     ):
         with pytest.raises(UserError, match=message):
-            generate(says(**changes))
+            generate(with_info(**changes))
     with pytest.raises(UserError, match=r"has no train-9\.h5"):
-        generate(says(shards=[{"file": "train-9.h5", "sha256": "0"}]))
+        generate(with_info(shards=[{"file": "train-9.h5", "sha256": "0"}]))
     assert not run_folder(given(folder=hostile)).data.exists()
-    # A family that the config does not name is not imported, whatever the data says.
-    assert generate(says(tasks={"name": "antigravity:Tasks"}))
+    # A family that the config does not name is not imported, even if the data names it.
+    assert generate(with_info(tasks={"name": "antigravity:Tasks"}))
     folder = run_folder(given(folder=hostile))
     assert load_info(folder).tasks is None
     assert not data_report(folder, load_info(folder)).normalised
     assert "antigravity" not in sys.modules
 
 
-def test_a_pulled_folders_tasks_import_nothing(tiny, tmp_path):
+def test_the_tasks_of_a_pulled_folder_import_nothing(tiny, tmp_path):
     generate(tiny(name="made"))
     pulled = tmp_path / "pulled"
     shutil.copytree(run_folder(tiny(name="made")).data, pulled)
@@ -165,7 +165,7 @@ def test_a_pulled_folders_tasks_import_nothing(tiny, tmp_path):
         ({"reward": np.zeros((26, 143))}, r"has shape \(26, 143\)"),
     ],
 )
-def test_shards_that_are_not_what_the_info_says_are_refused(given, tiny, tmp_path, change, message):
+def test_shards_that_contradict_the_info_are_refused(given, tiny, tmp_path, change, message):
     made = tiny(name="made", data={"shards": 1})
     generate(made)
     lying = tmp_path / "lying"
@@ -182,7 +182,7 @@ def test_shards_that_are_not_what_the_info_says_are_refused(given, tiny, tmp_pat
         train(config)
 
 
-def test_parquet_shards_are_arrays_or_refused(tmp_path):
+def test_parquet_shards_are_read_as_arrays_or_refused(tmp_path):
     rows = {"reward": [[1.0, 2.0], [3.0, 4.0]], "cell": [[[1, 2]], [[3, 4]]], "task": [0, 1]}
     path = tmp_path / "train-0.parquet"
     parquet.write_table(pyarrow.table(rows), path)
@@ -231,7 +231,7 @@ def test_shards_that_refer_to_other_files_are_refused(tmp_path):
             read_shard(path)
 
 
-def test_data_that_has_gone_is_taken_again_and_data_made_anew_is_noticed(given, tiny, tmp_path):
+def test_missing_data_is_linked_again_and_changed_data_is_noticed(given, tiny, tmp_path):
     made = tiny(name="made")
     generate(made)
     moved = tmp_path / "moved"
@@ -251,7 +251,7 @@ def test_data_that_has_gone_is_taken_again_and_data_made_anew_is_noticed(given, 
         generate(config)
 
 
-def test_a_shard_that_was_changed_is_noticed(given, tmp_path, tiny):
+def test_a_changed_shard_is_noticed(given, tmp_path, tiny):
     generate(tiny(name="made"))
     changed = tmp_path / "changed"
     shutil.copytree(run_folder(tiny(name="made")).data, changed)
@@ -281,7 +281,7 @@ def recorded(**changes):
     return Recorded(**{**spaces, "episode_length": 6, "sources": [{"name": "mine", "rate": 0.1}], **changes})
 
 
-def test_histories_from_elsewhere_are_a_data_folder(given, tmp_path):
+def test_histories_from_elsewhere_become_a_data_folder(given, tmp_path):
     parts = [histories(np.random.default_rng(number)) for number in range(2)]
     info = write_histories(tmp_path / "mine", iter(parts), recorded())
     assert (info.num_histories, info.history_steps, len(info.shards)) == (6, 12, 2)
@@ -328,7 +328,7 @@ def test_only_a_data_folder_is_overwritten(tmp_path):
     assert (precious / "thesis.tex").read_text() == "all of it"
 
 
-def test_what_a_killed_import_left_goes_and_what_it_replaced_comes_back(tmp_path):
+def test_the_leftovers_of_a_killed_import_are_removed_and_replaced_data_is_restored(tmp_path):
     part = [histories(np.random.default_rng(0))]
     (tmp_path / ".mine.123.tmp").mkdir()
     write_histories(tmp_path / "mine", part, recorded())
@@ -348,16 +348,16 @@ def test_what_a_killed_import_left_goes_and_what_it_replaced_comes_back(tmp_path
         ({"episode_length": 0}, "episode_length"),
     ],
 )
-def test_what_is_said_of_histories_is_checked_before_any_is_written(tmp_path, changes, message):
+def test_the_description_of_histories_is_checked_before_any_is_read(tmp_path, changes, message):
     def parts():
-        raise AssertionError("not read")
+        raise AssertionError("parts must not be read")
         yield
 
     with pytest.raises(UserError, match=message):
         write_histories(tmp_path / "mine", parts(), recorded(**changes))
 
 
-def test_parts_have_to_go_together(tmp_path):
+def test_parts_must_fit_together(tmp_path):
     rng = np.random.default_rng(0)
     with pytest.raises(UserError, match="histories of 6 steps, but earlier parts have 12"):
         write_histories(tmp_path / "mine", [histories(rng), histories(rng, (3, 6))], recorded())

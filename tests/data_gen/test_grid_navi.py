@@ -14,7 +14,7 @@ VARIANTS = [GridNavi(), GridNavi(size=3, episode_length=4), GridNavi(size=4, epi
 
 
 def brute_force(room: GridNavi, goal, over_moves) -> float:
-    """Expected return by recursion over (cell, steps left), written apart from the code under test."""
+    """Expected return by recursion over (cell, steps left), without the code under test."""
 
     @cache
     def value(cell, steps_left):
@@ -52,10 +52,10 @@ def test_goals_are_away_from_the_start_and_within_an_episodes_reach():
 def test_a_step_earns_1_on_the_goal_and_costs_a_tenth_off_it_with_no_early_end():
     envs = GridNavi(size=3, episode_length=5).make_vec(Tasks({"goal": np.array([[0, 2]])}))
     envs.reset(seed=0)
-    lived = [envs.step(np.array([action]))[1:4] for action in (4, 4, 0, 3, 4)]
-    assert [float(reward[0]) for reward, _, _ in lived] == pytest.approx([-0.1, 1, 1, -0.1, 1])
-    assert not any(terminated[0] for _, terminated, _ in lived)
-    assert [truncated[0] for _, _, truncated in lived] == [False] * 4 + [True]
+    steps = [envs.step(np.array([action]))[1:4] for action in (4, 4, 0, 3, 4)]
+    assert [float(reward[0]) for reward, _, _ in steps] == pytest.approx([-0.1, 1, 1, -0.1, 1])
+    assert not any(terminated[0] for _, terminated, _ in steps)
+    assert [truncated[0] for _, _, truncated in steps] == [False] * 4 + [True]
 
 
 @pytest.mark.parametrize("goal", [(0, 0), (1, 1)])

@@ -1,11 +1,11 @@
-"""Any Gymnasium environment as a task distribution: Gymnasium's own, MiniGrid's, and highway-env's."""
+"""Gymnasium environments as task distributions: Gymnasium's own, MiniGrid's and highway-env's."""
 
 import gymnasium
 import numpy as np
 import pydantic
 import pytest
 from gymnasium.wrappers import FilterObservation
-from test_tasks import (  # noqa: F401 - the contract of every family, with the distributions of this file
+from test_tasks import (  # noqa: F401 - the contract of every family, with this file's distributions
     test_a_task_has_a_picture,
     test_an_episode_is_truncated_at_its_length_and_never_both_ended_ways,
     test_gymnasiums_checker_passes_for_the_scalar_form,
@@ -75,7 +75,7 @@ def distribution(request) -> GymnasiumTasks:
 
 
 def plain(distribution: GymnasiumTasks, tasks: Tasks, row: int) -> gymnasium.Env:
-    """The environment of one task, put together by hand."""
+    """The environment of one task, made by hand."""
     if distribution.env_id == "Pendulum-v1":
         return gymnasium.make("Pendulum-v1", max_episode_steps=9, g=float(tasks["g"][row]))
     noise, frequency = (tasks[f"config.{name}"][row] for name in ("state_noise", "simulation_frequency"))
@@ -84,7 +84,7 @@ def plain(distribution: GymnasiumTasks, tasks: Tasks, row: int) -> gymnasium.Env
 
 
 @pytest.mark.parametrize("case", ["pendulum", "highway"])
-def test_a_slot_lives_what_gymnasiums_own_environment_lives(case):
+def test_a_slot_behaves_like_gymnasiums_own_environment(case):
     distribution = made(case)
     tasks = distribution.sample(8, seed=2)
     envs = distribution.make_vec(tasks)
@@ -106,7 +106,7 @@ def test_a_slot_lives_what_gymnasiums_own_environment_lives(case):
     envs.close()
 
 
-def test_the_observations_lie_in_their_space(distribution):
+def test_observations_lie_in_their_space(distribution):
     envs = distribution.make_vec(distribution.sample(3, seed=1))
     observation, _ = envs.reset(seed=0)
     streams = SlotStreams(make_seeds(3, 0))
@@ -116,7 +116,7 @@ def test_the_observations_lie_in_their_space(distribution):
         assert reward.shape == (3,) and np.isfinite(reward).all()
 
 
-def test_ranges_are_drawn_to_both_ends():
+def test_ranges_are_sampled_up_to_both_ends():
     tasks = made("highway").sample(4000, seed=0)
     noise, frequency = tasks["config.state_noise"], tasks["config.simulation_frequency"]
     assert noise.dtype == np.float64 and frequency.dtype == np.int64
@@ -129,20 +129,20 @@ def test_a_family_of_lists_is_finite_and_every_combination_is_a_task():
     family = GymnasiumTasks(env_id="FrozenLake-v1", vary={"is_slippery": [True, False]}, layouts=(7, 9))
     every = family.all_tasks()
     pairs = set(zip(every["is_slippery"].tolist(), every["layout"].tolist(), strict=True))
-    assert pairs == {(place, layout) for place in (0, 1) for layout in (7, 8, 9)} and len(every) == 6
+    assert pairs == {(slippery, layout) for slippery in (0, 1) for layout in (7, 8, 9)} and len(every) == 6
     sampled = family.sample(600, seed=0)
     assert (np.unique(sampled.keys(), return_counts=True)[1] > 60).all()
     assert made("pendulum").all_tasks() is None
 
 
-def test_a_function_gives_a_list_without_repeats():
+def test_the_values_of_a_function_are_listed_without_repeats():
     family = GymnasiumTasks(env_id="FrozenLake-v1", vary={"desc": {"call": MAPS, "seeds": 300, "size": 3}})
     maps = [tuple(family.maker(family.all_tasks(), row).kwargs["desc"]) for row in range(len(family.all_tasks()))]
-    assert 10 < len(maps) == len(set(maps)) < 100  # a map twice could be in training and held out
+    assert 10 < len(maps) == len(set(maps)) < 100  # a repeated map could be both trained on and held out
     assert all(len(row) == 3 for row in maps[0])
 
 
-def test_a_keyword_with_dots_is_a_key_of_a_mapping_and_leaves_the_other_keys():
+def test_a_keyword_with_dots_sets_one_key_of_a_mapping_and_keeps_the_others():
     family = made("highway")
     tasks = family.sample(2, seed=0)
     configs = [family.maker(tasks, row).kwargs["config"] for row in range(2)]
@@ -152,8 +152,8 @@ def test_a_keyword_with_dots_is_a_key_of_a_mapping_and_leaves_the_other_keys():
     assert family.maker(tasks, 0)().unwrapped.config["state_noise"] == tasks["config.state_noise"][0]
 
 
-def test_a_layout_is_the_same_in_every_episode_and_what_happens_in_it_is_not():
-    """Else a task's moving obstacles would move alike in every episode, and a policy could learn them by heart."""
+def test_a_layout_is_the_same_in_every_episode_but_its_events_are_not():
+    """Otherwise obstacles would move the same way in every episode, and a policy could memorise their paths."""
     family = made("minigrid")
     envs = ProcessVectorEnv(
         [family.maker(Tasks({"layout": np.array([3, 3, 4])}), row) for row in range(3)],
@@ -190,7 +190,7 @@ def test_wrappers_are_applied_in_order_with_their_arguments():
     assert not isinstance(family.make_vec(family.all_tasks()), ExpertProcessVectorEnv)
 
 
-def test_an_environment_that_knows_what_to_do_is_an_expert():
+def test_an_environment_that_knows_its_optimal_action_is_an_expert():
     family = GymnasiumTasks(
         env_id="CartPole-v1", layouts=3, wrappers=[{"name": "test_gym_adapter:Upright"}], episode_length=50
     )
@@ -200,13 +200,13 @@ def test_an_environment_that_knows_what_to_do_is_an_expert():
 
 
 class Upright(gymnasium.Wrapper):
-    """CartPole's pole is pushed back from where it leans."""
+    """CartPole with an optimal action: a push towards the side to which the pole leans."""
 
     def optimal_action(self):
         return int(self.unwrapped.state[2] > 0)
 
 
-def test_the_poses_of_minigrid_make_a_maze_that_a_table_learns():
+def test_a_table_learns_a_maze_of_minigrid_from_poses():
     pytest.importorskip("minigrid")
     family = GymnasiumTasks(
         env_id="minigrid:MiniGrid-Empty-5x5-v0",
@@ -219,12 +219,12 @@ def test_the_poses_of_minigrid_make_a_maze_that_a_table_learns():
     observation, _ = envs.reset(seed=0)
     np.testing.assert_array_equal(observation, [[1, 1, 0]] * 2)
     np.testing.assert_array_equal(envs.step(np.array([2, 1]))[0], [[2, 1, 0], [1, 1, 1]])
-    lived = interact(QLearning(step_size=1.0, initial_value=0.5), envs, 2000, make_seeds(2, 0))
-    returns = episode_returns(lived.reward, lived.ended, int(lived.ended.sum(axis=1).min()))
-    assert returns[:, -5:].min() > 0.7  # the shortest way of 5 steps earns .85
+    history = interact(QLearning(step_size=1.0, initial_value=0.5), envs, 2000, make_seeds(2, 0))
+    returns = episode_returns(history.reward, history.ended, int(history.ended.sum(axis=1).min()))
+    assert returns[:, -5:].min() > 0.7  # the shortest path, of 5 steps, earns .85
 
 
-def test_the_whole_family_is_a_config_and_goes_through_generate(tmp_path):
+def test_a_family_given_by_a_config_can_generate_data(tmp_path):
     values = {
         "name": "lake",
         "output": str(tmp_path),
@@ -244,11 +244,11 @@ def test_the_whole_family_is_a_config_and_goes_through_generate(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             {"env_id": "FrozenLak-v1"},
-            "env_id 'FrozenLak-v1': there is no such environment; did you mean 'FrozenLake-v1'",
+            "env_id 'FrozenLak-v1': is not a registered environment; did you mean 'FrozenLake-v1'",
         ),
         ({"env_id": "no_such_package:A-v0"}, "cannot import 'no_such_package' .*: install its package"),
         ({"vary": {}}, "nothing varies: give `vary` a keyword with a range or a list, or `layouts` a number"),
@@ -279,17 +279,17 @@ def test_the_whole_family_is_a_config_and_goes_through_generate(tmp_path):
         ({"env_id": "minigrid:MiniGrid-Empty-5x5-v0"}, "has no episode limit of its own: give episode_length"),
     ],
 )
-def test_bad_parameters_are_refused_in_a_line(changes, said):
+def test_bad_parameters_are_refused_in_one_line(changes, message):
     if "minigrid" in str(changes):
         pytest.importorskip("minigrid")
-    with pytest.raises(pydantic.ValidationError, match=said) as caught:
+    with pytest.raises(pydantic.ValidationError, match=message) as caught:
         GymnasiumTasks(**{"env_id": "FrozenLake-v1", "vary": {"is_slippery": [True, False]}, **changes})
     assert len(caught.value.errors()) == 1
     assert "\n" not in caught.value.errors()[0]["msg"]
 
 
 @pytest.mark.parametrize(
-    ("parameters", "said"),
+    ("parameters", "message"),
     [
         ({"vary": {"is_slipery": [1, 2]}}, "FrozenLake-v1: takes no argument 'is_slipery'; did you mean 'is_slippery'"),
         (
@@ -303,11 +303,11 @@ def test_bad_parameters_are_refused_in_a_line(changes, said):
         ),
     ],
 )
-def test_what_only_making_an_environment_shows_is_refused_in_a_line(parameters, said):
+def test_problems_found_by_making_an_environment_are_reported_in_one_line(parameters, message):
     if "minigrid" in str(parameters):
         pytest.importorskip("minigrid")
     family = GymnasiumTasks(**{"env_id": "FrozenLake-v1", **parameters})
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         family.make_vec(family.sample(2, seed=0))
     assert "\n" not in str(caught.value)
 
@@ -327,6 +327,6 @@ def test_a_task_outside_the_family_is_refused(task):
         family.make_vec(Tasks(task))
 
 
-def test_more_tasks_than_a_finite_family_has_is_an_error():
+def test_more_tasks_than_a_finite_family_has_are_refused():
     with pytest.raises(ConfigError, match=r"ask for 2 \+ 1 tasks, but GymnasiumTasks has 2"):
         GymnasiumTasks(env_id="FrozenLake-v1", vary={"is_slippery": [True, False]}).split(2, 1, seed=0)

@@ -1,4 +1,4 @@
-"""Shards on disk, and returns from steps."""
+"""Shards on disk, and returns computed from steps."""
 
 import h5py
 import numpy as np
@@ -9,7 +9,7 @@ from data_gen.storage.shards import STEP_COLUMNS, read_shard, write_shard
 from icrl.support.errors import UserError
 
 
-def test_episode_returns_by_hand():
+def test_episode_returns_equal_returns_computed_by_hand():
     reward = np.array([[1, 0, 2, 3, 1, 5], [1, 1, 1, 1, 1, 1]])
     ended = np.array([[0, 1, 0, 0, 1, 0], [0, 0, 0, 1, 0, 0]], dtype=bool)
     np.testing.assert_array_equal(episode_returns(reward, ended, 3), [[1, 6, np.nan], [4, np.nan, np.nan]])
@@ -43,7 +43,7 @@ def test_a_chunk_holds_steps_of_one_history(shard):
     path, _ = shard
     with h5py.File(path) as file:
         for name in set(STEP_COLUMNS) - {"optimal_action"}:
-            assert file[name].chunks[:2] == (1, 834)  # three chunks a history, and no padding but two steps
+            assert file[name].chunks[:2] == (1, 834)  # three chunks per history, with two steps of padding
 
 
 def test_equal_content_gives_equal_bytes(shard, tmp_path):
@@ -63,7 +63,7 @@ def test_a_flipped_bit_or_a_truncated_file_is_noticed(shard):
             read_shard(path)
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing_behind(shard, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_in_one_line_and_leaves_nothing_behind(shard, tmp_path, monkeypatch):
     path, columns = shard
     before = path.read_bytes()
 
@@ -77,7 +77,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(shard, tmp_path, monk
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_the_last_returns_are_those_of_episodes_that_end_in_the_last_part_by_hand():
+def test_final_returns_are_of_episodes_that_end_in_the_last_part():
     reward = np.array([[1, 2, 3, 4, 5, 6, 7, 8, 9, 10.0]] * 3)
     ended = np.zeros((3, 10), bool)
     ended[0, [1, 5, 7, 8]] = True  # the last 3 steps hold the ends of (7 + 8) and (9); the last step ends nothing

@@ -1,4 +1,4 @@
-"""The interaction loop: what it records, and which environments it takes."""
+"""The interaction loop: its records, and the environments that it accepts."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from icrl.support.errors import UserError
 
 @component
 class Scripted(Agent):
-    """Walks a fixed script, and keeps the transitions that it is shown."""
+    """Follows a fixed script of actions, and keeps the transitions that it is shown."""
 
     script: tuple[int, ...] = (4, 4, 2, 0, 3, 0)
 
@@ -49,7 +49,7 @@ def test_a_hand_computed_history_is_recorded_step_by_step():
     assert h.observation.dtype == h.action.dtype == np.uint8
 
 
-def test_a_learner_is_shown_the_last_observation_of_an_episode_and_not_the_next_first():
+def test_a_learner_sees_the_last_observation_of_an_episode_and_not_the_next_first_one():
     room = DarkRoom(size=3, episode_length=3, start="center")
     agent = Scripted()
     interact(agent, room.make_vec(Tasks({"goal": np.array([[0, 0]])})), 6, make_seeds(1, 0))
@@ -65,7 +65,7 @@ def test_termination_ends_the_episode_and_the_next_begins_at_the_start():
     np.testing.assert_array_equal(h.observation[0][:3], [[1, 1], [1, 1], [1, 1]])
 
 
-def test_the_planned_lifetime_can_differ_from_the_steps_lived():
+def test_the_planned_lifetime_can_differ_from_the_steps_taken():
     room, agent = DarkRoom(), Scripted()
     interact(agent, room.make_vec(room.all_tasks()), 10, make_seeds(81, 0), planned_steps=500)
     assert agent.spec.planned_steps == 500
@@ -91,6 +91,6 @@ def test_spaces_are_stored_compactly(space, shape, dtype):
     assert storage_type(space) == (shape, np.dtype(dtype))
 
 
-def test_an_unsupported_space_is_an_error():
+def test_an_unsupported_space_is_refused():
     with pytest.raises(UserError, match="cannot be recorded"):
         to_json(gymnasium.spaces.Text(3))

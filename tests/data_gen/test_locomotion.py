@@ -1,4 +1,4 @@
-"""The MuJoCo locomotion families: against Gymnasium's own environments, and against MuJoCo stepped by hand."""
+"""The MuJoCo locomotion families against Gymnasium's own environments and against MuJoCo stepped by hand."""
 
 import copy
 import multiprocessing
@@ -34,8 +34,8 @@ def name(request):
 
 
 @pytest.fixture(autouse=True)
-def no_log_is_left(tmp_path, monkeypatch):
-    """Gymnasium's HalfCheetah makes MuJoCo write a log to the working directory."""
+def temporary_working_folder(tmp_path, monkeypatch):
+    """Works in a temporary folder: Gymnasium's HalfCheetah makes MuJoCo write a log to the working directory."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -56,7 +56,7 @@ def random_actions(envs, steps, seed=0):
 
 
 def a_state(envs, seed=0):
-    """A state of each slot, shapes (n, nq) and (n, nv)."""
+    """One state per slot, of shapes (n, nq) and (n, nv)."""
     envs.reset(seed=make_seeds(envs.num_envs, seed))
     return envs.batch.qpos.copy(), envs.batch.qvel.copy()
 
@@ -100,7 +100,7 @@ def test_without_variation_an_episode_equals_gymnasiums_step_by_step(name):
 
 
 def test_from_a_state_on_the_ground_a_step_equals_gymnasiums(name):
-    """With contacts from the first step on: nothing that Gymnasium carries over from setting a state is missing."""
+    """With contacts from the first step on. Setting a state leaves out nothing that Gymnasium's step depends on."""
     family = without_goal(name)
     envs, peer = family.make_vec(unvaried(family, 1)), gymnasium.make(name).unwrapped
     a_state(envs)
@@ -117,7 +117,7 @@ def test_from_a_state_on_the_ground_a_step_equals_gymnasiums(name):
         np.testing.assert_array_equal(envs._observe()[0], peer.step(actions[0])[0])
 
 
-def test_the_model_is_gymnasiums_and_loading_it_leaves_no_log(name, tmp_path):
+def test_the_model_equals_gymnasiums_and_loading_it_leaves_no_log(name, tmp_path):
     load_model.cache_clear()
     ours = load_model(ROBOTS[name].robot.xml)
     assert not list(tmp_path.iterdir())
@@ -130,7 +130,7 @@ def test_the_model_is_gymnasiums_and_loading_it_leaves_no_log(name, tmp_path):
 
 
 def edited_model(name, task):
-    """Gymnasium's own model with one task's factors, by hand."""
+    """Gymnasium's own model, changed by hand by one task's factors."""
     model = copy.copy(gymnasium.make(name).unwrapped.model)
     model.body_mass[1:] *= task["body_mass"][0]
     model.body_inertia[1:] *= task["body_inertia"][0]
@@ -140,7 +140,7 @@ def edited_model(name, task):
     return model
 
 
-def test_a_slot_is_the_single_simulation_of_its_own_model(name):
+def test_a_slot_equals_a_single_simulation_of_its_own_model(name):
     family = without_goal(name)
     tasks = family.sample(3, seed=5)
     envs = family.make_vec(tasks)
@@ -155,7 +155,7 @@ def test_a_slot_is_the_single_simulation_of_its_own_model(name):
         for field in ("body_subtreemass", "dof_invweight0", "body_invweight0", "dof_M0"):
             np.testing.assert_array_equal(getattr(envs.batch.get_model(slot), field), getattr(model, field), field)
     for actions in random_actions(envs, 40):
-        envs._advance(actions)  # without the ends of episodes
+        envs._advance(actions)  # no episode ends here
         for slot, (model, data) in enumerate(singles):
             data.ctrl[:] = actions[slot]
             mujoco.mj_step(model, data, nstep=family.robot.frame_skip)
@@ -168,10 +168,13 @@ def test_a_slot_is_the_single_simulation_of_its_own_model(name):
 
 
 @pytest.mark.parametrize("field", ALL_FIELDS)
-def test_each_field_alone_changes_the_motion_and_each_slot_has_its_own(name, field):
+def test_each_field_alone_changes_the_motion_of_its_own_slot(name, field):
     family = without_goal(name, [field])
     tasks = family.sample(3, seed=2)
-    tasks[field][1], tasks[field][2] = tasks[field][0], 1  # 0 and 1 are the same task, and 2 is the plain robot
+    tasks[field][1], tasks[field][2] = (
+        tasks[field][0],
+        1,
+    )  # slots 0 and 1 have the same task, and slot 2 has the plain robot
     envs = family.make_vec(tasks)
     qpos, qvel = a_state(envs)
     envs.set_state(np.arange(3), qpos[[0, 0, 0]], qvel[[0, 0, 0]])
@@ -182,7 +185,7 @@ def test_each_field_alone_changes_the_motion_and_each_slot_has_its_own(name, fie
     assert np.abs(ends[0] - ends[2]).max() > 1e-3
 
 
-def test_factors_are_log_uniform_and_each_body_joint_and_geom_has_its_own(name):
+def test_factors_are_log_uniform_and_independent_per_body_joint_and_geom(name):
     family = without_goal(name, log_scale_limit=2.0)
     tasks = family.sample(4000, seed=0)
     for field in ALL_FIELDS:
@@ -191,10 +194,10 @@ def test_factors_are_log_uniform_and_each_body_joint_and_geom_has_its_own(name):
         np.testing.assert_allclose(np.quantile(exponents, [0.25, 0.5, 0.75]), [-0.5, 0, 0.5], atol=0.03)
         correlation = np.corrcoef(exponents.T) - np.eye(exponents.shape[1])
         assert np.abs(correlation).max() < 0.1
-    assert SCALE_BASE["dof_damping"] == 1.3  # the original code's, unlike the other three
+    assert SCALE_BASE["dof_damping"] == 1.3  # as in the original code, unlike the other three
 
 
-def test_what_is_zero_has_no_factor():
+def test_a_value_of_zero_has_no_factor():
     shapes = without_goal("HalfCheetah-v5").task_shapes()
     assert shapes == {"body_mass": (7,), "body_inertia": (7, 3), "dof_damping": (6,), "geom_friction": (9, 3)}
 
@@ -233,7 +236,7 @@ def test_the_goal_decides_the_forward_term(family, task, forward):
         (Ant(goal="velocity", healthy_reward=0.3, ctrl_cost_weight=0), 0, 0.3),
     ],
 )
-def test_the_other_terms_have_the_weights_of_their_source(family, control, survive):
+def test_the_other_terms_have_the_weights_of_the_original_code(family, control, survive):
     envs = family.make_vec(family.sample(2, seed=0))
     envs.reset(seed=0)
     (actions,) = random_actions(envs, 1)
@@ -242,7 +245,7 @@ def test_the_other_terms_have_the_weights_of_their_source(family, control, survi
     np.testing.assert_allclose(envs.reward_terms["reward_survive"], survive)
 
 
-def test_an_ant_with_a_place_to_go_to_sees_where_it_is_and_does_not_terminate():
+def test_an_ant_with_a_goal_position_observes_its_position_and_does_not_terminate():
     family = Ant(goal="position", episode_length=100)
     envs = family.make_vec(family.sample(2, seed=0))
     observation, _ = envs.reset(seed=0)
@@ -264,7 +267,7 @@ def test_an_ant_with_a_place_to_go_to_sees_where_it_is_and_does_not_terminate():
         (Walker2d(), 2, [-0.99, 0.99], [-1, 1]),
     ],
 )
-def test_the_limits_of_health_are_gymnasiums(family, index, healthy, unhealthy):
+def test_the_limits_of_health_equal_gymnasiums(family, index, healthy, unhealthy):
     model = load_model(family.robot.xml)
     qpos = np.tile(model.qpos0, (len(healthy) + len(unhealthy), 1))
     qpos[:, index] = healthy + unhealthy
@@ -272,7 +275,7 @@ def test_the_limits_of_health_are_gymnasiums(family, index, healthy, unhealthy):
     assert family.healthy(qpos, np.zeros((len(qpos), model.nv))).tolist() == expected
 
 
-def test_goals_are_drawn_as_the_papers_do():
+def test_goals_are_drawn_as_in_the_papers():
     ant = Ant(goal="position", goal_radius=2.0).sample(5000, seed=0)["position"]
     radius = np.hypot(*ant.T)
     assert radius.max() <= 2 and np.mean(radius < 1) == pytest.approx(0.25, abs=0.03)  # uniform in the disc
@@ -284,7 +287,7 @@ def test_goals_are_drawn_as_the_papers_do():
     assert set(direction) == {-1, 1} and abs(direction.mean()) < 0.05
 
 
-def test_two_directions_are_two_tasks_unless_something_else_varies():
+def test_a_direction_goal_has_two_tasks_unless_something_else_varies():
     train, test = HalfCheetah(goal="direction").split(0.8, 0.2, seed=0)
     assert sorted([*train["direction"], *test["direction"]]) == [-1, 1]
     train, test = HalfCheetah(goal="direction", vary=["body_mass"]).split(50, 20, seed=0)
@@ -297,7 +300,7 @@ def test_what_varies_follows_from_the_parameters():
     assert Ant(goal="none", vary=["body_mass"]).varies == Hopper().varies == "dynamics"
 
 
-def test_the_number_of_threads_changes_no_result(name, monkeypatch):
+def test_the_number_of_threads_does_not_change_the_results(name, monkeypatch):
     family = without_goal(name, episode_length=10)
     tasks, states = family.sample(5, seed=0), []
     for threads in (1, 3):
@@ -315,7 +318,7 @@ def test_a_worker_process_uses_one_thread(monkeypatch):
     assert num_threads() == 1
 
 
-def test_a_new_episode_knows_nothing_of_the_last(name):
+def test_a_new_episode_does_not_depend_on_the_last(name):
     family = without_goal(name)
     tasks = family.sample(2, seed=0)
     used, fresh = family.make_vec(tasks), family.make_vec(tasks)
@@ -324,19 +327,19 @@ def test_a_new_episode_knows_nothing_of_the_last(name):
         used.step(actions)
     qpos, qvel = a_state(fresh, seed=2)
     used.set_state(np.arange(2), qpos, qvel)
-    np.testing.assert_array_equal(used.batch.state, fresh.batch.state)  # with the solver's warm start
+    np.testing.assert_array_equal(used.batch.state, fresh.batch.state)  # the solver's warm start included
     np.testing.assert_array_equal(used._observe(), fresh._observe())
 
 
-def test_episodes_lived_for_one_goal_are_rated_exactly_for_another():
+def test_episodes_played_for_one_goal_are_scored_exactly_for_another():
     family, seeds = Ant(goal="velocity", episode_length=8), make_seeds(3, 0)
     tasks = family.sample(2, seed=0)
     played, other = tasks.take([0, 0, 0]), tasks.take([1, 1, 1])
-    rated = family._random_returns(played, seeds, [tasks.take([1])])
-    np.testing.assert_allclose(rated, family._random_returns(other, seeds, [other]), rtol=1e-12)
+    scored = family._random_returns(played, seeds, [tasks.take([1])])
+    np.testing.assert_allclose(scored, family._random_returns(other, seeds, [other]), rtol=1e-12)
 
 
-def test_random_returns_are_those_of_first_episodes():
+def test_random_returns_are_returns_of_first_episodes():
     family, seeds = Hopper(episode_length=30), make_seeds(40, 0)
     tasks = family.sample(40, seed=0)
     envs, streams = family.make_vec(tasks), SlotStreams(derive(seeds, 1))
@@ -347,7 +350,7 @@ def test_random_returns_are_those_of_first_episodes():
         rewards.append(reward)
         ends.append(terminated | truncated)
     expected = episode_returns(np.array(rewards).T, np.array(ends).T, 1)[:, 0]
-    assert np.array(ends).sum() > 40  # some slots have begun another
+    assert np.array(ends).sum() > 40  # some slots have started another episode
     np.testing.assert_allclose(family._random_returns(tasks, seeds, [tasks])[0], expected)
 
 
@@ -359,7 +362,7 @@ def test_random_returns_do_not_depend_on_the_other_tasks():
 
 
 @pytest.mark.parametrize(
-    ("cls", "params", "says"),
+    ("cls", "params", "message"),
     [
         (HalfCheetah, {"goal": "none"}, "nothing that differs"),
         (Hopper, {"vary": []}, "nothing that differs"),
@@ -372,13 +375,13 @@ def test_random_returns_do_not_depend_on_the_other_tasks():
         (Walker2d, {"episode_length": 0}, "episode_length"),
     ],
 )
-def test_bad_parameters_are_refused(cls, params, says):
-    with pytest.raises((pydantic.ValidationError, ValueError), match=says):
+def test_bad_parameters_are_refused(cls, params, message):
+    with pytest.raises((pydantic.ValidationError, ValueError), match=message):
         cls(**params)
 
 
 @pytest.mark.parametrize(
-    ("family", "task", "says"),
+    ("family", "task", "message"),
     [
         (HalfCheetah(goal="direction"), {"direction": [0.5]}, "a direction must be -1 or 1"),
         (HalfCheetah(goal="velocity"), {"velocity": [2.5]}, r"velocity_range is \[0.0, 2.0\]"),
@@ -391,8 +394,8 @@ def test_bad_parameters_are_refused(cls, params, says):
         (Hopper(vary=["body_mass"]), {"body_mass": [[1.0, 1.0, 1.0, 4.0]]}, r"\[0.296, 3.38\]"),
     ],
 )
-def test_tasks_outside_the_family_are_refused_in_one_line(family, task, says):
-    with pytest.raises(UserError, match=says) as refusal:
+def test_tasks_outside_the_family_are_refused_in_one_line(family, task, message):
+    with pytest.raises(UserError, match=message) as refusal:
         family.make_vec(Tasks({key: np.array(values) for key, values in task.items()}))
     assert "\n" not in str(refusal.value)
 
@@ -408,7 +411,7 @@ def test_without_mujoco_the_error_says_what_to_install(monkeypatch):
         simulator()
 
 
-def test_no_import_of_ours_imports_mujoco():
+def test_no_import_of_this_project_imports_mujoco():
     code = (
         "import sys, data_gen, data_gen.tasks.mujoco.ant, data_gen.tasks.mujoco.hopper; print('mujoco' in sys.modules)"
     )
@@ -419,7 +422,7 @@ def test_no_import_of_ours_imports_mujoco():
 @pytest.mark.parametrize(
     "family", [HalfCheetah(), Ant(goal="velocity", vary=ALL_FIELDS), Ant(goal="position"), Ant(goal="angle"), Hopper()]
 )
-def test_a_picture_shows_the_way_where_it_led(family):
+def test_a_picture_shows_the_path_in_its_direction(family):
     from matplotlib.figure import Figure
 
     task = family.sample(1, seed=0)
@@ -432,9 +435,9 @@ def test_a_picture_shows_the_way_where_it_led(family):
     axes = Figure().subplots()
     assert family.draw(axes, task, np.array(observations), np.zeros(16))
     drawn = axes.child_axes[0] if family.goal == "none" else axes
-    ways = [line for line in drawn.lines if line.get_color() == "#2563eb"]
-    assert len(ways) == 1
+    paths = [line for line in drawn.lines if line.get_color() == "#2563eb"]
+    assert len(paths) == 1
     from_above = family.goal in ("position", "angle")
-    way = np.stack(ways[0].get_data(), axis=1) if from_above else ways[0].get_ydata()[:, None]
-    # From velocities it is the places but for the changes of velocity inside a step.
-    np.testing.assert_allclose(way - way[0], np.array(places)[:, : way.shape[1]], atol=0.15)
+    path = np.stack(paths[0].get_data(), axis=1) if from_above else paths[0].get_ydata()[:, None]
+    # A path from velocities ignores changes of velocity within a step.
+    np.testing.assert_allclose(path - path[0], np.array(places)[:, : path.shape[1]], atol=0.15)

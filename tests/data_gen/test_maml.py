@@ -1,4 +1,4 @@
-"""MAML: its gradients against finite differences, baseline and returns by hand, trust region, lifetimes, resuming."""
+"""MAML: gradients against finite differences, baseline and returns by hand, trust region, lifetimes, resuming."""
 
 import copy
 
@@ -38,7 +38,7 @@ TINY = {"meta_batch": 4, "trajectories": 3, "hidden_sizes": (8, 8), "fisher_shar
 
 
 def make_policy(space, activation="tanh"):
-    """In double precision, with no parameter at zero: zero biases put a start state on a kink of the ReLU."""
+    """A policy in double precision with nonzero parameters: zero biases put a start state on a kink of the ReLU."""
     policy = Policy(FEATURES, action_distribution(space, "maml", CPU), (5, 20), activation, 1.0, CPU).double()
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -47,7 +47,7 @@ def make_policy(space, activation="tanh"):
 
 
 def make_samples(policy, space, sampling, tasks=TASKS, rows=ROWS):
-    """Actions of the parameters `sampling` in random states, with random advantages."""
+    """Samples with actions of the parameters `sampling` in random states, and with random advantages."""
     features = torch.randn(tasks, rows, FEATURES, dtype=torch.float64)
     with torch.no_grad():
         outputs = policy.outputs(sampling, features)
@@ -60,7 +60,7 @@ def make_samples(policy, space, sampling, tasks=TASKS, rows=ROWS):
 
 
 def make_chain(policy, space, inner_steps, second_order=True):
-    """Parameters before each inner step and after the last, and samples at each, as an iteration collects them."""
+    """Parameters before each inner step and after the last, and the samples that an iteration collects with each."""
     points, samples = [policy.stacked(TASKS)], []
     for _ in range(inner_steps):
         samples.append(make_samples(policy, space, points[-1]))
@@ -77,16 +77,16 @@ def adapted_from(policy, vector, samples, second_order=True):
 
 def differences(function, point, step=1e-6):
     found = torch.empty_like(point)
-    for place in range(len(point)):
+    for index in range(len(point)):
         moved = torch.zeros_like(point)
-        moved[place] = step
-        found[place] = (function(point + moved) - function(point - moved)) / (2 * step)
+        moved[index] = step
+        found[index] = (function(point + moved) - function(point - moved)) / (2 * step)
     return found
 
 
 @pytest.mark.parametrize("inner_steps", [1, 2])
 @pytest.mark.parametrize("space", [BOX, PARTS], ids=["box", "discrete"])
-def test_the_meta_gradient_is_that_of_finite_differences_and_the_first_order_one_is_not(space, inner_steps):
+def test_the_meta_gradient_equals_finite_differences_and_the_first_order_gradient_does_not(space, inner_steps):
     torch.manual_seed(7)
     policy = make_policy(space, "relu")
     initial = list(policy.parameters())
@@ -109,7 +109,7 @@ def test_the_meta_gradient_is_that_of_finite_differences_and_the_first_order_one
     assert (fomaml - expected).norm() > 0.05 * expected.norm()
 
 
-def test_ppos_clipped_loss_is_that_by_hand():
+def test_ppos_clipped_loss_equals_a_loss_computed_by_hand():
     """Schulman et al. 2017, equation 7, number by number."""
     torch.manual_seed(1)
     agent = MAML(outer="ppo", clip_range=0.2)
@@ -123,14 +123,14 @@ def test_ppos_clipped_loss_is_that_by_hand():
         bounded = min(max(number, 0.8), 1.2)
         total += min(number * advantage, bounded * advantage)
         sides.add((number < 0.8, number > 1.2, advantage > 0))
-    assert len(sides) == 6  # all cases were there
+    assert len(sides) == 6  # all cases occur
     assert loss.item() == pytest.approx(-total / (TASKS * ROWS), rel=1e-10)
     start, _ = agent.clipped_loss(leaves_of(policy.stacked(TASKS)), samples)
     assert start.item() == pytest.approx(-samples.advantages.mean().item(), rel=1e-10)  # a ratio of 1
 
 
 def test_the_inner_hessian_keeps_the_product_of_scores():
-    """E[A (s s^T + grad s)], of which -E[log pi A] would lack the first part."""
+    """The Hessian is E[A (s s^T + grad s)]; that of -E[log pi A] would lack the first term."""
     torch.manual_seed(0)
     policy = make_policy(BOX)
     parameters = leaves_of(policy.stacked(1))
@@ -153,8 +153,8 @@ def test_the_inner_hessian_keeps_the_product_of_scores():
 
 @pytest.mark.parametrize("second_order", [True, False])
 @pytest.mark.parametrize("space", [BOX, PARTS], ids=["box", "discrete"])
-def test_fisher_products_are_those_of_the_explicit_hessian(space, second_order):
-    """Of the mean divergence of the adapted policies, as a function of the initial parameters, through two steps."""
+def test_fisher_products_equal_those_of_the_explicit_hessian(space, second_order):
+    """The Hessian of the adapted policies' mean divergence by the initial parameters, through two inner steps."""
     torch.manual_seed(1)
     policy = make_policy(space)
     initial = list(policy.parameters())
@@ -178,7 +178,7 @@ def test_fisher_products_are_those_of_the_explicit_hessian(space, second_order):
         torch.testing.assert_close(product(direction), hessian @ direction + 0.1 * direction)
 
 
-def test_divergences_are_those_of_torch():
+def test_divergences_equal_pytorchs():
     torch.manual_seed(2)
     gaussian, categorical = (action_distribution(space, "maml", CPU) for space in (BOX, PARTS))
     means, deviations = torch.randn(2, 3, 7, 2), torch.randn(2, 3, 1, 2)
@@ -211,7 +211,7 @@ def test_adaptation_of_a_task_does_not_depend_on_the_others():
 # --- baseline and returns
 
 
-def test_the_linear_baseline_is_that_of_lstsq_task_by_task():
+def test_the_linear_baseline_of_each_task_equals_a_least_squares_fit():
     rng = np.random.default_rng(4)
     inputs, targets, used = rng.normal(size=(3, 30, 4)), rng.normal(size=(3, 30)), rng.random((3, 30)) < 0.7
     found = fit(*(torch.from_numpy(part) for part in (inputs, targets, used))).numpy()
@@ -222,7 +222,7 @@ def test_the_linear_baseline_is_that_of_lstsq_task_by_task():
     assert predict(torch.from_numpy(inputs), torch.from_numpy(found)).shape == (3, 30)
 
 
-def test_baseline_features_are_observation_squares_of_numbers_and_powers_of_time():
+def test_baseline_features_are_observations_squares_of_numbers_and_powers_of_time():
     found = baseline_features(
         torch.tensor([[[2.0, -20.0, 1.0]]]), torch.tensor([[50.0]]), torch.tensor([True, True, False])
     )
@@ -230,7 +230,7 @@ def test_baseline_features_are_observation_squares_of_numbers_and_powers_of_time
 
 
 def filled(rewards, ended, features=None, clock=None):
-    """A segment of one actor a learner, of (N, T) rewards and ends."""
+    """A segment with one actor per learner, filled with (N, T) rewards and episode ends."""
     rewards, ended = torch.tensor(rewards), torch.tensor(ended)
     learners, steps = rewards.shape
     segment = Segment((learners, steps, 1), torch.tensor([True]), CPU)
@@ -244,8 +244,8 @@ def filled(rewards, ended, features=None, clock=None):
     return segment
 
 
-def test_returns_end_with_their_episode_and_go_on_over_the_end_of_a_segment():
-    """The second learner's last episode is cut off, so that its steps are worth what the baseline says of the cut."""
+def test_returns_end_with_their_episode_and_are_bootstrapped_at_the_end_of_a_segment():
+    """The segment cuts off the second learner's last episode, so the baseline's value at the cut is added."""
     torch.manual_seed(5)
     rewards = [[1.0, 2.0, 4.0, 8.0], [1.0, 2.0, 4.0, 8.0]]
     ended = [[False, True, False, True], [False, True, False, False]]
@@ -265,14 +265,14 @@ def test_returns_end_with_their_episode_and_go_on_over_the_end_of_a_segment():
     torch.testing.assert_close(found, (returns - predict(inputs, coefficients)).float(), atol=1e-5, rtol=1e-5)
 
 
-def test_an_episodes_clock_goes_on_in_the_next_segment():
+def test_an_episodes_clock_continues_in_the_next_segment():
     segment = filled([[0.0, 0.0]], [[True, False]])
     segment.empty()
     segment.acted(*(torch.zeros(1, 1, 1) for _ in range(3)))
     assert segment.time[0, 0, 0] == 1
 
 
-def test_standardised_advantages_have_mean_0_and_deviation_1_task_by_task():
+def test_standardised_advantages_have_mean_0_and_deviation_1_per_task():
     found = standardised(torch.tensor([[1.0, 2.0, 3.0], [10.0, 10.0, 40.0]]))
     torch.testing.assert_close(found.mean(dim=1), torch.zeros(2), atol=1e-6, rtol=0)
     torch.testing.assert_close(found.std(dim=1, correction=0), torch.ones(2))
@@ -281,7 +281,7 @@ def test_standardised_advantages_have_mean_0_and_deviation_1_task_by_task():
 # --- trust region
 
 
-def test_conjugate_gradients_solve_and_stay_where_they_have():
+def test_conjugate_gradients_solve_the_system_and_stay_at_the_solution():
     torch.manual_seed(6)
     root = torch.randn(6, 6, dtype=torch.float64)
     matrix, right = root @ root.T + torch.eye(6), torch.randn(6, dtype=torch.float64)
@@ -294,7 +294,7 @@ def test_conjugate_gradients_solve_and_stay_where_they_have():
     assert not conjugate_gradients(lambda vector: matrix @ vector, 0 * right, 5).any()
 
 
-def test_the_line_search_keeps_to_the_limit_and_to_less_loss():
+def test_the_line_search_keeps_to_the_limit_and_reduces_the_loss():
     start, step = torch.zeros(1), torch.ones(1)
     point, kl, scale = line_search(lambda p: (-p.item(), 4 * p.item() ** 2), start, step, 0.0, limit=1.0)
     assert 0.4 < point.item() < 0.5 and kl <= 1.0 and scale == pytest.approx(point.item())
@@ -330,7 +330,7 @@ def vector_of(agent):
 
 
 @pytest.mark.parametrize("distribution", [PointNavigation(episode_length=10), ROOM], ids=["box", "discrete"])
-def test_a_step_keeps_to_the_limit_and_improves_the_surrogate(distribution):
+def test_a_meta_update_keeps_to_the_limit_and_improves_the_surrogate(distribution):
     seen = []
 
     class Watched(MAML):
@@ -354,7 +354,7 @@ def test_a_step_keeps_to_the_limit_and_improves_the_surrogate(distribution):
 
 
 @pytest.mark.parametrize("outer", ["trpo", "ppo"])
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(outer):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(outer):
     training = training_on(PointNavigation(episode_length=10))
     settings = {"outer": outer, "inner_steps": 2}
     whole = started(training, **settings)
@@ -374,7 +374,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(outer):
 
 
 @pytest.mark.parametrize("outer", ["trpo", "ppo"])
-def test_first_order_learns_otherwise_but_not_without_inner_steps(outer):
+def test_first_order_changes_the_update_unless_there_are_no_inner_steps(outer):
     training = training_on(PointNavigation(episode_length=10))
     for inner_steps, same in ((1, False), (0, True)):
         pair = [started(training, outer=outer, inner_steps=inner_steps, first_order=flag) for flag in (False, True)]
@@ -383,8 +383,8 @@ def test_first_order_learns_otherwise_but_not_without_inner_steps(outer):
         assert torch.equal(*(vector_of(agent) for agent in pair)) == same
 
 
-def test_first_order_is_second_order_where_the_inner_surrogate_is_flat(monkeypatch):
-    """Without advantages in the inner steps every second derivative is zero, and so is adaptation."""
+def test_first_order_equals_second_order_if_the_inner_surrogate_is_flat(monkeypatch):
+    """With inner advantages of zero, every second derivative is zero, and so is the adaptation."""
     training = training_on(PointNavigation(episode_length=10))
     collect = MAML.process
 
@@ -403,7 +403,7 @@ def test_first_order_is_second_order_where_the_inner_surrogate_is_flat(monkeypat
 # --- lifetimes
 
 
-def live(agent, distribution, tasks, steps, seeds):
+def run_lifetime(agent, distribution, tasks, steps, seeds):
     envs = distribution.make_vec(tasks.take(np.repeat(np.arange(len(tasks)), agent.actors)))
     return interact(agent, envs, steps, seeds)
 
@@ -411,21 +411,21 @@ def live(agent, distribution, tasks, steps, seeds):
 @pytest.mark.parametrize(
     "distribution", [PointNavigation(episode_length=5, tolerance=0.1), ROOM], ids=["box", "discrete"]
 )
-def test_a_learner_lives_the_same_life_alone_and_among_others(distribution):
+def test_a_learner_has_the_same_lifetime_alone_and_among_others(distribution):
     training = training_on(distribution)
     agent = started(training, actors=2, test_trajectories=4, test_rate=0.5, hidden_sizes=(50, 50))
     tasks, seeds = training.tasks.take([0, 1, 2, 3, 4]), make_seeds(5, 1)
-    together = live(agent, distribution, tasks, 40, seeds)
+    together = run_lifetime(agent, distribution, tasks, 40, seeds)
     moved = [part.clone() for part in agent.life.parameters]
     assert agent.life.gradient_steps == 4
     assert not torch.equal(moved[0][0], moved[0][1])
-    alone = live(agent, distribution, tasks.take([1]), 40, seeds[1:2])
+    alone = run_lifetime(agent, distribution, tasks.take([1]), 40, seeds[1:2])
     np.testing.assert_array_equal(alone.action, together.action[2:4])
     for part, many in zip(agent.life.parameters, moved, strict=True):
         assert torch.equal(part[0], many[1])
 
 
-def test_gradient_steps_have_the_halved_rate_and_stop(monkeypatch):
+def test_later_gradient_steps_have_half_the_rate_and_stop_after_test_steps(monkeypatch):
     training = training_on(PointNavigation(episode_length=5))
     rates = []
     monkeypatch.setattr(
@@ -433,17 +433,17 @@ def test_gradient_steps_have_the_halved_rate_and_stop(monkeypatch):
         lambda policy, parameters, samples, rate: rates.append(rate) or adapt(policy, parameters, samples, rate),
     )
     agent = started(training, test_trajectories=2, test_rate=0.4, test_steps=3)
-    live(agent, training.distribution, training.tasks, 60, make_seeds(20, 1))
+    run_lifetime(agent, training.distribution, training.tasks, 60, make_seeds(20, 1))
     assert rates == [0.4, 0.2, 0.2]
     agent = started(training, test_trajectories=2, inner_rate=0.3, test_steps=0)
-    live(agent, training.distribution, training.tasks, 60, make_seeds(20, 1))
+    run_lifetime(agent, training.distribution, training.tasks, 60, make_seeds(20, 1))
     assert len(rates) == 3
     start = vector_of(agent)
     assert torch.equal(flat([part[0] for part in agent.life.parameters]), start)
 
 
-def test_a_lifetime_ends_up_where_a_gradient_step_by_hand_does():
-    """The first update of a lifetime is `adapt` on what was seen, returns by loops over episodes."""
+def test_adaptation_in_a_lifetime_equals_a_gradient_step_by_hand():
+    """The first update of a lifetime equals `adapt` on the observed steps, with returns from plain loops."""
     distribution = PointNavigation(episode_length=6)
     training = training_on(distribution)
     agent = started(training, test_trajectories=3, inner_rate=0.2)
@@ -456,25 +456,27 @@ def test_a_lifetime_ends_up_where_a_gradient_step_by_hand_does():
 
     watched = Watched(**{**TINY, "test_trajectories": 3, "inner_rate": 0.2})
     watched.start(training)
-    live(watched, distribution, training.tasks.take([0, 1]), 18, make_seeds(2, 3))
-    live(agent, distribution, training.tasks.take([0, 1]), 18, make_seeds(2, 3))
+    run_lifetime(watched, distribution, training.tasks.take([0, 1]), 18, make_seeds(2, 3))
+    run_lifetime(agent, distribution, training.tasks.take([0, 1]), 18, make_seeds(2, 3))
     assert torch.equal(agent.life.parameters[0], watched.life.parameters[0])
     rewards = np.array([transition.reward for transition in seen]).T.reshape(2, 3, 6)
     returns = np.zeros((2, 3, 6))
     for step in reversed(range(6)):
         returns[..., step] = rewards[..., step] + (0.99 * returns[..., step + 1] if step < 5 else 0)
-    places = np.array([transition.observation for transition in seen]).swapaxes(0, 1)
+    positions = np.array([transition.observation for transition in seen]).swapaxes(0, 1)
     life = watched.life
     for learner in range(2):
         time = np.tile(np.arange(6) / 100, 3)[:, None]
-        rows = np.concatenate([places[learner], places[learner] ** 2, time, time**2, time**3, np.ones_like(time)], 1)
+        rows = np.concatenate(
+            [positions[learner], positions[learner] ** 2, time, time**2, time**3, np.ones_like(time)], 1
+        )
         target = returns[learner].reshape(-1)
         ridge = np.concatenate([rows, np.sqrt(RIDGE) * np.eye(8)])
         weights = np.linalg.lstsq(ridge, np.concatenate([target, np.zeros(8)]), rcond=None)[0]
         advantages = target - rows @ weights
         advantages = (advantages - advantages.mean()) / advantages.std()
         start = [parameter.detach().clone().requires_grad_() for parameter in watched.networks.parameters()]
-        hidden = torch.from_numpy(places[learner])
+        hidden = torch.from_numpy(positions[learner])
         for layer in range(0, 6, 2):
             hidden = (hidden if layer == 0 else hidden.relu()) @ start[layer] + start[layer + 1]
         policy = torch.distributions.Independent(torch.distributions.Normal(hidden, start[6].exp()), 1)
@@ -485,12 +487,12 @@ def test_a_lifetime_ends_up_where_a_gradient_step_by_hand_does():
             torch.testing.assert_close(after[learner], (parameter - 0.2 * gradient).detach(), atol=1e-4, rtol=1e-3)
 
 
-def test_lifetimes_that_are_too_short_and_unknown_horizons_are_refused():
+def test_too_short_lifetimes_and_unknown_horizons_are_refused():
     agent = MAML(**TINY, test_trajectories=10, actors=2)
     envs = ROOM.make_vec(ROOM.all_tasks().take([0, 0]))
     agent.check(spec_of(envs, 26))
     with pytest.raises(UserError, match="25 steps"):
-        agent.check(spec_of(envs, 25))  # the step would be taken at its end
+        agent.check(spec_of(envs, 25))  # the gradient step would come at the end of the lifetime
     with pytest.raises(UserError, match="episode"):
         agent.check(Spec(BOX, BOX, 1000))
     with pytest.raises(ValueError, match="does not divide"):
@@ -499,33 +501,33 @@ def test_lifetimes_that_are_too_short_and_unknown_horizons_are_refused():
         agent.check(Spec(BOX, spaces.Text(3), 1000, episode_length=5))
 
 
-def test_without_iterations_it_acts_with_random_weights():
+def test_an_agent_without_iterations_acts_with_random_weights():
     agent = started(training_on(ROOM), iterations=0)
-    assert live(agent, ROOM, ROOM.all_tasks(), 100, make_seeds(9, 0)).reward.shape == (9, 100)
+    assert run_lifetime(agent, ROOM, ROOM.all_tasks(), 100, make_seeds(9, 0)).reward.shape == (9, 100)
 
 
-def test_a_learner_whose_step_blows_up_keeps_its_parameters_and_harms_nobody():
+def test_a_learner_with_an_exploding_step_keeps_finite_parameters_and_acts_on():
     agent = started(training_on(ROOM), iterations=0, test_rate=1e38, later_rate=1.0)
-    h = live(agent, ROOM, ROOM.all_tasks(), 100, make_seeds(9, 0))
+    h = run_lifetime(agent, ROOM, ROOM.all_tasks(), 100, make_seeds(9, 0))
     assert h.reward.shape == (9, 100)
     assert all(part.isfinite().all() for part in agent.life.parameters)
 
 
-def test_meta_training_that_diverges_says_so():
+def test_diverged_meta_training_is_reported():
     agent = started(training_on(ROOM), inner_steps=2, inner_rate=1e30)
     with pytest.raises(UserError, match="diverged in iteration 1: lower inner_rate"):
         agent.improve(0)
 
 
-def test_a_greedy_learner_explores_until_its_last_gradient_step_and_not_after():
+def test_a_greedy_learner_explores_until_its_last_gradient_step_only():
     training = training_on(PointNavigation(episode_length=5))
     agent = started(training, test_trajectories=2, test_steps=1, greedy=True)
-    tasks = training.tasks.take(np.zeros(2, int))  # the same one twice
-    lived = live(agent, training.distribution, tasks, 20, make_seeds(2, 1))
-    assert not np.array_equal(lived.action[0, :10], lived.action[1, :10])  # of different seeds
+    tasks = training.tasks.take(np.zeros(2, int))  # the same task twice
+    history = run_lifetime(agent, training.distribution, tasks, 20, make_seeds(2, 1))
+    assert not np.array_equal(history.action[0, :10], history.action[1, :10])  # the seeds differ
     with torch.no_grad():
-        features = torch.from_numpy(lived.observation[:, 10:])
+        features = torch.from_numpy(history.observation[:, 10:])
         means = agent.policy.outputs(agent.life.parameters, features)
-    np.testing.assert_allclose(lived.action[:, 10:], means.clamp(-1, 1).numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(history.action[:, 10:], means.clamp(-1, 1).numpy(), rtol=1e-5, atol=1e-6)
     with pytest.raises(ValidationError, match="set test_steps"):
         MAML(greedy=True)

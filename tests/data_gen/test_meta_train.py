@@ -1,4 +1,4 @@
-"""Meta-training: checkpoints, resumption, kills, what asks for it anew, and meta-trained agents in the pipeline."""
+"""Meta-training: checkpoints, resumption, kills, stale weights, and meta-trained agents in the pipeline."""
 
 import json
 import os
@@ -82,7 +82,7 @@ class Leaner(MetaLearner):
 
 @component
 class Picky(Leaner):
-    """Takes no space at all."""
+    """A learner that check every space."""
 
     def build(self, spec):
         raise UserError("picky chooses nothing")
@@ -93,7 +93,7 @@ LEANER = {"name": "test_meta_train:Leaner"}
 
 @pytest.fixture
 def leaning(tiny):
-    """A tiny experiment with the learner above as its source."""
+    """A function that makes a tiny experiment with `Leaner` as its source."""
 
     def make(source=None, **changes):
         runtime = {"meta_checkpoint_every": 2} | changes.pop("runtime", {})
@@ -108,7 +108,7 @@ def weights(config, source=0):
     return load_file(trained_checkpoint(config, run_folder(config), chosen) / "weights.safetensors")
 
 
-def test_resumed_meta_training_equals_uninterrupted(leaning):
+def test_resumed_meta_training_equals_uninterrupted_meta_training(leaning):
     whole, cut = leaning(name="whole"), leaning(name="cut")
     meta_train(whole)
     for until in (1, 3, 6):
@@ -133,15 +133,15 @@ def test_every_weight_is_trained_and_follows_from_the_seed(leaning):
         assert not torch.equal(first[name], short[name])
 
 
-def test_finished_meta_training_is_skipped_and_done_anew_when_asked(leaning):
+def test_finished_meta_training_is_skipped_unless_overwriting_is_requested(leaning):
     config = leaning()
-    place = learner_folder(config, run_folder(config), config.data.sources[0])
-    assert meta_train(config) == [place]
+    folder = learner_folder(config, run_folder(config), config.data.sources[0])
+    assert meta_train(config) == [folder]
     assert meta_train(config) == []
-    assert meta_train(config, overwrite=True) == [place]
+    assert meta_train(config, overwrite=True) == [folder]
 
 
-def test_only_what_meta_training_depends_on_asks_for_it_anew(leaning):
+def test_only_settings_that_meta_training_depends_on_make_it_stale(leaning):
     config = leaning()
     meta_train(config)
     for source in ({"greedy": True}, {"share": 2.0}, {"label": "leans"}):
@@ -149,7 +149,7 @@ def test_only_what_meta_training_depends_on_asks_for_it_anew(leaning):
     assert meta_train(leaning(data={"episodes": 12})) == []
     for changed in (leaning(source={"learning_rate": 0.2}), leaning(seed=1), leaning(tasks={"size": 5})):
         assert len(meta_train(changed)) == 1
-    assert meta_train(config) == []  # and nothing was lost by it
+    assert meta_train(config) == []  # the first weights are still there
 
 
 def test_a_learner_named_twice_is_trained_once(leaning):
@@ -157,19 +157,19 @@ def test_a_learner_named_twice_is_trained_once(leaning):
     assert len(meta_train(config)) == 2
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(leaning, tmp_path):
+def test_a_killed_run_resumes_to_the_same_weights(leaning, tmp_path):
     whole = leaning(name="whole", source={"iterations": 400})
     meta_train(whole)
     words = [sys.executable, "-m", "data_gen.meta.training", "--config", str(tmp_path / "runs" / "killed.yaml")]
     config = leaning(name="killed", source={"iterations": 400})
     (tmp_path / "runs" / "killed.yaml").write_text(dump(config))
-    place = learner_folder(config, run_folder(config), config.data.sources[0])
+    folder = learner_folder(config, run_folder(config), config.data.sources[0])
     folders = (ROOT, ROOT / "tests" / "data_gen", ROOT / "tests")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
     for _ in range(3):
         process = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
-        seen = max(checkpoint_steps(place), default=0)
-        while process.poll() is None and max(checkpoint_steps(place), default=0) <= seen + 4:
+        seen = max(checkpoint_steps(folder), default=0)
+        while process.poll() is None and max(checkpoint_steps(folder), default=0) <= seen + 4:
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -187,7 +187,7 @@ def test_generate_refuses_a_source_that_has_not_been_meta_trained(leaning):
         generate(config)
 
 
-def test_data_remembers_the_weights_that_made_it(leaning):
+def test_data_records_the_weights_that_made_it(leaning):
     config = leaning()
     meta_train(config)
     assert generate(config)
@@ -209,11 +209,11 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(leaning):
         meta_train(config)
 
 
-def test_spaces_that_a_meta_learner_cannot_take_are_refused_by_key(leaning):
+def test_spaces_that_a_meta_learner_does_not_support_are_refused_by_key(leaning):
     config = leaning(evaluation={"baselines": ["random", {"name": "test_meta_train:Picky"}]})
-    for refuses in (meta_train, check_agents):
+    for check in (meta_train, check_agents):
         with pytest.raises(ConfigError, match=r"^evaluation\.baselines\.1: picky chooses nothing$"):
-            refuses(config)
+            check(config)
     assert not run_folder(config).meta.exists()
 
 
@@ -224,7 +224,7 @@ def test_an_agent_without_weights_does_not_act():
         Leaner().reset(spec_of(envs, 4), 2, np.arange(2, dtype=np.uint64))
 
 
-def test_training_tasks_are_all_different_while_there_are_enough():
+def test_training_tasks_are_all_different_if_there_are_enough():
     bandit = Bandit(arms=3)
     envs = bandit.make_vec(bandit.sample(1, seed=0))
     training = TrainingTasks(bandit, bandit.sample(10, seed=0), spec_of(envs, 4), seed=3)
@@ -235,7 +235,7 @@ def test_training_tasks_are_all_different_while_there_are_enough():
     assert not np.array_equal(training.rows(10, 0), training.rows(10, 1))
 
 
-def test_unfinished_meta_learners_can_be_checked_before(leaning):
+def test_meta_learners_can_be_checked_before_meta_training(leaning):
     check_agents(leaning(evaluation={"baselines": [LEANER, "random"]}))
 
 
@@ -250,14 +250,14 @@ def test_ready_agents_act_with_their_weights(leaning):
         assert torch.equal(tensor, weights(config)[name])
 
 
-def test_a_label_is_for_people_and_makes_nothing_stale(leaning):
+def test_a_new_label_makes_nothing_stale(leaning):
     config = leaning()
     meta_train(config)
     generate(config)
     assert not generate(leaning(source={"label": "leans"}))
 
 
-def test_data_that_is_complete_needs_no_weights(leaning):
+def test_complete_data_needs_no_weights(leaning):
     config = leaning()
     meta_train(config)
     generate(config)
@@ -267,7 +267,7 @@ def test_data_that_is_complete_needs_no_weights(leaning):
         generate(config, overwrite=True)
 
 
-def test_meta_training_of_another_config_leaves_a_run_with_data_alone(leaning):
+def test_meta_training_of_another_config_is_refused_in_a_run_with_data(leaning):
     config, other = leaning(), leaning(tasks={"size": 5})
     meta_train(config)
     generate(config)
@@ -277,7 +277,7 @@ def test_meta_training_of_another_config_leaves_a_run_with_data_alone(leaning):
     assert run_folder(config).config.read_text() == before
 
 
-def test_the_cost_is_that_of_the_checkpoint_whatever_became_of_the_log(leaning):
+def test_the_cost_is_read_from_the_checkpoint_and_not_from_the_log(leaning):
     config = leaning()
     meta_train(config, until=4)
     (learner_folder(config, run_folder(config), config.data.sources[0]) / "training_log.jsonl").unlink()
@@ -288,11 +288,11 @@ def test_the_cost_is_that_of_the_checkpoint_whatever_became_of_the_log(leaning):
 def test_a_learner_that_two_sources_share_is_counted_once(leaning):
     config = leaning(data={"sources": [LEANER, LEANER | {"greedy": True}]})
     meta_train(config)
-    lived = 2 * 13 * 24 * 6  # learners per task, tasks, episodes, steps
-    assert environment_steps(Experiment(config)) == lived + 240
+    generated = 2 * 13 * 24 * 6  # learners per task, tasks, episodes, steps
+    assert environment_steps(Experiment(config)) == generated + 240
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(leaning, monkeypatch):
+def test_a_full_disk_is_reported_in_one_line_and_loses_nothing(leaning, monkeypatch):
     config = leaning()
     meta_train(config, until=2)
 
@@ -305,15 +305,15 @@ def test_a_full_disk_is_one_line_and_loses_nothing(leaning, monkeypatch):
     assert checkpoint_steps(learner_folder(config, run_folder(config), config.data.sources[0])) == [2]
 
 
-def test_setting_up_networks_leaves_the_global_generator_alone(leaning):
+def test_setting_up_networks_does_not_touch_the_global_generator(leaning):
     before = torch.random.get_rng_state()
     check_agents(leaning())
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("name", ["rl2", "maml", "pearl"])
-def test_what_it_sees_in_meta_training_is_what_it_is_told_to_see(tiny, name):
-    """Key-to-Door shows a cell; its state is the cell and whether there is the key."""
+def test_a_meta_learner_sees_the_state_in_meta_training_if_the_config_says_so(tiny, name):
+    """Key-to-Door's observation is the cell; its state also tells whether the key is held."""
     small = {
         "rl2": {"trials": 4, "minibatches": 2},
         "maml": {"meta_batch": 2, "trajectories": 2, "test_trajectories": 1},
@@ -326,14 +326,14 @@ def test_what_it_sees_in_meta_training_is_what_it_is_told_to_see(tiny, name):
     assert generate(config)
 
 
-def test_entropy_of_no_weight_can_be_meta_trained(tiny):
+def test_pearl_can_be_meta_trained_with_an_entropy_coefficient_of_zero(tiny):
     source = {"name": "pearl", "iterations": 1, "updates": 1, "batch_size": 4, "initial_episodes": 1}
     config = tiny(data={"sources": [source | {"entropy_coefficient": 0}]})
     meta_train(config)
     assert trained_checkpoint(config, run_folder(config), config.data.sources[0])
 
 
-def test_what_is_wrong_with_a_later_meta_learner_is_said_before_the_first_is_trained(tiny):
+def test_a_problem_with_a_later_meta_learner_is_reported_before_the_first_is_trained(tiny):
     config = tiny(
         data={"sources": [{"name": "rl2", "trials": 4, "minibatches": 2, "task_coefficient": 1.0}]},
         evaluation={"baselines": [{"name": "rl2", "task_coefficient": 1.0, "task_arrays": ["goals"]}]},

@@ -1,4 +1,4 @@
-"""Meta-World: training tasks are the benchmark's training tasks, and the arm does what the library's arm does."""
+"""Meta-World: training tasks are the benchmark's training tasks, and the arm moves like the library's arm."""
 
 import pickle
 import sys
@@ -8,7 +8,7 @@ import numpy as np
 import pydantic
 import pytest
 from gymnasium.utils.env_checker import check_env
-from test_tasks import (  # noqa: F401 - the contract of every family, with the distributions of this file
+from test_tasks import (  # noqa: F401 - the contract of every family, with this file's distributions
     test_a_task_has_a_picture,
     test_an_episode_is_truncated_at_its_length_and_never_both_ended_ways,
     test_observations_are_left_alone_by_later_steps,
@@ -40,7 +40,7 @@ def distribution() -> MetaWorld:
 
 @pytest.fixture
 def ml10(monkeypatch) -> MetaWorld:
-    """ML10 with 4 goals of each kind, which are drawn in a tenth of the time."""
+    """ML10 with 4 goals per kind of environment, which take a tenth of the time to draw."""
     _drawn.cache_clear()
     monkeypatch.setattr(metaworld, "_N_GOALS", 4)
     yield MetaWorld(benchmark="ML10", goals_seed=3)
@@ -50,14 +50,14 @@ def ml10(monkeypatch) -> MetaWorld:
 def test_gymnasiums_checker_passes_for_the_scalar_form(distribution):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        # Meta-World's own bounds of the goal that is not observed are 0 and 0.
+        # The goal is not observed, and Meta-World bounds it by 0 and 0.
         warnings.filterwarnings("ignore", message=".*(infinity|spec|values are equal).*")
         env = TaskEnv(distribution.make_vec(distribution.sample(1, seed=0)))
         check_env(env, skip_render_check=True, skip_close_check=True)
 
 
 def goals(family: MetaWorld, tasks: Tasks) -> set[tuple[str, bytes]]:
-    """What the library knows the tasks by: the kind of environment and the numbers that it draws for a goal."""
+    """The library's identities of the tasks: kind of environment, and the numbers drawn for the goal."""
     return {(maker.task.env_name, vector(maker.task)) for maker in family._makers(tasks)}
 
 
@@ -79,7 +79,7 @@ def test_the_training_tasks_are_the_benchmarks_training_tasks_and_the_held_out_o
     assert goals(family, train) < training and goals(family, held_out) < test
 
 
-def test_the_environments_play_the_goals_of_their_tasks():
+def test_the_environments_have_the_goals_of_their_tasks():
     family = MetaWorld(episode_length=5)
     train, _ = family.split(3, 1, seed=0)
     envs = family.make_vec(train)
@@ -100,7 +100,7 @@ def test_the_environments_play_the_goals_of_their_tasks():
     assert (seen[:, -3:] == 0).all()  # the goal is not observed
 
 
-def test_kinds_take_turns_and_test_kinds_are_never_trained_on(ml10):
+def test_kinds_take_turns_and_held_out_kinds_are_never_trained_on(ml10):
     benchmark = metaworld.ML10(seed=3)
     assert len(ml10.all_tasks()) == 40 + 20
     train, test = ml10.split(25, 10, seed=0)
@@ -115,8 +115,8 @@ def test_kinds_take_turns_and_test_kinds_are_never_trained_on(ml10):
 
 def test_every_kind_of_a_benchmark_shares_the_spaces_and_can_be_stepped(ml10):
     train, _ = ml10.split(10, 1, seed=0)
-    lived = interact(Random(), ml10.make_vec(train), 3, make_seeds(10, 0))
-    assert lived.observation.shape == (10, 3, 39) and np.isfinite(lived.reward).all()
+    history = interact(Random(), ml10.make_vec(train), 3, make_seeds(10, 0))
+    assert history.observation.shape == (10, 3, 39) and np.isfinite(history.reward).all()
 
 
 def test_the_scripted_policy_reaches_the_goal():
@@ -129,7 +129,7 @@ def test_the_scripted_policy_reaches_the_goal():
 
 
 @pytest.mark.parametrize(
-    ("parameters", "said"),
+    ("parameters", "message"),
     [
         ({"benchmark": "ML12"}, "Input should be 'ML1', 'ML10' or 'ML45'"),
         ({"env": "rech-v3"}, "env 'rech-v3': Meta-World has no such environment; did you mean 'reach-v3'?"),
@@ -137,27 +137,27 @@ def test_the_scripted_policy_reaches_the_goal():
         ({"episode_length": 501}, "less than or equal to 500"),
     ],
 )
-def test_bad_parameters_are_refused_in_a_line(parameters, said):
+def test_bad_parameters_are_refused_in_one_line(parameters, message):
     with pytest.raises(pydantic.ValidationError) as caught:
         MetaWorld(**parameters)
-    assert [said in error["msg"] for error in caught.value.errors()] == [True]
+    assert [message in error["msg"] for error in caught.value.errors()] == [True]
 
 
 @pytest.mark.parametrize(
-    ("sizes", "said"),
+    ("sizes", "message"),
     [((51, 1), "split.train 51: ML1 has 50 training tasks"), ((1, 51), "split.test 51: ML1 has 50 test tasks")],
 )
-def test_more_tasks_than_the_benchmark_has_is_an_error(sizes, said):
-    with pytest.raises(ConfigError, match=said):
+def test_more_tasks_than_the_benchmark_has_are_refused(sizes, message):
+    with pytest.raises(ConfigError, match=message):
         MetaWorld().split(*sizes, seed=0)
 
 
-def test_a_task_that_the_benchmark_has_not_is_refused():
+def test_a_task_that_the_benchmark_lacks_is_refused():
     with pytest.raises(UserError, match="environment 0, goal 100: ML1 has no such task"):
         MetaWorld().make_vec(Tasks({"environment": np.array([0]), "goal": np.array([100])}))
 
 
-def test_without_the_library_a_line_says_what_to_install(monkeypatch):
+def test_without_the_library_one_line_says_what_to_install(monkeypatch):
     meta_world._library.cache_clear()
     monkeypatch.setitem(sys.modules, "metaworld", None)
     with pytest.raises(pydantic.ValidationError, match=r"pip install --no-deps metaworld"):

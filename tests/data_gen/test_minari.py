@@ -1,4 +1,4 @@
-"""Minari's data sets, written by Minari itself, as learning histories, and learning histories as Minari's."""
+"""Import of data sets that Minari wrote as learning histories, and export of learning histories to Minari."""
 
 import json
 import os
@@ -43,8 +43,8 @@ def minari_root(tmp_path, monkeypatch):
     return tmp_path / "minari"
 
 
-def lived(env, episodes, seed=0, stop=None):
-    """Episodes of random actions as Minari's collector would have them; the last one stops after `stop` steps."""
+def random_episodes(env, episodes, seed=0, stop=None):
+    """Episodes of random actions, as from Minari's collector. The last one stops after `stop` steps."""
     env.action_space.seed(seed)
     buffers = []
     for episode in range(episodes):
@@ -73,18 +73,18 @@ def written(dataset_id, buffers, env, **more):
 
 def cart_pole(dataset_id, episodes=5, seed=0, stop=None, **more):
     env = gymnasium.make("CartPole-v1")
-    buffers = lived(env, episodes, seed, stop)
+    buffers = random_episodes(env, episodes, seed, stop)
     written(dataset_id, buffers, env, **more)
     return buffers
 
 
 def pendulum(dataset_id, g, episodes=2, steps=20):
     env = gymnasium.make("Pendulum-v1", g=g, max_episode_steps=steps)
-    return written(dataset_id, lived(env, episodes), env)
+    return written(dataset_id, random_episodes(env, episodes), env)
 
 
 def columns(folder):
-    """All histories of a data folder, which is that of a run beside it."""
+    """All columns of the histories in the data folder of a run."""
     info = load_info(RunFolder(folder.parent))
     shards = [read_shard(folder / shard.file) for shard in info.shards]
     return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
@@ -95,7 +95,7 @@ def joined(buffers, name):
 
 
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
-def test_the_episodes_of_a_data_set_are_one_history(tmp_path, data_format):
+def test_the_episodes_of_a_data_set_become_one_history(tmp_path, data_format):
     buffers = cart_pole("cart/first-v0", algorithm_name="PPO", data_format=data_format)
     made = import_minari(["cart/first-v0"], tmp_path / "data")
     found = columns(tmp_path / "data")
@@ -112,7 +112,7 @@ def test_the_episodes_of_a_data_set_are_one_history(tmp_path, data_format):
     assert made.info == load_info(RunFolder(tmp_path))
 
 
-def test_an_end_that_is_not_marked_becomes_a_truncation_and_is_counted(tmp_path):
+def test_an_unmarked_end_becomes_a_truncation_and_is_counted(tmp_path):
     cart_pole("cart/open-v0", episodes=3, stop=4)
     made = import_minari(["cart/open-v0"], tmp_path / "data")
     found = columns(tmp_path / "data")
@@ -121,7 +121,7 @@ def test_an_end_that_is_not_marked_becomes_a_truncation_and_is_counted(tmp_path)
     assert found["terminated"].sum() == 2
 
 
-def test_data_sets_are_tasks_or_histories_of_one_as_long_as_the_shortest(tmp_path):
+def test_data_sets_become_tasks_or_histories_of_one_task_as_long_as_the_shortest(tmp_path):
     lengths = [sum(map(len, cart_pole(f"cart/{n}-v0", episodes=3 + n, seed=10 * n))) for n in range(3)]
     ids = [f"cart/{n}-v0" for n in range(3)]
     made = import_minari(ids, tmp_path / "data")
@@ -139,23 +139,23 @@ def test_data_sets_are_tasks_or_histories_of_one_as_long_as_the_shortest(tmp_pat
     np.testing.assert_array_equal(again["observation"], found["observation"])
 
 
-def test_a_long_data_set_is_cut_into_histories_that_begin_with_episodes(tmp_path):
+def test_a_long_data_set_is_cut_into_histories_that_start_with_an_episode(tmp_path):
     buffers = cart_pole("cart/long-v0", episodes=9)
     lengths = [len(buffer) for buffer in buffers]
     made = import_minari(["cart/long-v0"], tmp_path / "data", steps=50, cut=True)
     found = columns(tmp_path / "data")
-    first, begun = 0, []
+    first, starts = 0, []
     while sum(lengths[first:]) >= 50:
-        begun.append(first)
+        starts.append(first)
         first += int(np.searchsorted(np.cumsum(lengths[first:]), 50)) + 1
-    assert len(begun) > 1
-    np.testing.assert_array_equal(found["observation"][:, 0], [buffers[n].observations[0] for n in begun])
-    for row, n in enumerate(begun):
+    assert len(starts) > 1
+    np.testing.assert_array_equal(found["observation"][:, 0], [buffers[n].observations[0] for n in starts])
+    for row, n in enumerate(starts):
         np.testing.assert_array_equal(found["action"][row], joined(buffers[n:], "actions")[:50])
-    assert made.left_out == {"cart/long-v0": sum(lengths) - 50 * len(begun)}
+    assert made.left_out == {"cart/long-v0": sum(lengths) - 50 * len(starts)}
 
 
-def test_a_shard_is_as_large_as_its_histories_together_may_be(tmp_path, monkeypatch):
+def test_a_shard_holds_no_more_bytes_of_histories_than_the_limit(tmp_path, monkeypatch):
     for number in range(3):
         cart_pole(f"cart/{number}-v0", seed=9 * number)
     ids = [f"cart/{number}-v0" for number in range(3)]
@@ -208,7 +208,7 @@ def test_trees_of_observations_become_leaves_and_texts_can_be_left_out(tmp_path)
         seen = np.concatenate([leaves(buffer.observations)[path][:-1] for buffer in buffers])
         np.testing.assert_array_equal(found[f"observation.{path}"][0], seen)
     np.testing.assert_array_equal(found["action"][0], joined(buffers, "actions"))
-    assert made.info.episode_length == 5  # the longest there is
+    assert made.info.episode_length == 5  # the longest episode
 
 
 def test_a_data_sets_task_is_found_in_the_family_by_its_environment(tmp_path):
@@ -229,15 +229,15 @@ def test_a_data_sets_task_is_found_in_the_family_by_its_environment(tmp_path):
     with pytest.raises(UserError, match=r"episode_length 19: an episode has 20 steps"):
         import_minari(ids, tmp_path / "other", tasks={**family, "episode_length": 19})
     env = gymnasium.make("Pendulum-v1", max_episode_steps=20)
-    written("pendulum/default-v0", lived(env, 1), env)
+    written("pendulum/default-v0", random_episodes(env, 1), env)
     with pytest.raises(UserError, match=r"its environment does not set g, which is in tasks\.vary"):
         import_minari(["pendulum/default-v0"], tmp_path / "other", tasks=family)
 
 
-def test_a_task_of_ours_is_found_and_another_familys_is_refused(tmp_path):
+def test_a_task_of_this_project_is_found_and_a_task_of_another_family_is_refused(tmp_path):
     for number, goal in enumerate([(3, 2), (0, 1)]):
         env = gymnasium.make("icrl/DarkRoom-v0", size=4, episode_length=6, task={"goal": goal})
-        written(f"room/{number}-v0", lived(env, 2), env)
+        written(f"room/{number}-v0", random_episodes(env, 2), env)
     ids = ["room/0-v0", "room/1-v0"]
     import_minari(ids, tmp_path / "data", tasks={"name": "dark_room", "size": 4, "episode_length": 6})
     train = Tasks.load(tmp_path / "data/tasks-train.npz")
@@ -251,7 +251,7 @@ def test_a_task_of_ours_is_found_and_another_familys_is_refused(tmp_path):
             locate({"name": "dark_room"}, [home])
 
 
-def test_what_cannot_be_imported_is_one_line(tmp_path):
+def test_a_failed_import_is_reported_in_one_line(tmp_path):
     cart_pole("cart/there-v0", episodes=2)
     pendulum("pendulum/there-v0", 6.0)
     to = tmp_path / "data"
@@ -272,8 +272,8 @@ def test_what_cannot_be_imported_is_one_line(tmp_path):
     assert not to.exists()
 
 
-def test_nothing_that_a_data_set_names_is_run(tmp_path, minari_root):
-    """Without spaces in the metadata Minari would make the environment, whose entry point may be anything."""
+def test_no_code_that_a_data_set_names_is_run(tmp_path, minari_root):
+    """Without spaces in the metadata, Minari would make the environment, and its entry point may be any code."""
     cart_pole("cart/evil-v0", episodes=2)
     path = minari_root / "cart/evil-v0/data/metadata.json"
     metadata = json.loads(path.read_text())
@@ -287,7 +287,7 @@ def test_nothing_that_a_data_set_names_is_run(tmp_path, minari_root):
     assert not mark.exists()
 
 
-def test_a_damaged_data_set_is_one_line(tmp_path, minari_root):
+def test_a_damaged_data_set_is_reported_in_one_line(tmp_path, minari_root):
     cart_pole("cart/cut-v0", episodes=4)
     path = minari_root / "cart/cut-v0/data/main_data.hdf5"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -295,8 +295,8 @@ def test_a_damaged_data_set_is_one_line(tmp_path, minari_root):
         import_minari(["cart/cut-v0"], tmp_path / "data")
 
 
-def test_an_imported_data_set_is_trained_on_and_evaluated(tmp_path):
-    """With the tasks said at the import, a config that holds out one of them is refused."""
+def test_an_imported_data_set_is_used_for_training_and_evaluation(tmp_path):
+    """The import is given the tasks, so a config that holds out one of them is refused."""
     for number, g in enumerate((6.0, 9.0, 12.5)):
         pendulum(f"pendulum/{number}-v0", g, episodes=6, steps=8)
     family = {**PENDULUM, "episode_length": 8}
@@ -341,9 +341,13 @@ RUNS = {
 
 
 def run(tiny, kind):
-    """A run folder with data."""
+    """A run folder with generated data."""
     changes = {"model": {"context_episodes": 1}, "training": {"subsample": 1}, **RUNS[kind]}
-    plain = {**TINY, "output": tiny().output, "tasks": changes["tasks"]}  # not merged with those of the tiny experiment
+    plain = {
+        **TINY,
+        "output": tiny().output,
+        "tasks": changes["tasks"],
+    }  # the tasks of the tiny experiment are not merged in
     config = validate(merged(plain, changes))
     generate(config)
     return run_folder(config)
@@ -365,7 +369,7 @@ def cut_open(folder):
 
 @pytest.mark.parametrize("kind", RUNS)
 @pytest.mark.parametrize("by_task", [False, True])
-def test_histories_go_to_minari_and_come_back_bit_for_bit(tmp_path, tiny, kind, by_task):
+def test_exported_histories_are_imported_again_bit_for_bit(tmp_path, tiny, kind, by_task):
     folder = run(tiny, kind)
     cut_open(folder)
     before, info = columns(folder.data), load_info(folder)
@@ -381,8 +385,8 @@ def test_histories_go_to_minari_and_come_back_bit_for_bit(tmp_path, tiny, kind, 
         np.testing.assert_array_equal(after[name], before[name][order], err_msg=name)
     same = ("observation_space", "action_space", "episode_length", "num_histories", "history_steps", "tasks", "sources")
     assert {name: getattr(made.info, name) for name in same} == {name: getattr(info, name) for name in same}
-    train, told = (Tasks.load(path / "tasks-train.npz") for path in (folder.data, tmp_path / "back/data"))
-    np.testing.assert_array_equal(train.keys(), told.keys())
+    train, again = (Tasks.load(path / "tasks-train.npz") for path in (folder.data, tmp_path / "back/data"))
+    np.testing.assert_array_equal(train.keys(), again.keys())
     assert not any(made.left_out.values()) and not any(made.truncated.values())
 
 
@@ -390,7 +394,7 @@ def test_an_imported_folder_is_exported_like_a_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     buffers = cart_pole("cart/first-v0", episodes=3)
     import_minari(["cart/first-v0"], tmp_path / "imported")
-    monkeypatch.setenv("MINARI_DATASETS_PATH", "minari")  # relative, which Minari itself cannot write to
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "minari")  # Minari itself cannot write to a relative path
     assert export_minari(RunFolder(tmp_path, tmp_path / "imported"), "cart/again-v0") == ["cart/again-v0"]
     again = minari.load_dataset("cart/again-v0")
     assert again.env_spec is None
@@ -411,7 +415,7 @@ def test_minari_reads_an_export_with_equal_arrays(tiny, kind):
     assert to_json(dataset.action_space) == info.action_space
     assert dataset.total_steps == before["reward"].size
     at, row = 0, 0
-    for episode, said in zip(dataset, dataset.storage.get_episode_metadata(dataset.episode_indices), strict=True):
+    for episode, details in zip(dataset, dataset.storage.get_episode_metadata(dataset.episode_indices), strict=True):
         here = np.s_[row, at : at + len(episode)]
         for path, seen in leaves(episode.observations).items():
             recorded = before[f"observation.{path}" if path else "observation"][here]
@@ -426,14 +430,14 @@ def test_minari_reads_an_export_with_equal_arrays(tiny, kind):
         np.testing.assert_array_equal(episode.terminations, before["terminated"][here])
         at += len(episode)
         is_last = at == info.history_steps
-        assert said["cut_off"] == is_last
+        assert details["cut_off"] == is_last
         np.testing.assert_array_equal(episode.truncations[:-1], before["truncated"][here][:-1])
         assert episode.truncations[-1] == (is_last or before["truncated"][row, at - 1])
         for name in ("history", "task", "source", "actor"):
-            assert said[name] == before[name][row]
-        assert said["learner_seed"] == before["seed"][row]
+            assert details[name] == before[name][row]
+        assert details["learner_seed"] == before["seed"][row]
         if kind == "rooms":
-            np.testing.assert_array_equal(said["hyper_epsilon"], before["hyper_epsilon"][row])
+            np.testing.assert_array_equal(details["hyper_epsilon"], before["hyper_epsilon"][row])
             np.testing.assert_array_equal(episode.infos["optimal_action"][:-1], before["optimal_action"][here])
         row, at = (row + 1, 0) if is_last else (row, at)
     assert row == info.num_histories
@@ -461,7 +465,7 @@ def test_a_data_set_of_one_task_names_its_environment(tiny):
             np.testing.assert_array_equal(observation, episode.observations[step + 1])
 
 
-def test_an_export_is_whole_or_not_there(tiny, minari_root, monkeypatch):
+def test_an_export_is_complete_or_absent(tiny, minari_root, monkeypatch):
     folder = run(tiny, "rooms")
     finish = minari_export._Writer.finish
 
@@ -474,7 +478,7 @@ def test_an_export_is_whole_or_not_there(tiny, minari_root, monkeypatch):
     assert not [path for path in minari_root.rglob("*") if path.is_file()]
     assert os.environ["MINARI_DATASETS_PATH"] == str(minari_root)
     monkeypatch.setattr(minari_export._Writer, "finish", finish)
-    (minari_root / ".ours.run-v0.1.tmp").mkdir()  # of an export that was killed
+    (minari_root / ".ours.run-v0.1.tmp").mkdir()  # left by a killed export
     export_minari(folder, "ours/run-v0")
     assert not list(minari_root.glob(".*"))
     assert list(minari.list_local_datasets()) == ["ours/run-v0"]
@@ -491,10 +495,10 @@ def test_the_console_command_imports_and_exports(tmp_path, capsys):
     cart_pole("cart/second-v0", episodes=4, seed=1)
     folder = str(tmp_path / "data")
     assert cli.main(["import", "minari", "cart/first-v0", "cart/second-v0", "--to", folder, "--same-task"]) == 0
-    said = capsys.readouterr().out
-    assert "import: 2 histories of" in said
-    assert "cart/first-v0: " in said and "steps are left out" in said
-    assert f"next: a config with data: {{folder: {folder}}}" in said
+    output = capsys.readouterr().out
+    assert "import: 2 histories of" in output
+    assert "cart/first-v0: " in output and "steps are left out" in output
+    assert f"next: a config with data: {{folder: {folder}}}" in output
     assert cli.main(["export", "minari", folder, "--id", "cart/again-v0", "--histories", "1"]) == 0
     assert "export: 1 Minari data sets, cart/again-v0" in capsys.readouterr().out
     assert minari.load_dataset("cart/again-v0").total_steps == len(columns(tmp_path / "data")["reward"][1])

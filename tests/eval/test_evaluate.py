@@ -1,4 +1,4 @@
-"""Evaluation and report on a tiny run: files, figures by hand, refusals, and a look in a real browser."""
+"""Evaluation and report of a tiny run: files, figures checked by hand, refusals, and the page in a real browser."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def read(config):
     return pd.read_parquet(folder.returns), json.loads(folder.summary.read_text())
 
 
-def test_every_agent_lives_on_the_same_tasks_and_every_episode_is_a_row(trained):
+def test_every_agent_runs_on_the_same_tasks_and_every_episode_is_a_row(trained):
     config = trained()
     assert evaluate(config)
     table, summary = read(config)
@@ -51,7 +51,7 @@ def test_every_agent_lives_on_the_same_tasks_and_every_episode_is_a_row(trained)
     assert not evaluate(config)  # complete
 
 
-def test_figures_agree_with_the_table_by_hand(trained):
+def test_figures_of_the_summary_agree_with_the_table(trained):
     config = trained()
     evaluate(config)
     table, summary = read(config)
@@ -59,7 +59,7 @@ def test_figures_agree_with_the_table_by_hand(trained):
     found = summary["agents"]["transformer"]["test"]
     for column in ("return", "normalised_return"):
         first = rows[rows["episode"] == 1][column]
-        last = rows.groupby(["task", "seed"])[column].mean()  # 3 episodes: all of them are among the last ten
+        last = rows.groupby(["task", "seed"])[column].mean()  # all 3 episodes are among the last ten
         assert found[column]["first_episode"]["iqm"] == pytest.approx(trim_mean(first, 0.25))
         assert found[column]["final_episodes"]["iqm"] == pytest.approx(trim_mean(last, 0.25))
         low, high = found[column]["final_episodes"]["interval"]
@@ -74,13 +74,13 @@ def test_figures_agree_with_the_table_by_hand(trained):
     np.testing.assert_allclose(optimal, 1)
 
 
-def test_early_termination_gives_each_slot_its_own_steps_and_still_all_episodes(trained):
+def test_slots_that_terminate_early_still_run_all_episodes(trained):
     config = trained(tasks={"reward": "once"}, training={"steps": 2})
     evaluate(config)
     table, _ = read(config)
     lifetimes = table.groupby(["agent", "split", "task", "seed"])
     assert lifetimes.size().min() >= 3
-    assert lifetimes["steps"].max().between(2 * 6 + 1, 3 * 6).all()  # to the last end of the lifetime
+    assert lifetimes["steps"].max().between(2 * 6 + 1, 3 * 6).all()  # up to the end of the last episode
     assert (lifetimes["episode"].max() == lifetimes.size()).all()
     steps = scores_array(table, "optimal", "test", "steps", 3)
     assert (np.diff(steps, axis=2) > 0).all()
@@ -88,7 +88,7 @@ def test_early_termination_gives_each_slot_its_own_steps_and_still_all_episodes(
     assert np.isfinite(table["normalised_return"]).all()
 
 
-def test_evaluation_refuses_what_is_not_finished_or_not_its_own(trained, tiny):
+def test_evaluation_refuses_an_unfinished_or_foreign_training(trained, tiny):
     config = tiny()
     generate(config)
     with pytest.raises(UserError, match="has no complete checkpoint; run `icrl train`"):
@@ -101,7 +101,7 @@ def test_evaluation_refuses_what_is_not_finished_or_not_its_own(trained, tiny):
         evaluate(missing)
 
 
-def test_an_unfinished_training_is_evaluated_only_by_name(trained, tiny):
+def test_an_unfinished_training_is_evaluated_only_if_its_checkpoint_is_named(trained, tiny):
     config = trained()
     checkpoint = last_checkpoint(run_folder(config).checkpoints)
     shutil.rmtree(checkpoint)
@@ -128,12 +128,12 @@ def test_a_damaged_model_is_named(trained):
         evaluate(config)
 
 
-def test_a_scale_that_nobody_knows_is_left_out_and_not_made_up(trained, monkeypatch):
-    """No optimum, and a source that is no better than random on one task: that task has no normalised return."""
+def test_a_task_without_a_known_scale_has_no_normalised_return(trained, monkeypatch):
+    """No optimum is known, and on some tasks the source does not beat random: these have no normalised return."""
     from data_gen.tasks.grids.dark_room import DarkRoom
 
-    nobody = lambda self, tasks: np.full(len(tasks), np.nan)  # noqa: E731
-    monkeypatch.setattr(DarkRoom, "optimal_return", nobody)
+    unknown = lambda self, tasks: np.full(len(tasks), np.nan)  # noqa: E731
+    monkeypatch.setattr(DarkRoom, "optimal_return", unknown)
     monkeypatch.setattr(DarkRoom, "all_tasks", lambda self: Tasks({"goal": self.cells()}))
     config = trained(evaluation={"episodes": 12})
     evaluate(config)
@@ -154,7 +154,7 @@ def test_a_scale_that_nobody_knows_is_left_out_and_not_made_up(trained, monkeypa
     write_report(config)
 
 
-def test_two_baselines_of_one_name_are_told_apart(trained):
+def test_two_baselines_of_one_name_get_different_names(trained):
     config = trained(evaluation={"baselines": [{"name": "q_learning", "step_size": 0.1}, {"name": "random"}]})
     evaluate(config)
     assert list(read(config)[1]["agents"]) == ["transformer", "q_learning", "q_learning_2", "random"]
@@ -173,7 +173,7 @@ def test_the_report_is_self_contained_and_opens_in_a_browser(trained, tmp_path):
     }  # fmt: skip
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
     if browser is None:
-        return  # no browser on this machine; the rest was checked
+        return  # without a browser on this machine, only the checks above run
     shot = tmp_path / "shot.png"
     quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     profile = f"--user-data-dir={tmp_path / 'profile'}"

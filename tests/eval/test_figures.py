@@ -1,4 +1,4 @@
-"""The table of figures: its numbers by hand, and one of the user's own that appears wherever figures do."""
+"""The table of figures: numbers checked by hand, and a user's own figure that appears wherever figures do."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ worst_lifetime.title = "worst of {num_final_episodes}"
 
 
 def lucky_tasks(scores):
-    """One number for a split."""
+    """The number of tasks with a positive return: one number per split."""
     return int((scores.episodes.max(axis=(1, 2)) > 0).sum())
 
 
@@ -42,13 +42,13 @@ lucky_tasks.unit, lucky_tasks.scales = "tasks", ("return",)
 
 
 def broken(scores):
-    """No figure: one value too few."""
+    """An invalid figure: it leaves out one task."""
     return scores.episodes[1:, :, 0]
 
 
 @pytest.fixture
 def evaluated(tiny):
-    """A tiny experiment with two figures of the user's own, evaluated."""
+    """An evaluated tiny experiment with two figures of the user's own."""
     own = [f"{__name__}:worst_lifetime", f"{__name__}:lucky_tasks"]
     config = tiny(evaluation={"figures": own})
     generate(config)
@@ -58,36 +58,36 @@ def evaluated(tiny):
     return config
 
 
-def test_the_figures_of_the_table_by_hand():
-    unknown = np.full((1, 3, 4), np.nan)  # a task without a scale counts nowhere
+def test_the_figures_of_the_table_equal_numbers_computed_by_hand():
+    unknown = np.full((1, 3, 4), np.nan)  # a task without a scale does not count
     final = np.array([[0.1, 0.2, np.nan], [0.4, 0.5, 0.6], [0.9, 0.9, 0.9]])
     scores = Scores(np.concatenate([RETURNS, unknown]), final)
     found = split_figures(list(FIGURES), {"return": scores, "normalised_return": scores}, 1.0, 72)
     values = found.normalised_return
     for key, expected in (
         ("first_episode", RETURNS[:, :, 0]),
-        ("final_episodes", RETURNS.mean(axis=2)),  # of four episodes, the last ten are all
+        ("final_episodes", RETURNS.mean(axis=2)),  # the last ten of four episodes are all four
         ("area_under_curve", RETURNS.mean(axis=2)),
-        ("final_steps", final[1:2]),  # the first task has a lifetime without an end there
+        ("final_steps", final[1:2]),  # a lifetime of the first task ends no episode there
     ):
         assert values[key].iqm == pytest.approx(trim_mean(expected.ravel(), 0.25)), key
         assert values[key].mean == pytest.approx(expected.mean()), key
         assert values[key].interval[0] <= values[key].iqm <= values[key].interval[1]
     assert values["episodes_to_0.8"] is None
-    assert "episodes_to_0.8" not in found.returns  # which has no meaning there
+    assert "episodes_to_0.8" not in found.returns  # this figure needs normalised returns
     high = Scores(RETURNS + np.array([0, 0.2, 0.4, 0.6]), final[:2])
     assert split_figures(list(FIGURES), {"return": high, "normalised_return": high}, 1.0, 72).normalised_return[
         "episodes_to_0.8"
     ] == (3)
 
 
-def test_a_figure_of_ones_own_appears_wherever_figures_do(evaluated):
+def test_a_users_own_figure_appears_wherever_figures_do(evaluated):
     folder, title = run_folder(evaluated), "worst of 3"
     summary = load_summary(folder)
     raw = json.loads(folder.summary.read_text())
     assert {"key": "worst_lifetime", "title": title, "unit": "return"}.items() <= raw["figures"][-2].items()
-    by_hand = raw["agents"]["random"]["test"]["return"]["worst_lifetime"]
-    assert by_hand["iqm"] is not None and 0 <= by_hand["iqm"] <= raw["agents"]["random"]["test"]["return"][
+    worst = raw["agents"]["random"]["test"]["return"]["worst_lifetime"]
+    assert worst["iqm"] is not None and 0 <= worst["iqm"] <= raw["agents"]["random"]["test"]["return"][
         "area_under_curve"]["iqm"]  # fmt: skip
     assert raw["agents"]["optimal"]["test"]["return"]["lucky_tasks"] == 3
     assert "lucky_tasks" not in raw["agents"]["optimal"]["test"]["normalised_return"]
@@ -108,7 +108,7 @@ def test_a_figure_of_ones_own_appears_wherever_figures_do(evaluated):
     assert "normalised_return_worst_lifetime" in {metric["type"] for metric in result["metrics"]}
 
 
-def test_a_figure_of_the_table_is_one_entry(evaluated, monkeypatch):
+def test_one_entry_adds_a_figure_to_the_table(evaluated, monkeypatch):
     best = Figure("best_episode", "best episode", "return", lambda scores: scores.episodes.max(axis=2))
     monkeypatch.setattr(figures, "FIGURES", (*FIGURES, best))
     evaluate(evaluated, overwrite=True)
@@ -127,7 +127,7 @@ def test_a_figure_of_the_table_is_one_entry(evaluated, monkeypatch):
         (f"{__name__}:RETURNS", "RETURNS: TypeError"),
     ],
 )
-def test_what_is_not_a_figure_is_refused_before_anything_is_made(tiny, name, message):
+def test_an_invalid_figure_is_refused(tiny, name, message):
     with pytest.raises(ConfigError, match=message):
         load_figures(tiny(evaluation={"figures": [name]}).evaluation.figures)
 

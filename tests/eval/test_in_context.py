@@ -1,4 +1,4 @@
-"""The transformer as an agent: its tokens, its cache past the context's end, its sampling."""
+"""The transformer as an agent: its tokens, its cache beyond the end of the context, and its sampling."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def model(request, tiny):
 
 
 class Recording(TransformerAgent):
-    """Keeps the logits, and what the context was when they were made."""
+    """Keeps the logits and the context of every prediction."""
 
     def reset(self, spec, num_envs, seeds):
         super().reset(spec, num_envs, seeds)
@@ -44,32 +44,32 @@ class Recording(TransformerAgent):
         return output
 
 
-def live(agent, steps=80):
+def run_agent(agent, steps=80):
     tasks = ROOM.all_tasks()
     return interact(agent, ROOM.make_vec(tasks), steps, make_seeds(len(tasks), 0))
 
 
-def test_cached_logits_equal_recomputed_ones_far_past_the_contexts_end(model):
+def test_cached_logits_equal_recomputed_ones_far_beyond_the_end_of_the_context(model):
     cached, recomputing = Recording(model), Recording(model, cached=False)
-    first, second = live(cached), live(recomputing)
+    first, second = run_agent(cached), run_agent(recomputing)
     np.testing.assert_array_equal(first.action, second.action)
     assert len(cached.kept) == 80
     for a, b in zip(cached.kept, recomputing.kept, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
-def test_the_window_policy_is_the_documented_one(model):
+def test_the_length_of_the_context_follows_the_documented_rule(model):
     agent = Recording(model)
-    live(agent, 60)
+    run_agent(agent, 60)
     lengths = [len(context["boundary"][0]) for context in agent.contexts]
     expected = list(range(1, CONTEXT + 1)) + [CONTEXT // 2 + 1 + step % (CONTEXT // 2) for step in range(60 - CONTEXT)]
     assert lengths == expected
 
 
-def test_the_context_is_what_training_would_have_made_of_the_same_steps(model):
-    """The tokens of a lifetime are those of the window code, so training and evaluation cannot drift apart."""
+def test_the_context_equals_the_training_tokens_of_the_same_steps(model):
+    """Training and evaluation make the same tokens from a lifetime, so they cannot drift apart."""
     agent = Recording(model)
-    h = live(agent, 60)
+    h = run_agent(agent, 60)
     columns, lengths = strand_order(h.columns(), 1, to_json(ROOM.action_space))
     assert (lengths == 60).all()
     for step in range(60):
@@ -81,9 +81,9 @@ def test_the_context_is_what_training_would_have_made_of_the_same_steps(model):
     assert flags == {LIFETIME_STARTS, EPISODE_ENDED, WITHIN_EPISODE}
 
 
-def test_a_new_lifetime_remembers_nothing(model):
+def test_a_new_lifetime_starts_without_memory(model):
     agent = TransformerAgent(model)
-    np.testing.assert_array_equal(live(agent).action, live(agent).action)
+    np.testing.assert_array_equal(run_agent(agent).action, run_agent(agent).action)
 
 
 def test_a_slot_acts_the_same_alone_and_among_many(model):

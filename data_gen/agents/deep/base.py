@@ -23,10 +23,10 @@ HiddenSizes = Annotated[tuple[Count, ...], Field(min_length=1)]
 class DeepLearner(Agent):
     """Base of the learners with networks.
 
-    On a CPU, a learner has the same history, bit for bit, whatever its neighbours are. MKL gives the matrices of a
-    batched product the same bits however many there are, if it is configured to (`data_gen/agents/deep/__init__.py`)
-    and if there are at least two. So a lone learner gets a twin, a copy that gets the same observations and rewards.
-    The twin's actions are discarded.
+    On a CPU, a learner's history does not depend on its neighbours, bit for bit. The bits of a matrix in MKL's batched
+    product do not depend on the number of matrices if MKL is configured so (`data_gen/agents/deep/__init__.py`) and if
+    there are at least two. So a lone learner gets a twin: a copy with the same observations and rewards, whose actions
+    are discarded.
     """
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:

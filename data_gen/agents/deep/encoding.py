@@ -69,6 +69,7 @@ class _Leaf:
         self.first = torch.from_numpy(np.cumsum(sizes) - sizes).to(device)
 
     def stored(self, values: Any) -> Tensor:
+        """(rows, ...) elements of the space -> (rows, values) in a compact type."""
         rows = np.asarray(values).reshape(len(values), self.values)
         if not self.numbers:
             rows = (rows - self.start).astype(np.int32)
@@ -77,6 +78,7 @@ class _Leaf:
         return torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
 
     def encode(self, rows: Tensor) -> Tensor:
+        """(..., values) as returned by `stored` -> (..., size) float32 features."""
         if self.numbers:
             return rows.to(torch.float32) / self.scale if self.scale != 1 else rows.to(torch.float32)
         one_hot = torch.zeros(*rows.shape[:-1], self.size, device=self.device)

@@ -52,8 +52,8 @@ class Stack:
         Args:
             losses: (N,) one loss per learner.
         """
-        found = torch.autograd.grad(losses.sum(), self.parameters)
-        torch.cat([part.reshape(len(part), -1) for part in found], dim=1, out=self.gradient)
+        gradients = torch.autograd.grad(losses.sum(), self.parameters)
+        torch.cat([part.reshape(len(part), -1) for part in gradients], dim=1, out=self.gradient)
 
 
 class MLP:

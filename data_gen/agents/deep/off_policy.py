@@ -51,7 +51,7 @@ class OffPolicy(DeepLearner):
     """Number of environments of its task that each learner acts in at once."""
     learning_rate: PerLearner[Positive] = 1e-4
     buffer_size: Count = 100_000
-    """Most transitions that a learner's memory holds; a shorter lifetime allocates less."""
+    """Maximum number of transitions in a learner's memory; a shorter lifetime allocates less."""
     learning_starts: Annotated[int, Field(ge=0)] = 100
     """Steps of uniformly random actions before the first update."""
     batch_size: Count = 32

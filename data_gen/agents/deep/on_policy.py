@@ -139,7 +139,7 @@ class OnPolicy(DeepLearner):
         self.rewards[:, step], self.terminated[:, step] = rewards, terminated
         self.ended[:, step], self.cut[:, step] = terminated | truncated, truncated | last
         if last or transition.truncated.any():
-            # Always the rows of this one step, whatever slots were cut: more rows would give other last bits.
+            # All slots, even if only some were cut: the last bits of a value depend on the number of rows.
             with torch.no_grad():
                 self.arrival_values[:, step] = self.values(self._features(transition.next_observation, seen=False))
         if last:

@@ -35,6 +35,7 @@ def gae(
     deltas = rewards + discount.unsqueeze(1) * next_values * ~terminated - values
     carried = (discount * gae_lambda).unsqueeze(1) * ~ended
     advantages = torch.empty_like(deltas)
+    # Backwards: each estimate adds the decayed estimate of the step after it.
     following = torch.zeros_like(deltas[:, 0])
     for step in reversed(range(deltas.shape[1])):
         following = deltas[:, step] + carried[:, step] * following

@@ -104,8 +104,8 @@ class ActorCritic(Agent):
         preferences = self.preferences[visited] + self.actor_steps[visited] * gradient
         preferences -= preferences.max(axis=1, keepdims=True)
         self.preferences[visited] = preferences
-        weights = np.exp(preferences)
-        self.policy[visited] = weights / weights.sum(axis=1, keepdims=True)
+        unnormalised = np.exp(preferences)
+        self.policy[visited] = unnormalised / unnormalised.sum(axis=1, keepdims=True)
 
 
 def generalised_advantages(

@@ -25,10 +25,10 @@ class Policy(nn.Module):
 
     Args:
         features: F.
-        distribution: of the actions.
-        hidden_sizes, activation: of the perceptron.
-        output_gain: of its last matrix; with a small gain, the first actions depend little on the observation.
-        device: of the parameters.
+        distribution: distribution of the actions.
+        hidden_sizes, activation: hidden layers of the perceptron, and the function between them.
+        output_gain: gain of the last matrix; with a small gain, the first actions depend little on the observation.
+        device: device of the parameters.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ def adapt(
 
     Args:
         parameters: (N, ...) each, requiring gradients.
-        samples: of the same tasks.
+        samples: samples of the same tasks.
         rate: inner learning rate.
         second_order: differentiate through the gradient as well; first-order MAML (FOMAML) takes the gradient for a
             constant.

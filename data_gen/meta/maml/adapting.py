@@ -21,9 +21,9 @@ class Collector(DeepLearner):
     Args:
         policy: the policy that the parameters belong to.
         parameters: number of learners -> their parameters, (N, ...) each.
-        actors: environments per learner, all of its task.
+        actors: environments per learner, all on its task.
         length: steps of a segment, T.
-        discount, gae_lambda: of the segment's advantages.
+        discount, gae_lambda: discount and lambda of the segment's advantages.
     """
 
     def __init__(

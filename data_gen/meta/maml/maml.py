@@ -69,7 +69,7 @@ class MAML(MetaLearner):
     damping: NotNegative = 1e-3
     """TRPO: multiple of the identity that is added to the Fisher matrix."""
     fisher_share: Annotated[float, Field(gt=0, le=1)] = 0.025
-    """TRPO: share of the samples that the Fisher matrix is estimated from; the line search uses all samples."""
+    """TRPO: fraction of the samples that the Fisher matrix is estimated from; the line search uses all samples."""
     outer_rate: Positive = 1e-3
     """PPO: Adam's learning rate."""
     outer_epochs: Count = 5
@@ -77,21 +77,21 @@ class MAML(MetaLearner):
     clip_range: Positive = 0.3
     """PPO: clip range of the likelihood ratio."""
     output_gain: Positive = 1.0
-    """Gain of the policy's last initial matrix (Xavier's). A gain that makes the first actions small keeps
-    meta-training out of the optimum in which the policy runs off and adaptation turns it around."""
+    """Gain of the policy's last initial matrix (Xavier's). A small gain makes the first actions small. This keeps
+    meta-training out of a local optimum in which the policy runs away and adaptation turns it around."""
     discount: Share = 0.99
     gae_lambda: Share = 1.0
     hidden_sizes: HiddenSizes = (100, 100)
     activation: Activation = "relu"
 
     actors: Count = 1
-    """In a lifetime: environments per learner, all of its task. Has to divide `test_trajectories`."""
+    """In a lifetime: environments per learner, all on its task. Has to divide `test_trajectories`."""
     test_trajectories: Count = 20
     """In a lifetime: full-length episodes' worth of steps before each gradient step, over all actors."""
     test_rate: Positive | None = None
     """In a lifetime: learning rate of the first gradient step; None for `inner_rate`."""
     later_rate: Share = 0.5
-    """In a lifetime: learning rate of the later steps, as a share of the first; the authors halve it."""
+    """In a lifetime: learning rate of the later steps, as a fraction of the first; the authors halve it."""
     test_steps: Annotated[int, Field(ge=0)] | None = None
     """In a lifetime: gradient steps before the learner stops adapting; None for no limit."""
     greedy: bool = False
@@ -127,10 +127,10 @@ class MAML(MetaLearner):
     def check(self, spec: Spec) -> None:
         """As `Agent.check`; also raises UserError if a lifetime is too short to act after a gradient step."""
         super().check(spec)
-        lived, needed = spec.lived_steps or spec.planned_steps, self._segment_steps()
-        if self.test_steps != 0 and lived <= needed:
+        steps, needed = spec.lived_steps or spec.planned_steps, self._segment_steps()
+        if self.test_steps != 0 and steps <= needed:
             raise UserError(
-                f"maml: the first gradient step comes after {needed:,} steps per actor, but a lifetime has {lived:,} "
+                f"maml: the first gradient step comes after {needed:,} steps per actor, but a lifetime has {steps:,} "
                 "steps: lengthen the lifetime, raise `actors`, or lower `test_trajectories`"
             )
 
@@ -280,7 +280,7 @@ class MAML(MetaLearner):
         self, points: list[list[Tensor]], samples: list[Samples], gradient: Tensor, iteration: int
     ) -> Tensor:
         """(P,) step against the natural gradient, as long as the trust region allows."""
-        # the same random share of every task's and inner step's samples
+        # the same random fraction of every task's and inner step's samples
         number = samples[0].advantages.shape[1]
         kept = max(1, round(self.fisher_share * number))
         chosen = torch.randperm(number, generator=self.training.generator(iteration, _ROWS))[:kept].to(gradient.device)

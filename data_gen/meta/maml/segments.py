@@ -43,7 +43,7 @@ class Segment:
     Args:
         shape: (N, T, A).
         is_number: (F,) bool, from the encoder of observations.
-        device: of all tensors.
+        device: device of all tensors.
     """
 
     def __init__(self, shape: tuple[int, int, int], is_number: Tensor, device: torch.device) -> None:
@@ -95,7 +95,7 @@ class Segment:
 
         Args:
             arrived: (N, A, F) features of the observation after the last step.
-            discount: of rewards.
+            discount: discount of rewards.
             gae_lambda: lambda of generalised advantage estimation; 1 gives returns minus the baseline.
         """
         # discounted returns: without values and with lambda 1, advantages are returns

@@ -15,7 +15,7 @@ from data_gen.meta.maml.segments import Samples
 
 _TRIES = 10  # most points that the line search evaluates
 _SHORTEN = 0.5  # factor of a step after which the loss did not fall
-_MARGIN = 0.95  # share of the limit that the line search aims at after a divergence above it
+_MARGIN = 0.95  # fraction of the limit that the line search aims at after a divergence above it
 
 
 def flat(parameters: Parameters) -> Tensor:
@@ -118,8 +118,8 @@ def line_search(
         evaluate: point (P,) -> loss and divergence.
         start: (P,).
         step: (P,).
-        loss: at the start.
-        limit: of the divergence.
+        loss: loss at the start.
+        limit: limit of the divergence.
 
     Returns:
         That point, its divergence and its scale; the start, 0 and 0 if no point qualifies.

@@ -31,7 +31,7 @@ class StackedMLP(nn.Module):
     Args:
         count: N, number of perceptrons.
         sizes: features of the input, of the hidden layers and of the output.
-        device: of the parameters.
+        device: device of the parameters.
     """
 
     def __init__(self, count: int, sizes: Sequence[int], device: torch.device) -> None:
@@ -64,9 +64,9 @@ class ContextEncoder(StackedMLP):
 
     Args:
         features: F, numbers that describe a transition.
-        hidden_sizes: of the hidden layers.
+        hidden_sizes: widths of the hidden layers.
         latent_size: L.
-        device: of the parameters.
+        device: device of the parameters.
     """
 
     def __init__(self, features: int, hidden_sizes: Sequence[int], latent_size: int, device: torch.device) -> None:

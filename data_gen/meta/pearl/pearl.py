@@ -34,7 +34,7 @@ _INITIAL, _PRIOR, _POSTERIOR, _UPDATES = range(4)  # purposes of an iteration's 
 
 Whole = Annotated[int, Field(ge=0)]
 
-_NO_WEIGHT = 1e-35
+_LEAST_ALPHA = 1e-35
 """Alpha in place of an `entropy_coefficient` of 0, so that its logarithm is finite."""
 
 
@@ -49,7 +49,7 @@ class PEARL(MetaLearner):
 
     As in the paper and the authors' code (katerakelly/oyster): the KL term is a sum over tasks and dimensions beside a
     mean over transitions; the encoder's gradients come from the critics and the KL alone, and z is detached for the
-    policy and the targets; contexts come from what a task collected last with z from the prior, batches from all of its
+    policy and the targets; contexts come from a task's latest episodes with z from the prior, batches from all of its
     transitions. Differences: target critics replace the value network and its target (Haarnoja et al. 2018b), the
     policy's outputs have no regulariser, and the episodes of a collection run side by side. Expectations over Discrete
     actions are exact (Christodoulou 2019).
@@ -76,11 +76,11 @@ class PEARL(MetaLearner):
     prior_episodes: Count = 2
     """Episodes with z from the prior, on each task that collects. They are its context until it collects again."""
     posterior_episodes: Whole = 3
-    """Episodes with z from the posterior given those."""
+    """Episodes with z from the posterior given the prior episodes."""
     posterior_in_context: bool = False
     """Add the posterior episodes to the context."""
     resident_tasks: Count = 256
-    """Tasks that have a memory at a time. With more training tasks, one that collects replaces the oldest."""
+    """Maximum number of tasks with a memory. If there are more training tasks, a new one replaces the earliest."""
     buffer_size: Count = 10_000
     """Most recent transitions that are kept per task."""
 
@@ -95,15 +95,15 @@ class PEARL(MetaLearner):
     learning_rate: Positive = 3e-4
     discount: Share = 0.99
     tau: Share = 0.005
-    """Share of the way that target parameters move towards the learned ones per update."""
+    """Fraction of the way that target parameters move towards the learned ones per update."""
     reward_scale: Positive = 5.0
     """Factor of the rewards that the critics learn."""
     context_reward_scale: Positive = 1.0
     """Factor of the rewards that the encoder reads. Rare rewards among one-hot observations need more than 1 to stand
     out from the noise of z before anything is learned."""
     entropy_coefficient: Literal["auto"] | NotNegative = 1.0
-    """Coefficient of the entropy beside the scaled reward, alpha; `auto` learns alpha, from 1 on, such that the entropy
-    approaches `target_entropy`."""
+    """Coefficient of the entropy beside the scaled reward, alpha; `auto` learns alpha, starting at 1, so that the
+    entropy approaches `target_entropy`."""
     target_entropy: float | None = None
     """Target of the entropy, in nats. None for minus the number of parts of a Box action, or half of the largest
     entropy of a Discrete action."""
@@ -202,6 +202,7 @@ class PEARL(MetaLearner):
     def begin_training(self, training: TrainingTasks) -> None:
         """As `MetaLearner.begin_training`. Raises UserError if a task collects more than its memory holds."""
         self.training = training
+        # the transitions of one collection must fit into a task's memory
         length = training.distribution.episode_length
         episodes = max(self.initial_episodes, self.prior_episodes + self.posterior_episodes)
         if episodes * length > self.buffer_size:
@@ -210,12 +211,13 @@ class PEARL(MetaLearner):
                 f"{self.buffer_size}: raise buffer_size to at least {episodes * length}, or collect fewer episodes"
             )
         self.replay = TaskReplay(min(self.resident_tasks, len(training.tasks)), self.buffer_size, self.device)
+        # temperature: learned, or fixed
         target_entropy = None
         if self.entropy_coefficient == "auto":
             target_entropy = self.actions.target_entropy if self.target_entropy is None else self.target_entropy
         else:
             with torch.no_grad():
-                self.nets.log_alpha.fill_(float(np.log(max(self.entropy_coefficient, _NO_WEIGHT))))
+                self.nets.log_alpha.fill_(float(np.log(max(self.entropy_coefficient, _LEAST_ALPHA))))
         self.updating = PearlUpdates(
             self.nets,
             self.actions,

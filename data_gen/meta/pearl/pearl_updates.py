@@ -25,11 +25,11 @@ class PearlNetworks(nn.Module):
     Args:
         features: numbers that describe an observation.
         transition: numbers that describe a transition.
-        actions: of the action space.
+        actions: policy and values for the action space.
         latent_size: L.
-        hidden_sizes: of the policy and of each critic.
-        encoder_sizes: of the context encoder.
-        device: of the parameters.
+        hidden_sizes: hidden layers of the policy and of each critic.
+        encoder_sizes: hidden layers of the context encoder.
+        device: device of the parameters.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class PearlUpdates:
 
     Args:
         networks: the networks to train.
-        actions: of the action space.
-        learning_rate: of all optimisers.
+        actions: policy and values for the action space.
+        learning_rate: learning rate of all optimisers.
         discount, tau, reward_scale, kl_weight: as in `PEARL`.
         target_entropy: entropy that the temperature aims at; None keeps the temperature fixed.
     """
@@ -99,6 +99,7 @@ class PearlUpdates:
     ) -> None:
         self.networks, self.actions, self.target_entropy = networks, actions, target_entropy
         self.discount, self.tau, self.reward_scale, self.kl_weight = discount, tau, reward_scale, kl_weight
+        # The encoder learns with the critics, from their loss and the KL.
         learned = {
             "critics": [*networks.encoder.parameters(), *networks.critics.parameters()],
             "policy": [*networks.policy.parameters()],

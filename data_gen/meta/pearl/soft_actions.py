@@ -23,7 +23,7 @@ from data_gen.streams import SlotStreams
 from icrl.support.errors import UserError
 
 _DISCRETE_ENTROPY = 0.5
-"""Target entropy of a discrete policy, as a share of the largest; Christodoulou's .98 leaves it close to random."""
+"""Target entropy of a discrete policy, as a fraction of the largest; Christodoulou's .98 leaves it close to random."""
 
 
 class SoftActions(ABC):

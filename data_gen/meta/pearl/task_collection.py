@@ -19,8 +19,8 @@ class Collector(Agent):
     """Acts and records transitions as compact tensors.
 
     Args:
-        encoder: of observations.
-        actions: of the action space.
+        encoder: encoder of observations.
+        actions: policy for the action space.
     """
 
     def __init__(self, encoder: Encoder, actions: SoftActions) -> None:
@@ -63,8 +63,8 @@ class RandomActor(Collector):
 
     def choose(self, features: Tensor) -> Tensor:
         if len(self._steps) % self._hold == 0:
-            self._held = self.actions.random(self.streams)
-        return self._held
+            self._action = self.actions.random(self.streams)
+        return self._action
 
 
 class LatentActor(Collector):
@@ -72,7 +72,7 @@ class LatentActor(Collector):
 
     Args:
         policy: (1, slots, F + L) -> (1, slots, policy_outputs).
-        mean, variance: (slots, L) of each slot's belief.
+        mean, variance: (slots, L) mean and variance of each slot's belief.
     """
 
     def __init__(

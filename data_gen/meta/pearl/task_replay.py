@@ -12,7 +12,7 @@ _COUNTERS = ("task", "added", "context_first", "context_count", "since")
 
 
 class TaskReplay:
-    """The most recent transitions of several tasks, and which of them are each task's recent context.
+    """The most recent transitions of several tasks. A part of a task's transitions is its recent context.
 
     If there are more training tasks than places, a new task takes the place of the task that arrived first. All memory
     is allocated once, with the first transitions.
@@ -20,7 +20,7 @@ class TaskReplay:
     Args:
         places: P.
         capacity: transitions that are kept per task.
-        device: of the transitions.
+        device: device of the transitions.
     """
 
     def __init__(self, places: int, capacity: int, device: torch.device) -> None:

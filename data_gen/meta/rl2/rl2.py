@@ -33,7 +33,7 @@ from icrl.support.errors import UserError
 
 _ADAM_EPSILON, _EPSILON = 1e-5, 1e-8  # Adam's as in this project's PPO
 _VALUE_RATE = 0.1  # rate of the running moments of the returns, per iteration: a memory of about ten iterations
-_GROWTH = 0.5  # share of the iterations over which trials grow
+_GROWTH = 0.5  # fraction of the iterations over which trials grow
 _AUXILIARY = 1  # purpose of the generator of `TaskPrediction`'s initial weights
 _TASKS_MEASURED = 10_000  # most tasks used for the means and deviations of the predicted numbers
 
@@ -82,7 +82,7 @@ class RL2(MetaLearner):
     """Show also the pair of previous observation and action, one-hot, and that one-hot times the previous reward. Needs
     finite spaces."""
     trial_clock: bool = False
-    """Show also the share of the trial's episodes that are over; in a lifetime longer than a trial it stays at 1."""
+    """Show also the fraction of the trial's episodes that are over; in a lifetime longer than a trial it stays at 1."""
     value: Literal["shared", "separate"] = "shared"
     """Value function: a head on the policy's memory (`shared`), or a recurrent network of its own (`separate`)."""
     trial_episodes: Count = 2
@@ -93,17 +93,17 @@ class RL2(MetaLearner):
     trials: Count = 512
     """Environments per iteration. Each collects one trial of full length, or several that end early."""
     minibatches: Count = 4
-    """Updates per epoch, each on an equal share of the trials."""
+    """Updates per epoch, each on an equal part of the trials."""
     epochs: Count = 2
     learning_rate: Positive = 3e-3
     final_learning_rate: Share = 0.03
-    """Learning rate at the end, as a share of `learning_rate`."""
+    """Learning rate at the end, as a fraction of `learning_rate`."""
     hold: Share = 0.3
-    """Share of the iterations in which the learning rate and the entropy coefficient keep their first values; then both
-    change linearly."""
+    """Fraction of the iterations in which the learning rate and the entropy coefficient keep their first values; then
+    both change linearly."""
     entropy_end: Share = 1.0
-    """Share of the iterations after which the entropy coefficient has its final value; the learning rate changes until
-    the end."""
+    """Fraction of the iterations after which the entropy coefficient has its final value; the learning rate changes
+    until the end."""
     discount: Share = 0.99
     gae_lambda: Share = 0.9
     clip_range: Positive = 0.2
@@ -236,9 +236,9 @@ class RL2(MetaLearner):
             )
 
     def _between(self, first: float, final: float, iteration: int, end: float) -> float:
-        """A scheduled value: `first` for the share `hold` of the iterations, then linear to `final` at share `end`."""
-        held = min(self.hold, end) * self.iterations
-        done = (iteration - held) / max(1.0, end * self.iterations - held)
+        """A scheduled value: `first` for the fraction `hold` of the iterations, then linear to `final` at `end`."""
+        constant = min(self.hold, end) * self.iterations
+        done = (iteration - constant) / max(1.0, end * self.iterations - constant)
         return first + min(1.0, max(0.0, done)) * (final - first)
 
     def _episodes(self, iteration: int) -> int:

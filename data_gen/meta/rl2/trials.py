@@ -34,14 +34,14 @@ class TrialFeatures:
     Features in this order: the observation as `Encoder` encodes it; the previous action, one-hot per part or on the
     scale of a Box policy; the previous reward; 1 if the previous step ended its episode, and at the start of a trial;
     with `joint`, the pair of previous observation and action, one-hot, and that one-hot times the reward; with `clock`,
-    the share of the trial's episodes that are over. At the start of a trial the previous action, reward and pair are
+    the fraction of the trial's episodes that are over. At the start of a trial the previous action, reward and pair are
     zeros.
 
     Args:
-        spec: of the environments.
-        distribution: of the actions.
+        spec: spec of the environments.
+        distribution: distribution of the actions.
         joint: add the pairs. Raises UserError if the spaces are not finite.
-        clock: add the share of the trial's episodes that are over.
+        clock: add the fraction of the trial's episodes that are over.
     """
 
     def __init__(self, spec: Spec, distribution: ActionDistribution, joint: bool, clock: bool = False) -> None:
@@ -73,7 +73,7 @@ class TrialFeatures:
         features[:, : self.observation.size] = self.observation(observation)
 
     def tell_time(self, features: Tensor, passed: Tensor) -> None:
-        """Writes the (B,) share of the trial that is over into (B, F) features, if they have a clock."""
+        """Writes the (B,) fraction of the trial that is over into (B, F) features, if they have a clock."""
         if self.clock:
             features[:, -1] = passed.clamp(max=1)
 
@@ -87,6 +87,7 @@ class TrialFeatures:
             ended: (B,) True where the step ended its episode.
         """
         features = torch.zeros(len(actions), self.size, device=self.device)
+        # previous action, reward, and end of episode
         rewards = torch.from_numpy(reward.astype(np.float32)).to(self.device)
         if self._first is None:
             features[:, self.observation.size : self._reward] = actions
@@ -94,6 +95,7 @@ class TrialFeatures:
             features.scatter_(1, actions + (self.observation.size + self._first), 1.0)
         features[:, self._reward] = rewards
         features[:, self._reward + 1] = torch.from_numpy(ended.astype(np.float32)).to(self.device)
+        # pair of observation and action
         if self._pairs is not None:
             seen = torch.from_numpy(self._pairs(np.asarray(observation))).to(self.device)
             pair = (self._reward + 2 + seen * self._actions).unsqueeze(1) + actions
@@ -147,7 +149,7 @@ class Life:
     Args:
         network: the network; its first group of outputs is the policy's.
         features: inputs of the network.
-        distribution: of the actions.
+        distribution: distribution of the actions.
         free: parameters of the distribution that do not depend on the observation.
         seeds: (B,) one seed per environment.
         trial_episodes: episodes per trial, for the clock.
@@ -166,7 +168,7 @@ class Life:
     ) -> None:
         self._network, self._features, self._distribution, self._free = network, features, distribution, free
         self._greedy, self._streams = greedy, SlotStreams(derive(seeds, 0))
-        self._noise: Iterator[Tensor] = iter(())
+        self._noise: Iterator[Tensor] = iter(())  # drawn for several steps at a time
         self.memory = network.core.start(len(seeds))
         self._episodes, self._trial_episodes = torch.zeros(len(seeds), device=features.device), trial_episodes
         self.inputs = features.first(len(seeds))
@@ -197,10 +199,10 @@ class Life:
 
     def restart(self, over: NDArray[np.bool_]) -> None:
         """Begins new trials where (B,) `over` is True: clears memory, clock and inputs."""
-        rows = torch.from_numpy(np.flatnonzero(over)).to(self.inputs.device)
-        self.memory[rows] = 0
-        self._episodes[rows] = 0
-        self.inputs[rows] = self._features.first(len(rows))
+        slots = torch.from_numpy(np.flatnonzero(over)).to(self.inputs.device)
+        self.memory[slots] = 0
+        self._episodes[slots] = 0
+        self.inputs[slots] = self._features.first(len(slots))
 
     def _chosen(self, outputs: Tensor) -> Tensor:
         """(B, K) outputs -> (B, P) actions: the most likely ones if greedy, else sampled."""
@@ -266,7 +268,7 @@ class Batch:
 
         Args:
             values: (T, B) values of the steps' inputs.
-            discount: of rewards, per step, also across the ends of episodes.
+            discount: discount of rewards, per step, also across the ends of episodes.
             gae_lambda: lambda of generalised advantage estimation.
         """
         cut = ~self.counted()

@@ -131,7 +131,7 @@ def made(maker: Maker) -> gymnasium.Env[Any, Any]:
 
 
 def closed(env: gymnasium.Env[Any, Any]) -> None:
-    """Closes an environment and ignores any error of it.
+    """Closes an environment, and ignores any error that it raises.
 
     An environment that cannot be closed is of no further use, and its error would hide the error that matters.
     """
@@ -185,8 +185,8 @@ def arrays_in(memory: Any, num_envs: int, observation_space: Space, action_space
 
 
 def _leaf_arrays(space: Space, arrays: dict[str, NDArray[Any]], kind: str) -> list[_LeafArray]:
-    found = [arrays[column_name(kind, path)] for path in leaves(space)]
-    return list(zip(_keys(space), found, strict=True))
+    own = [arrays[column_name(kind, path)] for path in leaves(space)]
+    return list(zip(_keys(space), own, strict=True))
 
 
 def _keys(space: Space, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

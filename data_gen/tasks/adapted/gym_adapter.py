@@ -100,7 +100,7 @@ class GymnasiumTasks(TaskDistribution):
 
     def __post_init__(self) -> None:
         self._spec = _find_spec(self.env_id)
-        self._wrappers = [_find_wrapper(place, wrapper) for place, wrapper in enumerate(self.wrappers)]
+        self._wrappers = [_find_wrapper(position, wrapper) for position, wrapper in enumerate(self.wrappers)]
         self._varied: dict[str, Variation] = {
             name: parse_variation(f"vary.{name}", given) for name, given in self.vary.items()
         }
@@ -161,10 +161,10 @@ class GymnasiumTasks(TaskDistribution):
 
     def all_tasks(self) -> Tasks | None:
         """Every combination of values and layouts, the last name varying fastest; None if a range is among them."""
-        places = [varied.places for varied in self._varied.values() if isinstance(varied, Choice)]
-        if len(places) < len(self._varied):
+        indices = [varied.places for varied in self._varied.values() if isinstance(varied, Choice)]
+        if len(indices) < len(self._varied):
             return None
-        return self._tasks([grid.ravel() for grid in np.meshgrid(*places, indexing="ij")])
+        return self._tasks([grid.ravel() for grid in np.meshgrid(*indices, indexing="ij")])
 
     def sample(self, num_tasks: int, seed: int) -> Tasks:
         """Draws each keyword and the layout independently and uniformly, or log-uniformly if the range says so."""
@@ -193,12 +193,12 @@ class GymnasiumTasks(TaskDistribution):
             axes.imshow(frame)
             axes.set(xticks=[], yticks=[])
             return True
-        for place, (name, varied) in enumerate(self._varied.items()):
+        for bar, (name, varied) in enumerate(self._varied.items()):
             low, high = (float(self._extreme(end)[name][0]) for end in (0.0, 1.0))
-            axes.barh(place, (task[name][0] - low) / (high - low), color="#93c5fd")
+            axes.barh(bar, (task[name][0] - low) / (high - low), color="#93c5fd")
             value = varied.value(task[name][0])
             text = f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-            axes.text(0.02, place, text, va="center", color="#111827", fontsize=8)
+            axes.text(0.02, bar, text, va="center", color="#111827", fontsize=8)
         axes.set(xlim=(0, 1), xticks=[], yticks=[])
         return True
 
@@ -293,7 +293,7 @@ def _find_spec(env_id: str) -> EnvSpec:
     if spec is None:
         near = difflib.get_close_matches(name, gymnasium.registry, n=1)
         hint = did_you_mean(name, near) if near else "; to import its package first, write package:Id-v0"
-        raise ValueError(f"env_id {env_id!r}: there is no such environment{hint}")
+        raise ValueError(f"env_id {env_id!r}: is not a registered environment{hint}")
     if spec.entry_point is None:
         raise ValueError(f"env_id {env_id!r} has only a vector form: give an id with a scalar form")
     return spec
@@ -311,13 +311,13 @@ def _unknown_keyword(spec: EnvSpec, kwargs: dict[str, Any]) -> UserError | None:
     return UserError(f"{spec.id}: takes no argument {unknown[0]!r}{did_you_mean(unknown[0], valid)}")
 
 
-def _find_wrapper(place: int, wrapper: dict[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+def _find_wrapper(position: int, wrapper: dict[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The wrapper class and its arguments. Raises ValueError, which names the wrapper's position, if not found."""
-    where = f"wrappers.{place}"
+    where = f"wrappers.{position}"
     if "name" not in wrapper:
         raise ValueError(f"{where}: give a name, as module:Class or as a class of gymnasium.wrappers")
-    found = find_attribute(f"{where}.name", wrapper["name"], "gymnasium.wrappers")
-    return found, {key: value for key, value in wrapper.items() if key != "name"}
+    kind = find_attribute(f"{where}.name", wrapper["name"], "gymnasium.wrappers")
+    return kind, {key: value for key, value in wrapper.items() if key != "name"}
 
 
 def _check_supported(env_id: str, observation_space: Space, action_space: Space) -> None:

@@ -129,7 +129,7 @@ class MetaWorld(TaskDistribution):
         ):
             count = int(wanted) if wanted >= 1 else int(np.ceil(wanted * len(every) - 1e-9))
             if count > len(every):
-                raise ConfigError(f"{key} {wanted}: {self.benchmark} has {len(every)} {kind} tasks: lower it")
+                raise ConfigError(f"{key} {wanted}: {self.benchmark} has {len(every)} {kind} tasks: lower {key}")
             # Shuffle the goals within each kind; then take the first goal of every kind, the second, and so on.
             turn = np.empty(len(every))
             for kind_number in np.unique(every["environment"]):
@@ -165,8 +165,8 @@ class MetaWorld(TaskDistribution):
         axes.set(xticks=[], yticks=[], title=self.goals.kinds[int(task["environment"][0])])
         return True
 
-    def _set(self, found: "Sequence[tuple[int, int]]") -> Tasks:
-        environment, goal = np.array(found, dtype=np.int64).T
+    def _set(self, pairs: "Sequence[tuple[int, int]]") -> Tasks:
+        environment, goal = np.array(pairs, dtype=np.int64).T
         return Tasks({"environment": environment, "goal": goal})
 
     def _makers(self, tasks: Tasks) -> "list[RobotMaker]":

@@ -7,11 +7,11 @@ Gymnasium's AsyncVectorEnv, costs two process switches and a pickle per environm
 with 64 slots, best of ten interleaved: CartPole-v1 150-240k steps per second, 9 to 14 times AsyncVectorEnv's;
 MiniGrid-Empty-8x8 10k, twice AsyncVectorEnv's.
 
-The processes come from multiprocessing's fork server. Forking this process is unsafe once it has threads, as torch
-gives it, and spawned processes import everything from scratch; the server imports this module once. Two processes take
-0.06 s after the server's own start of 0.3 s, and 0.7 s if spawned. In a process that another one has started (a worker
-that makes shards), all slots are stepped in that process, because the cores are busy already. Either way gives the same
-trajectories.
+The processes come from multiprocessing's fork server. Forking this process is unsafe once it has threads, and torch
+starts threads. Spawned processes import everything from scratch, but the server imports this module once. Two processes
+take 0.06 s after the server's own start of 0.3 s, and 0.7 s if spawned. In a process that another one has started (a
+worker that makes shards), all slots are stepped in that process, because the cores are busy already. Either way gives
+the same trajectories.
 """
 
 import json

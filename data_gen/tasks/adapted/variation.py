@@ -109,11 +109,11 @@ def find_attribute(where: str, name: Any, default_module: str = "") -> Any:
     if not (module or default_module) or not attribute:
         raise ValueError(f"{where}: expected module:name, got {name!r}")
     try:
-        found = importlib.import_module(module or default_module)
-        return getattr(found, attribute)
+        imported = importlib.import_module(module or default_module)
+        return getattr(imported, attribute)
     except AttributeError:
-        near = did_you_mean(attribute, [valid for valid in dir(found) if not valid.startswith("_")])
-        raise ValueError(f"{where}: {found.__name__} has no {attribute!r}{near if 'mean' in near else ''}") from None
+        near = did_you_mean(attribute, [valid for valid in dir(imported) if not valid.startswith("_")])
+        raise ValueError(f"{where}: {imported.__name__} has no {attribute!r}{near if 'mean' in near else ''}") from None
     except Exception as error:  # importing may raise any error
         raise ValueError(f"{where}: cannot import {module!r}: {type(error).__name__}: {error}") from error
 

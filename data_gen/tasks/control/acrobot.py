@@ -132,10 +132,10 @@ class AcrobotVectorEnv(TaskVectorEnv):
         d2 = self._inertia_2 + coupled
         phi_2 = self._weight_2 * (sine_1 * cosine_2 + cosine_1 * sine_2)
         phi_1 = self._weight_1 * sine_1 + phi_2 - swing * speed_2 * (speed_2 + 2 * speed_1)
-        share = d2 / d1
+        ratio = d2 / d1
         change = np.empty_like(motion)
         change[:2] = motion[2:]
-        change[3] = (torque + share * phi_1 - swing * speed_1 * speed_1 - phi_2) / (self._inertia_2 - share * d2)
+        change[3] = (torque + ratio * phi_1 - swing * speed_1 * speed_1 - phi_2) / (self._inertia_2 - ratio * d2)
         change[2] = -(d2 * change[3] + phi_1) / d1
         return change
 

@@ -91,7 +91,7 @@ class DarkKeyToDoor(Grid):
         return expected
 
     def _reached(self, targets: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
-        """For n = 0 ... episode_length: P(n random steps from a cell (row) end on a target (column) at least once)."""
+        """Yields for n = 0 ... episode_length P(one of n random steps from a cell (row) ends on a target (column))."""
         walk = self.random_walk()
         reached = np.zeros((self.size**2, len(targets)))
         yield reached

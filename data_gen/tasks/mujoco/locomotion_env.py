@@ -195,7 +195,7 @@ class LocomotionVectorEnv(TaskVectorEnv):
         self._xpos, self._num_contacts = self.batch.bind("xpos"), self.batch.bind("ncon")
         self._data = self._mujoco.MjData(self._model)
         self._contact_forces = np.zeros((self.num_envs, self._robot.num_contact_forces(self._model)))
-        self._origin = self._place()
+        self._origin = self._torso_position()
         self.motion = Motion(self._origin, np.zeros_like(self._origin))
         self.reward_terms: dict[str, NDArray[np.float64]] = {}
 
@@ -222,7 +222,7 @@ class LocomotionVectorEnv(TaskVectorEnv):
         self.batch.reset(slots, stage=self._mujoco.mjtStage.mjSTAGE_NONE.value)
         self._qpos[slots], self._qvel[slots] = qpos, qvel
         self.batch.forward(slots)  # as in Gymnasium: the first step's solver starts from this result
-        self._origin[slots] = self._place()[slots]
+        self._origin[slots] = self._torso_position()[slots]
         self._contact_forces[slots] = 0
 
     def _restart(self, slots: NDArray[np.intp]) -> None:
@@ -239,7 +239,7 @@ class LocomotionVectorEnv(TaskVectorEnv):
         actions = actions.astype(np.float64)
         self._ctrl[:] = actions
         self.batch.step(nstep=self._robot.frame_skip)
-        place = self._place()
+        place = self._torso_position()
         self.motion = Motion(place, (place - self._origin) / self._step_seconds)
         self._origin = place.copy()  # a copy, since a restart writes to it
         if self._robot.contact_forces:
@@ -271,7 +271,7 @@ class LocomotionVectorEnv(TaskVectorEnv):
             self._contact_forces[slot] = self._data.cfrc_ext[1:].ravel()
         np.clip(self._contact_forces, -_CONTACT_FORCE_LIMIT, _CONTACT_FORCE_LIMIT, out=self._contact_forces)
 
-    def _place(self) -> NDArray[np.float64]:
+    def _torso_position(self) -> NDArray[np.float64]:
         """A copy of each torso's position; in the plane, as in Gymnasium, the one of the last forward pass."""
         return self._xpos[:, _TORSO, :2].copy() if self._robot.dimensions == 2 else self._qpos[:, :1].copy()
 

@@ -54,9 +54,9 @@ def draw_task(axes: Any, goal: str, task: Arrays, times: NDArray[Any], path: NDA
         inset.set(yticks=[])
 
 
-def _inset(axes: Any, place: tuple[float, float, float, float]) -> Any:
+def _inset(axes: Any, bounds: tuple[float, float, float, float]) -> Any:
     """Axes inside `axes` that take no space of their own in the layout, since small axes have none to spare."""
-    inset = axes.inset_axes(place)
+    inset = axes.inset_axes(bounds)
     inset.set_in_layout(False)
     return inset
 
