@@ -145,9 +145,9 @@ def train_step(
     return losses, gradient_norm
 
 
-def main(call: Invocation) -> None:
+def main(call: Invocation, experiment: Experiment | None = None) -> None:
     """Trains, and prints the result."""
-    experiment = Experiment.of(call.config)
+    experiment = experiment or Experiment(call.config)
     trained = train(experiment, call.overwrite)
     checkpoint = last_checkpoint(experiment.folder.checkpoints)
     record = checkpoint_record(checkpoint, TrainingRecord)

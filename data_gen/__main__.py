@@ -10,9 +10,9 @@ from icrl.run.command import Invocation, run_module
 from icrl.support.terminal import say
 
 
-def main(call: Invocation) -> None:
+def main(call: Invocation, experiment: Experiment | None = None) -> None:
     """Generates the data and prints a summary."""
-    experiment = Experiment.of(call.config)
+    experiment = experiment or Experiment(call.config)
     config, folder = experiment.config, experiment.folder
     if generate(experiment, call.overwrite):
         info = load_info(folder)

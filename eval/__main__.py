@@ -12,10 +12,10 @@ from icrl.run.trackers import check_trackers
 from icrl.support.terminal import say
 
 
-def main(call: Invocation) -> None:
+def main(call: Invocation, experiment: Experiment | None = None) -> None:
     """Evaluates, writes the report, adds it to the training's trackers, and prints the result."""
     check_trackers(call.config.runtime.trackers)
-    experiment = Experiment.of(call.config)
+    experiment = experiment or Experiment(call.config)
     folder = experiment.folder
     if evaluate(experiment, call.overwrite) or not folder.report.exists():
         say(f"evaluate: {folder.summary} and {folder.returns.name}")

@@ -80,7 +80,7 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
             for name, contestant in agents.items()
         }
         # Returns, on each task's own scale, and their figures.
-        sources = list(agents)[1 : 1 + len(config.data.sources)] or _learned(config)
+        sources = [*_named(config)][: len(config.data.sources)] or _learned(config)
         scale, one = returns_scale(experiment.family, splits, sources, lifetimes)
         table = returns_table(scale, lifetimes)
         num_final_episodes = min(FINAL_EPISODES, config.evaluation.episodes)

@@ -129,7 +129,7 @@ action = model.sample(logits[:, -1])  # the action of the first step; then appen
 
 ## Training
 
-{_training(config, info, record)}
+{_training(info, record)}
 
 ## Intended use and limits
 
@@ -209,7 +209,7 @@ def _cell(value: Estimate | float | None) -> str:
     return text
 
 
-def _training(config: ExperimentConfig, info: DataInfo | None, record: TrainingRecord | None) -> str:
+def _training(info: DataInfo | None, record: TrainingRecord | None) -> str:
     lines = []
     if info is not None:
         given = info.given.repo if info.given is not None else None

@@ -27,6 +27,9 @@ class Objective(ABC):
     """Columns of the histories that `loss` needs beside the tokens: `action`, `reward`, `terminated`, `truncated`, or
     `optimal_action`."""
 
+    imitates: ClassVar[bool] = False
+    """True if the model learns the sources' own actions, so that the data has to improve: reports then warn."""
+
     def heads(self) -> dict[str, int]:
         """Linear heads of the model beside the policy head: the number of outputs per token, by name."""
         return {}

@@ -23,6 +23,7 @@ class Imitation(Objective):
     """
 
     columns = ("action",)
+    imitates = True
 
     def loss(self, model: Callable[..., ADOutput], tokens: Mapping[str, Any], columns: Mapping[str, Tensor]) -> Tensor:
         loss = model(**tokens, action=columns["action"]).loss

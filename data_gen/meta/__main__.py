@@ -10,9 +10,9 @@ from icrl.support.errors import UserError
 from icrl.support.terminal import say
 
 
-def main(call: Invocation) -> None:
+def main(call: Invocation, experiment: Experiment | None = None) -> None:
     """Meta-trains and prints a summary. Raises UserError if the config names no meta-learner."""
-    experiment = Experiment.of(call.config)
+    experiment = experiment or Experiment(call.config)
     learners = meta_learners(call.config)
     if not learners and call.alone:
         raise UserError(f"{call.config_file}: names no meta-learner among its sources and baselines (rl2, maml, pearl)")

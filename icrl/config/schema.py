@@ -205,7 +205,7 @@ class TrainingConfig(Section):
     @property
     def imitates(self) -> bool:
         """True if the objective learns the sources' own actions, so that the histories have to improve."""
-        return "action" in self.objective.build().columns
+        return bool(self.objective.build().imitates)
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainingConfig":

@@ -82,7 +82,7 @@ class ObjectiveComponent(Component):
     """The objective of the transformer's training."""
 
     table: ClassVar[dict[str, str]] = OBJECTIVES
-    methods: ClassVar[tuple[str, ...]] = ("columns", "heads", "loss", "act")
+    methods: ClassVar[tuple[str, ...]] = ("columns", "imitates", "heads", "loss", "act")
     base: ClassVar[str] = "derive it from icrl.Objective"
 
 

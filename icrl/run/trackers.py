@@ -48,10 +48,9 @@ class TrackedRun:
     @property
     def id(self) -> str:
         """The id by which trackers find the run again."""
-        return self.record.id
+        return self.load_record().id
 
-    @property
-    def record(self) -> RunRecord:
+    def load_record(self) -> RunRecord:
         """The record of the run, created if it does not exist."""
         if not self._record_file.exists():
             write_record(self._record_file, RunRecord(id=secrets.token_hex(4), reported={}))
@@ -59,8 +58,9 @@ class TrackedRun:
 
     def remember(self, tracker: str, evaluation: str) -> None:
         """Records that a tracker has received an evaluation."""
-        reported = {**self.record.reported, tracker: evaluation}
-        write_record(self._record_file, self.record.model_copy(update={"reported": reported}))
+        record = self.load_record()
+        reported = {**record.reported, tracker: evaluation}
+        write_record(self._record_file, record.model_copy(update={"reported": reported}))
 
     @property
     def config_file(self) -> Path:
@@ -304,7 +304,7 @@ def attach_report(config: ExperimentConfig, report: Report) -> None:
     evaluation, failed = sha256(report.summary), list[str]()
     # A failure is raised last, so that one tracker does not hold up the others.
     for name in dict.fromkeys(config.runtime.trackers):
-        if run.record.reported.get(name) == evaluation:
+        if run.load_record().reported.get(name) == evaluation:
             continue
         try:
             with closing(_opened(name, run, step)) as tracker:

@@ -9,13 +9,13 @@ from gymnasium import spaces
 
 from data_gen.agents.base import Spec, Transition
 from data_gen.agents.deep.a2c import A2C
+from data_gen.agents.deep.advantages import gae
 from data_gen.agents.deep.distributions import action_distribution
 from data_gen.agents.deep.encoding import BoxScale, Encoder
 from data_gen.agents.deep.networks import MLP, Stack
 from data_gen.agents.deep.normalisation import ObservationScale, RewardScale
 from data_gen.agents.deep.optimisers import Adam, RMSprop
 from data_gen.agents.deep.ppo import PPO
-from data_gen.agents.deep.returns import gae
 from data_gen.interaction import interact
 from data_gen.returns import episode_returns
 from data_gen.spaces import leaves

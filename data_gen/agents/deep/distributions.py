@@ -108,7 +108,7 @@ class Gaussian(ActionDistribution):
     """
 
     def __init__(self, space: spaces.Box, device: torch.device) -> None:
-        self._scale, self._device = BoxScale(space, device), device
+        self._scale, self._device = BoxScale(space), device
         self.outputs, self.shapes = self._scale.size, ((1, self._scale.size),)
 
     def noise(self, streams: SlotStreams, rows: int) -> Tensor:

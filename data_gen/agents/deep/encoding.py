@@ -93,10 +93,9 @@ class BoxScale:
 
     Args:
         space: the Box.
-        device: device of the actions.
     """
 
-    def __init__(self, space: spaces.Box, device: torch.device) -> None:
+    def __init__(self, space: spaces.Box) -> None:
         low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
         self.space, self.size = space, len(low)
         below, above = np.isfinite(low), np.isfinite(high)

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_gen.agents.base import Spec, Transition
+from data_gen.agents.deep.advantages import gae
 from data_gen.agents.deep.base import DeepLearner, HiddenSizes
 from data_gen.agents.deep.distributions import action_distribution
 from data_gen.agents.deep.networks import MLP, Activation, Stack
 from data_gen.agents.deep.normalisation import ObservationScale, RewardScale
 from data_gen.agents.deep.optimisers import Optimiser
-from data_gen.agents.deep.returns import gae
 from data_gen.agents.sweep import Count, NotNegative, PerLearner, Positive, Share
 from icrl.config.components import component
 

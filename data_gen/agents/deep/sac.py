@@ -105,7 +105,7 @@ class SAC(OffPolicy):
         space, learners = spec.action_space, self.num_learners
         if not (isinstance(space, spaces.Box) and space.is_bounded()):
             raise UserError(f"sac needs Box actions with finite bounds, not {one_line(space)}")
-        self.scale = BoxScale(space, self.device)
+        self.scale = BoxScale(space)
         # Networks: an actor, two critics and their targets, and a temperature.
         features, parts = self.encoder.size, self.scale.size
         self.actor = MLP((features, *self.hidden_sizes, 2 * parts), self.activation)

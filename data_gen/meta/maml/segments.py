@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data_gen.agents.deep.returns import gae
+from data_gen.agents.deep.advantages import gae
 from data_gen.meta.maml.linear_baseline import baseline_features, fit, predict
 
 _EPSILON = 1e-8  # added to the standard deviation of advantages

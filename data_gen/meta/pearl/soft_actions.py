@@ -95,7 +95,7 @@ class SoftBox(SoftActions):
     """A tanh-squashed Gaussian on the scale where [-1, 1] is the box; the critics read the action."""
 
     def __init__(self, space: spaces.Box, device: torch.device) -> None:
-        self._scale, self._device = BoxScale(space, device), device
+        self._scale, self._device = BoxScale(space), device
         self.parts = self.features = self.critic_inputs = self._scale.size
         self.policy_outputs, self.critic_outputs = 2 * self.parts, 1
         self.target_entropy = -float(self.parts)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data_gen.agents.base import Agent, Spec, TableIndex, Transition
+from data_gen.agents.deep.advantages import gae
 from data_gen.agents.deep.distributions import ActionDistribution, Categorical, most_likely
 from data_gen.agents.deep.encoding import Encoder
-from data_gen.agents.deep.returns import gae
 from data_gen.meta.rl2.recurrent import Core
 from data_gen.spaces import one_line
 from data_gen.streams import Seeds, SlotStreams, derive
