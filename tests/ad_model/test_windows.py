@@ -83,9 +83,8 @@ def test_the_boundary_token_carries_the_real_last_action_and_reward():
     columns, _ = strand_order(histories, 1, ACTIONS)
     np.testing.assert_array_equal(columns["boundary"], [LIFETIME_STARTS, WITHIN_EPISODE, EPISODE_ENDED, WITHIN_EPISODE])
     np.testing.assert_array_equal(columns["previous_action"], [0, 4, 2, 3])
-    np.testing.assert_array_equal(
-        columns["previous_reward"], [0, 0, 1, 0]
-    )  # the real reward, beside the first cell of the new episode
+    # The real last reward, in the token with the first cell of the new episode.
+    np.testing.assert_array_equal(columns["previous_reward"], [0, 0, 1, 0])
 
 
 def test_the_action_before_the_first_is_the_first_of_the_space():

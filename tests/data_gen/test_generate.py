@@ -213,9 +213,7 @@ def test_the_data_report_distinguishes_good_data_from_useless_data(tiny):
     assert reports["useless"].share_improving < 0.5
     assert len(reports["useless"].warnings()) == 2
     assert "warning: " in describe(reports["useless"])
-    assert "warning: " not in describe(
-        reports["useless"], imitated=False
-    )  # the quality of the source does not matter then
+    assert "warning: " not in describe(reports["useless"], imitated=False)  # the source's quality does not matter
 
 
 def test_info_has_a_schema_version_and_the_card_names_the_shards(tiny):

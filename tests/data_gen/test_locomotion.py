@@ -171,10 +171,7 @@ def test_a_slot_equals_a_single_simulation_of_its_own_model(name):
 def test_each_field_alone_changes_the_motion_of_its_own_slot(name, field):
     family = without_goal(name, [field])
     tasks = family.sample(3, seed=2)
-    tasks[field][1], tasks[field][2] = (
-        tasks[field][0],
-        1,
-    )  # slots 0 and 1 have the same task, and slot 2 has the plain robot
+    tasks[field][1], tasks[field][2] = tasks[field][0], 1  # 0 and 1 have the same task, and 2 has the plain robot
     envs = family.make_vec(tasks)
     qpos, qvel = a_state(envs)
     envs.set_state(np.arange(3), qpos[[0, 0, 0]], qvel[[0, 0, 0]])

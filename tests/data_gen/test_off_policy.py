@@ -1,4 +1,4 @@
-"""DQN and SAC against plain references, one learner at a time; the replay memory, schedules, sweeps and learning."""
+"""DQN and SAC against plain single-learner references; the replay memory, schedules, sweeps and learning."""
 
 import copy
 import math
@@ -28,13 +28,13 @@ FIELD = PointNavigation(episode_length=5)
 LEARNERS, ROWS = 3, 8
 
 
-def live(agent, tasks_of, steps, learners=LEARNERS, seeds=None):
-    """The histories of learners on the first tasks."""
-    tasks = tasks_of.split(8, 1, seed=0)[0].take(np.repeat(np.arange(learners), agent.actors))
-    return interact(agent, tasks_of.make_vec(tasks), steps, make_seeds(8, 0)[:learners] if seeds is None else seeds)
+def collect(agent, family, steps, learners=LEARNERS, seeds=None):
+    """Histories of learners on the first tasks."""
+    tasks = family.split(8, 1, seed=0)[0].take(np.repeat(np.arange(learners), agent.actors))
+    return interact(agent, family.make_vec(tasks), steps, make_seeds(8, 0)[:learners] if seeds is None else seeds)
 
 
-def born(agent, observation_space, action_space, planned_steps=100):
+def started(agent, observation_space, action_space, planned_steps=100):
     """The agent before its first step."""
     spec = Spec(observation_space, action_space, planned_steps)
     agent.reset(spec, LEARNERS * agent.actors, make_seeds(LEARNERS, 3))
@@ -47,7 +47,7 @@ def random_batch(features, actions, seed=0):
     return Batch(
         torch.randn(*shape, features, generator=draw),
         actions,
-        torch.randn(*shape, generator=draw) * 3,  # beyond the Huber loss's bend, too
+        torch.randn(*shape, generator=draw) * 3,  # also beyond the bend of the Huber loss
         torch.rand(*shape, generator=draw) < 0.3,
         torch.randn(*shape, features, generator=draw),
     )
@@ -64,7 +64,7 @@ def plain(stack, row):
 
 
 def flat(network):
-    """Its parameters in the order of a stack."""
+    """The parameters of a network in the order of a stack."""
     return torch.cat([(p.T if p.ndim == 2 else p).reshape(-1) for p in network.parameters()]).detach()
 
 
@@ -80,7 +80,7 @@ def follow(target, learned, tau):
 # The replay memory
 
 
-def test_the_ring_keeps_each_learners_last_transitions_whole():
+def test_the_ring_keeps_each_learners_last_transitions_complete():
     replay = Replay(num_learners=2, actors=2, capacity=3, device=CPU)
     env = torch.arange(4).unsqueeze(1)  # two of learner 0, two of learner 1
     for step in range(5):
@@ -96,7 +96,7 @@ def test_the_ring_keeps_each_learners_last_transitions_whole():
         assert len(replay) == 2 * min(step + 1, 3)
     drawn = replay.sample(np.tile((np.arange(6) + 0.5) / 6, (2, 1)))
     cell = drawn["cell"].squeeze(2)
-    for learner in range(2):  # steps 2, 3 and 4, the ring having wrapped once
+    for learner in range(2):  # steps 2, 3 and 4, because the ring has wrapped once
         wanted = [10 * step + 2 * learner + actor - 7 for step in (2, 3, 4) for actor in (0, 1)]
         assert sorted(cell[learner].tolist()) == wanted
     np.testing.assert_array_equal(drawn["bytes"], (cell + 7).unsqueeze(2) + torch.arange(3))
@@ -105,18 +105,18 @@ def test_the_ring_keeps_each_learners_last_transitions_whole():
     assert drawn["terminated"].dtype == torch.bool
 
 
-def test_what_was_added_last_replaces_the_oldest_before_it_is_sampled():
+def test_samples_come_only_from_the_filled_part_of_the_memory():
     replay = Replay(num_learners=2, actors=1, capacity=100, device=CPU)
     replay.add({"x": torch.tensor([[1.0], [2.0]])})
     replay.add({"x": torch.tensor([[3.0], [4.0]])})
     drawn = replay.sample(np.array([[0.0, 0.49, 0.5, 0.999]] * 2))["x"].squeeze(2)
-    assert drawn.tolist() == [[1, 1, 3, 3], [2, 2, 4, 4]]  # and nothing of the 98 places that are not filled
+    assert drawn.tolist() == [[1, 1, 3, 3], [2, 2, 4, 4]]  # nothing from the 98 empty positions
 
 
 @pytest.mark.parametrize("actors", [1, 2])
-def test_a_time_limits_final_observation_is_remembered_and_no_termination(actors):
+def test_a_time_limit_is_stored_with_its_final_observation_and_without_termination(actors):
     agent = DQN(actors=actors, learning_starts=1000)
-    h = live(agent, ROOM, 30)
+    h = collect(agent, ROOM, 30)
     assert h.truncated.any()
     count = 30 * actors
     drawn = agent.replay.sample(np.tile((np.arange(count) + 0.5) / count, (LEARNERS, 1)))
@@ -128,16 +128,18 @@ def test_a_time_limits_final_observation_is_remembered_and_no_termination(actors
     np.testing.assert_array_equal(by_history("action")[..., 0], h.action)
     np.testing.assert_array_equal(by_history("reward")[..., 0], h.reward)
     cell = h.observation.astype(int) @ [3, 1]
-    arrived = ROOM.cells()[ROOM.next_cells()[cell, h.action]]  # where the move led, not where the next episode starts
+    arrived = ROOM.cells()[
+        ROOM.next_cells()[cell, h.action]
+    ]  # the cell that the move led to, not the next episode's start
     np.testing.assert_array_equal(by_history("next_observation."), arrived)
     assert not by_history("terminated").any()
 
 
-def test_no_more_memory_is_taken_than_a_lifetime_fills():
+def test_the_memory_is_no_larger_than_a_lifetime_fills():
     space = gymnasium.spaces.Discrete(3)
-    assert born(DQN(), space, space, planned_steps=50).replay.capacity == 50
-    assert born(DQN(buffer_size=20), space, space, planned_steps=50).replay.capacity == 20
-    assert born(DQN(buffer_size=20, actors=3), space, space, planned_steps=50).replay.capacity == 6
+    assert started(DQN(), space, space, planned_steps=50).replay.capacity == 50
+    assert started(DQN(buffer_size=20), space, space, planned_steps=50).replay.capacity == 20
+    assert started(DQN(buffer_size=20, actors=3), space, space, planned_steps=50).replay.capacity == 6
 
 
 # DQN
@@ -146,14 +148,14 @@ def test_no_more_memory_is_taken_than_a_lifetime_fills():
 def a_dqn(**parameters):
     agent = DQN(hidden_sizes=(6, 5), discount=(0.5, 0.9, 1.0), learning_rate=(1e-3, 3e-3), **parameters)
     box = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float32)
-    born(agent, box, gymnasium.spaces.Discrete(3))
+    started(agent, box, gymnasium.spaces.Discrete(3))
     agent.target.flat += 0.3 * torch.randn(agent.target.flat.shape, generator=torch.Generator().manual_seed(1))
     numbers = torch.randint(3, (LEARNERS, ROWS, 1), generator=torch.Generator().manual_seed(2), dtype=torch.int32)
     return agent, random_batch(4, numbers)
 
 
 @pytest.mark.parametrize("double", [False, True])
-def test_dqns_loss_and_update_are_those_of_plain_networks(double):
+def test_dqns_loss_and_update_equal_those_of_plain_networks(double):
     agent, batch = a_dqn(double=double, max_grad_norm=0.1)
     networks = [plain(agent.learned, learner) for learner in range(LEARNERS)]
     targets = [plain(agent.target, learner) for learner in range(LEARNERS)]
@@ -173,7 +175,7 @@ def test_dqns_loss_and_update_are_those_of_plain_networks(double):
         optimiser = torch.optim.Adam(network.parameters(), lr=rate)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 0.1)
-        assert norm > 0.1  # or the limit would not be seen
+        assert norm > 0.1  # otherwise the limit would have no effect
         torch.testing.assert_close(agent.learned.gradient[i], flat_gradient(network))
         optimiser.step()
         torch.testing.assert_close(agent.learned.flat[i], flat(network))
@@ -194,7 +196,7 @@ def test_the_huber_loss_is_linear_beyond_one():
 
 
 @pytest.mark.parametrize(("tau", "actors"), [(1.0, 1), (1.0, 2), (0.25, 1)])
-def test_the_target_network_moves_at_its_steps_and_only_then(tau, actors):
+def test_the_target_network_moves_only_every_target_every_steps(tau, actors):
     agent = DQN(actors=actors, target_every=6, tau=tau, learning_starts=0, train_every=1, batch_size=4)
     targets = []
     moved = []
@@ -210,7 +212,7 @@ def test_the_target_network_moves_at_its_steps_and_only_then(tau, actors):
     assert [step for step, yes in enumerate(moved, start=2) if yes] == list(range(6 // actors, 20, 6 // actors))
 
 
-def test_soft_target_updates_move_a_share_of_the_way():
+def test_soft_target_updates_move_by_the_fraction_tau():
     agent, _ = a_dqn(tau=0.25, target_every=3)
     before = agent.target.flat.clone()
     agent.stepped(2)
@@ -221,7 +223,9 @@ def test_soft_target_updates_move_a_share_of_the_way():
 
 def test_epsilon_falls_linearly_to_its_end_by_its_fraction_of_the_lifetime():
     space = gymnasium.spaces.Discrete(2)
-    agent = born(DQN(epsilon_start=0.8, epsilon_end=(0.2, 0.4), epsilon_fraction=0.5), space, space, planned_steps=100)
+    agent = started(
+        DQN(epsilon_start=0.8, epsilon_end=(0.2, 0.4), epsilon_fraction=0.5), space, space, planned_steps=100
+    )
     end = agent.drawn("epsilon_end", agent.seeds)
     assert len(set(end)) == 2
     for steps, share in ((0, 0), (25, 0.5), (50, 1), (90, 1)):
@@ -229,9 +233,9 @@ def test_epsilon_falls_linearly_to_its_end_by_its_fraction_of_the_lifetime():
         np.testing.assert_allclose(agent.epsilon(), 0.8 + share * (end - 0.8))
 
 
-def test_exploration_is_uniform_at_its_rate_and_greedy_otherwise():
+def test_actions_are_uniform_with_probability_epsilon_and_greedy_otherwise():
     space = gymnasium.spaces.Discrete(4)
-    agent = born(DQN(actors=4000, epsilon_start=0.4, epsilon_end=0.4), space, space)
+    agent = started(DQN(actors=4000, epsilon_start=0.4, epsilon_end=0.4), space, space)
     actions = agent.policy_actions(torch.ones(LEARNERS, 4000, 4)).squeeze(2)
     for row in actions.numpy():
         shares = np.sort(np.bincount(row, minlength=4)) / 4000
@@ -240,13 +244,13 @@ def test_exploration_is_uniform_at_its_rate_and_greedy_otherwise():
 
 def test_a_dqn_without_exploration_is_greedy():
     space = gymnasium.spaces.Discrete(4)
-    agent = born(DQN(actors=200, epsilon_start=0, epsilon_end=0), space, space)
+    agent = started(DQN(actors=200, epsilon_start=0, epsilon_end=0), space, space)
     assert all(len(set(row.tolist())) == 1 for row in agent.policy_actions(torch.ones(LEARNERS, 200, 4)).squeeze(2))
 
 
-def test_joint_actions_are_numbered_and_given_back_as_elements():
+def test_joint_actions_are_numbered_and_returned_as_elements_of_the_space():
     space = gymnasium.spaces.MultiDiscrete([2, 3])
-    agent = born(DQN(actors=100, learning_starts=0), gymnasium.spaces.Discrete(2), space)
+    agent = started(DQN(actors=100, learning_starts=0), gymnasium.spaces.Discrete(2), space)
     actions = agent.choose(np.zeros(LEARNERS * 100, np.int64))
     assert actions.shape == (LEARNERS * 100, 2)
     assert {tuple(action) for action in actions.tolist()} == {(x, y) for x in range(2) for y in range(3)}
@@ -259,7 +263,7 @@ def a_sac(**parameters):
     agent = SAC(hidden_sizes=(6, 5), discount=(0.5, 0.9), tau=(0.1, 0.4), learning_rate=(1e-3, 3e-3), **parameters)
     agent.batch_size = ROWS
     box = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float32)
-    born(agent, box, gymnasium.spaces.Box(-2, 3, (2,), np.float32))
+    started(agent, box, gymnasium.spaces.Box(-2, 3, (2,), np.float32))
     draw = torch.Generator().manual_seed(1)
     agent.targets.flat += 0.3 * torch.randn(agent.targets.flat.shape, generator=draw)
     return agent, random_batch(4, 2 * torch.rand(LEARNERS, ROWS, 2, generator=draw) - 1)
@@ -275,7 +279,7 @@ def one_action(actor, features, noise):
 
 
 @pytest.mark.parametrize("entropy_coefficient", ["auto", 0.2])
-def test_two_updates_of_sac_are_those_of_plain_networks(entropy_coefficient):
+def test_two_updates_of_sac_equal_those_of_plain_networks(entropy_coefficient):
     target = {"target_entropy": -1.5} if entropy_coefficient == "auto" else {}
     agent, batch = a_sac(entropy_coefficient=entropy_coefficient, **target)
     plain_learners = []
@@ -332,7 +336,7 @@ def test_two_updates_of_sac_are_those_of_plain_networks(entropy_coefficient):
                 torch.testing.assert_close(agent.targets.flat[2 * i + k], flat(targets[k]), atol=1e-4, rtol=1e-3)
 
 
-def test_the_two_critics_of_a_learner_begin_apart():
+def test_the_two_critics_of_a_learner_start_different():
     agent, _ = a_sac()
     assert not torch.isclose(agent.critics.flat[::2], agent.critics.flat[1::2]).all(dim=1).any()
 
@@ -342,15 +346,15 @@ def test_log_probabilities_of_squashed_actions_stay_finite_at_the_edge():
     actions, log_prob = squashed_gaussian(outputs, torch.ones(1, 3, 1))
     assert actions.tolist()[0][:2] == [[1], [-1]]
     assert torch.isfinite(log_prob).all()
-    u = math.exp(2)  # the log standard deviation is held at 2
+    u = math.exp(2)  # the log standard deviation is clipped to 2
     exact = -0.5 - 2 - 0.5 * math.log(2 * math.pi) - math.log(1 - math.tanh(u) ** 2)
     assert log_prob[0, 2].item() == pytest.approx(exact, rel=1e-4)
 
 
-def test_sacs_actions_lie_in_the_box_whatever_it_is():
+def test_sacs_actions_lie_in_a_box_with_any_bounds():
     space = gymnasium.spaces.Box(np.array([-2, 5], np.float32), np.array([3, 6], np.float32))
-    for starts in (0, 1000):  # the policy's, and those drawn before learning starts
-        agent = born(SAC(actors=500, learning_starts=starts, hidden_sizes=(4,)), gymnasium.spaces.Discrete(2), space)
+    for starts in (0, 1000):  # actions of the policy, and random ones before learning starts
+        agent = started(SAC(actors=500, learning_starts=starts, hidden_sizes=(4,)), gymnasium.spaces.Discrete(2), space)
         actions = agent.choose(np.zeros(LEARNERS * 500, np.int64))
         assert actions.shape == (LEARNERS * 500, 2)
         assert (actions.min(axis=0) >= space.low).all()
@@ -364,45 +368,45 @@ def test_sacs_actions_lie_in_the_box_whatever_it_is():
 
 
 @pytest.mark.parametrize(("actors", "first"), [(1, 12), (2, 8)])
-def test_updates_come_every_so_many_steps_once_learning_starts(monkeypatch, actors, first):
+def test_updates_come_every_train_every_steps_once_learning_starts(monkeypatch, actors, first):
     agent = DQN(actors=actors, learning_starts=8, train_every=4, gradient_steps=3, batch_size=2)
     seen = []
     monkeypatch.setattr(DQN, "update", lambda self, batch: seen.append(self.steps))
-    live(agent, ROOM, 13)
+    collect(agent, ROOM, 13)
     assert seen == [step for step in (4, 8, 12) if step >= first for _ in range(3)]
 
 
 def test_actions_are_random_until_learning_starts(monkeypatch):
     asked = []
     monkeypatch.setattr(SAC, "policy_actions", lambda self, features: (asked.append(self.steps), self.taken)[1])
-    live(SAC(learning_starts=6, batch_size=2, train_every=100), FIELD, 9)
+    collect(SAC(learning_starts=6, batch_size=2, train_every=100), FIELD, 9)
     assert asked == [6, 7, 8]
 
 
 @pytest.mark.parametrize(
-    ("make", "home"),
+    ("make", "family"),
     [
         (lambda rate: DQN(learning_rate=rate, learning_starts=8, batch_size=4, epsilon_end=0.0), ROOM),
         (lambda rate: SAC(learning_rate=rate, learning_starts=8, batch_size=4, hidden_sizes=(8, 8)), FIELD),
     ],
 )
-def test_a_sweep_is_the_runs_it_consists_of(make, home):
+def test_a_sweep_equals_the_single_runs_that_it_consists_of(make, family):
     seeds = make_seeds(8, 0)
     swept = make((0.001, 0.1))
     rates = swept.drawn("learning_rate", seeds)
-    together = live(swept, home, 60, 8, seeds)
-    alone = {rate: live(make(rate), home, 60, 8, seeds) for rate in (0.001, 0.1)}
+    together = collect(swept, family, 60, 8, seeds)
+    alone = {rate: collect(make(rate), family, 60, 8, seeds) for rate in (0.001, 0.1)}
     assert set(rates) == set(alone)
     for i, rate in enumerate(rates):
         np.testing.assert_array_equal(together.action[i], alone[rate].action[i])
     slow, fast = (h.action.reshape(8, -1) for h in alone.values())
-    assert (slow != fast).any(axis=1).sum() >= 6  # the same seeds, and other lives
+    assert (slow != fast).any(axis=1).sum() >= 6  # the same seeds give other actions
 
 
 @pytest.mark.parametrize("name", ["dqn", "sac"])
 def test_every_parameter_learns(name):
     agent = DQN(learning_starts=4, batch_size=16) if name == "dqn" else SAC(learning_starts=4, hidden_sizes=(8, 8))
-    live(agent, ROOM if name == "dqn" else FIELD, 40)
+    collect(agent, ROOM if name == "dqn" else FIELD, 40)
     stacks = [agent.learned] if name == "dqn" else [agent.policy, agent.critics, agent.temperature]
     for stack in stacks:
         for parameter in stack.parameters:
@@ -411,10 +415,10 @@ def test_every_parameter_learns(name):
 
 
 @pytest.mark.parametrize("make", [DQN, SAC])
-def test_observations_are_normalised_by_what_each_learner_saw(make):
+def test_observations_are_normalised_by_each_learners_own_observations(make):
     agent = make(normalise_observations=True, learning_starts=5, batch_size=64, train_every=1)
-    home = FIELD if make is SAC else ROOM
-    h = live(agent, home, 50)
+    family = FIELD if make is SAC else ROOM
+    h = collect(agent, family, 50)
     features = agent.sample().features
     if make is DQN:  # one-hot vectors stay as they are
         assert set(features.unique().tolist()) == {0, 1}
@@ -443,7 +447,7 @@ def test_dqn_learns_a_small_room():
     assert np.median(scores[:, -10:].mean(axis=1)) > 0.95
 
 
-def test_sac_learns_to_go_to_the_goal():
+def test_sac_learns_to_move_to_the_goal():
     field = PointNavigation(episode_length=5, tolerance=0, step=0.2)
     agent = SAC(
         learning_rate=0.01,
@@ -473,7 +477,7 @@ BOX = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
 )
 def test_actions_that_cannot_be_learned_are_refused_in_one_line(agent, space, message):
     with pytest.raises(UserError, match=message) as refusal:
-        born(agent, BOX, space)
+        started(agent, BOX, space)
     assert "\n" not in str(refusal.value)
 
 
@@ -485,8 +489,8 @@ def test_parameters_out_of_range_are_refused(given):
 
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("algorithm", ["dqn", "sac"])
-def test_learners_share_nothing_to_the_last_bit(algorithm, scaled):
-    """Parameters, where actions may hide what drifts apart; with odd sizes, which matrix libraries cut otherwise."""
+def test_learners_are_independent_to_the_last_bit(algorithm, scaled):
+    """Compares parameters: equal actions may hide a drift. Matrix libraries split odd sizes in other ways."""
     settings = {"actors": 2, "learning_starts": 20, "batch_size": 37, "train_every": 1, "hidden_sizes": (50, 9)}
     settings |= {"learning_rate": 0.003, "normalise_observations": scaled, "normalise_rewards": scaled}
     agent_class = DQN if algorithm == "dqn" else SAC
@@ -503,7 +507,7 @@ def test_learners_share_nothing_to_the_last_bit(algorithm, scaled):
         np.testing.assert_array_equal(parameters(np.array(rows))[: len(rows)], together[rows])
 
 
-def test_rewards_are_scaled_by_the_deviation_of_the_return_when_they_are_sampled():
+def test_sampled_rewards_are_scaled_by_the_deviation_of_the_return():
     agent = DQN(learning_starts=0, batch_size=64, normalise_rewards=True, discount=0.5, epsilon_end=1)
     tasks = ROOM.all_tasks().take([0, 1, 2])
     h = interact(agent, ROOM.make_vec(tasks), 60, make_seeds(3, 0))

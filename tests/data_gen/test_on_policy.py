@@ -44,12 +44,12 @@ def advantages(rewards, values, next_values, terminated, ended, discount, gae_la
     return gae(rewards, values, next_values, terminated, ended, *numbers).flatten().tolist()
 
 
-def test_gae_by_hand_bootstraps_a_time_limit_and_stops_at_termination():
-    """Of four steps the second is cut off by the time limit at a state worth 5, and the third terminates."""
+def test_gae_bootstraps_a_time_limit_and_stops_at_termination():
+    """Four steps: a time limit cuts off the second at a state of value 5, and the third terminates."""
     found = advantages(
         column(1, 2, 3, 4),
         column(10, 20, 30, 40),
-        column(20, 5, 99, 50),  # after the third lies nothing, whatever a network says of it
+        column(20, 5, 99, 50),  # the value after termination, 99, must not count
         flags(False, False, True, False),
         flags(False, True, True, False),
         discount=0.5,
@@ -59,7 +59,7 @@ def test_gae_by_hand_bootstraps_a_time_limit_and_stops_at_termination():
     assert found == pytest.approx([delta[0] + 0.5 * 0.8 * delta[1], *delta[1:]])
 
 
-def test_lambda_1_gives_n_step_returns_and_lambda_0_one_step_ones():
+def test_lambda_1_gives_n_step_returns_and_lambda_0_one_step_returns():
     steps = column(1, 1, 1), column(3, 4, 5), column(4, 5, 6), flags(*[False] * 3), flags(*[False] * 3)
     n_step = advantages(*steps, discount=0.9, gae_lambda=1.0)
     value = [1 + 0.9 * (1 + 0.9 * (1 + 0.9 * 6)), 1 + 0.9 * (1 + 0.9 * 6), 1 + 0.9 * 6]
@@ -68,7 +68,7 @@ def test_lambda_1_gives_n_step_returns_and_lambda_0_one_step_ones():
 
 
 class Recorder:
-    """An agent that keeps the transitions and the parameters that another one learns from and has."""
+    """An agent that records another agent's initial parameters and its transitions."""
 
     def __init__(self, agent):
         self.agent, self.actors, self.transitions, self.first = agent, agent.actors, [], None
@@ -86,7 +86,7 @@ class Recorder:
 
 
 class Reference(torch.nn.Module):
-    """One learner's networks, plain."""
+    """One learner's networks as plain `torch.nn` modules."""
 
     def __init__(self, agent, learner, flat, free):
         super().__init__()
@@ -124,10 +124,10 @@ class Reference(torch.nn.Module):
 
 
 def loop_returns(network, encoder, transitions, rows, discount, gae_lambda):
-    """Advantages and returns of some environments' transitions, step by step and one environment at a time."""
+    """Advantages and returns of the environments at `rows`, in plain loops over environments and steps."""
     found = np.zeros((len(transitions), len(rows)))
     values = np.zeros_like(found)
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         carried = 0.0
         for step in reversed(range(len(transitions))):
             t = transitions[step]
@@ -137,13 +137,13 @@ def loop_returns(network, encoder, transitions, rows, discount, gae_lambda):
             delta = t.reward[row] + (0 if t.terminated[row] else discount * after) - value
             ended = t.terminated[row] or t.truncated[row]
             carried = delta + (0 if ended else discount * gae_lambda * carried)
-            found[step, place], values[step, place] = carried, value
+            found[step, index], values[step, index] = carried, value
     return torch.tensor(found), torch.tensor(found + values)
 
 
 @pytest.mark.parametrize("kind", ["terminates", "time limit", "box"])
 @pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
-def test_an_update_is_that_of_a_plain_single_learner(algorithm, kind):
+def test_an_update_equals_that_of_a_plain_single_learner(algorithm, kind):
     """Replays one learner's rollout through torch.nn, torch.distributions, torch.optim and loops over steps."""
     settings = dict(TINY, discount=0.9, gae_lambda=0.8, entropy_coefficient=0.03, rollout_steps=12)
     room = {
@@ -178,7 +178,7 @@ def test_an_update_is_that_of_a_plain_single_learner(algorithm, kind):
     else:
         optimiser = torch.optim.Adam(network.parameters(), 0.01, eps=1e-5)
         found = (found - found.mean()) / (found.std() + 1e-8)
-    for _ in range(1 if algorithm == "a2c" else 3):  # one minibatch an epoch, so that its order does not matter
+    for _ in range(1 if algorithm == "a2c" else 3):  # one minibatch per epoch, so the order does not matter
         policy = network.distribution(features)
         log_prob = policy.log_prob(actions)
         ratio = (log_prob - old).exp()
@@ -193,7 +193,7 @@ def test_an_update_is_that_of_a_plain_single_learner(algorithm, kind):
     assert (deep.stack.flat[learner] - agent.first[learner]).abs().max() > 0.005
 
 
-def test_ppo_takes_every_row_of_a_rollout_once_an_epoch():
+def test_ppo_uses_every_row_of_a_rollout_once_per_epoch():
     seen = []
 
     class Watched(PPO):
@@ -213,13 +213,13 @@ def test_ppo_takes_every_row_of_a_rollout_once_an_epoch():
     assert not torch.equal(torch.cat(minibatches[:3], 1), torch.cat(minibatches[3:], 1))
 
 
-def test_a_batch_size_that_does_not_divide_the_rollout_is_one_line():
+def test_a_batch_size_that_does_not_divide_the_rollout_is_refused():
     with pytest.raises(Exception, match=r"batch_size 7 must divide rollout_steps x actors = 5 x 8 = 40"):
         PPO(rollout_steps=5, batch_size=7)
 
 
 @pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
-def test_a_sweep_in_one_batch_is_the_runs_one_by_one(algorithm):
+def test_a_sweep_in_one_batch_equals_single_runs(algorithm):
     settings = dict(TINY, rollout_steps=8) | ({"batch_size": 12, "epochs": 2} if algorithm == "ppo" else {})
     cls, seeds, tasks = find_component(algorithm, AGENTS), make_seeds(6, 0), ROOM.all_tasks()
     rows = np.repeat(np.arange(6), 3)
@@ -233,7 +233,7 @@ def test_a_sweep_in_one_batch_is_the_runs_one_by_one(algorithm):
         np.testing.assert_array_equal(alone.action, together.action[3 * learner : 3 * learner + 3])
 
 
-def test_the_learning_rate_falls_to_its_last_value():
+def test_the_learning_rate_falls_to_its_final_value():
     agent = A2C(**TINY | {"final_learning_rate": 0.0}, rollout_steps=5)
     rates = []
 
@@ -247,7 +247,7 @@ def test_the_learning_rate_falls_to_its_last_value():
 
 
 @pytest.mark.parametrize("pair", [(Adam, torch.optim.Adam), (RMSprop, torch.optim.RMSprop)])
-def test_optimisers_are_pytorchs_with_a_rate_and_a_norm_a_learner(pair):
+def test_optimisers_equal_pytorchs_with_one_rate_and_norm_per_learner(pair):
     ours, theirs = pair
     rng = torch.Generator().manual_seed(0)
     stack = Stack(3, [(4, 2), (1, 2)], CPU)
@@ -267,7 +267,7 @@ def test_optimisers_are_pytorchs_with_a_rate_and_a_norm_a_learner(pair):
     torch.testing.assert_close(stack.flat, torch.stack([p.detach() for p in plain]), atol=1e-5, rtol=1e-4)
 
 
-def test_an_optimisers_parts_change_nothing(monkeypatch):
+def test_splitting_an_optimisers_update_into_parts_changes_nothing(monkeypatch):
     def moved():
         stack = Stack(7, [(5, 3)], CPU)
         optimiser = Adam(stack)
@@ -281,7 +281,7 @@ def test_an_optimisers_parts_change_nothing(monkeypatch):
     torch.testing.assert_close(moved(), whole, rtol=0, atol=0)
 
 
-def test_networks_of_a_stack_share_nothing():
+def test_networks_of_a_stack_are_independent():
     mlp = MLP((3, 4, 2), "tanh")
     stack = Stack(3, mlp.shapes, CPU)
     mlp.initialise(stack.parameters, SlotStreams(make_seeds(3, 0)), [1.0, 1.0])
@@ -295,7 +295,7 @@ def test_networks_of_a_stack_share_nothing():
     )
 
 
-def test_initial_matrices_are_orthogonal_and_a_learners_own():
+def test_initial_matrices_are_orthogonal_and_depend_only_on_the_learner():
     mlp = MLP((6, 4, 9), "tanh")
     stacks = [Stack(count, mlp.shapes, CPU) for count in (4, 2)]
     for stack in stacks:
@@ -317,7 +317,7 @@ def test_initial_matrices_are_orthogonal_and_a_learners_own():
         spaces.Box(-2, 4, (2,), np.float32),
     ],
 )
-def test_action_distributions_are_pytorchs_and_their_actions_elements_of_the_space(space):
+def test_action_distributions_equal_pytorchs_and_give_elements_of_the_space(space):
     distribution = action_distribution(space, "test", CPU)
     rng = torch.Generator().manual_seed(0)
     outputs = torch.randn(2, 4000, distribution.outputs, generator=rng) * 0.7
@@ -333,18 +333,18 @@ def test_action_distributions_are_pytorchs_and_their_actions_elements_of_the_spa
         torch.testing.assert_close(actions.std(dim=1), torch.full((2, 2), -0.5).exp(), atol=0.03, rtol=0)
     else:
         parts = [torch.distributions.Categorical(logits=part) for part in outputs.split(distribution.sizes, dim=-1)]
-        expected = sum(part.log_prob(actions[..., place]) for place, part in enumerate(parts))
+        expected = sum(part.log_prob(actions[..., index]) for index, part in enumerate(parts))
         torch.testing.assert_close(log_prob, expected)
         torch.testing.assert_close(entropy, sum(part.entropy() for part in parts))
-        for place, part in enumerate(parts):
-            shares = torch.nn.functional.one_hot(actions[..., place], distribution.sizes[place]).float().mean(dim=1)
+        for index, part in enumerate(parts):
+            shares = torch.nn.functional.one_hot(actions[..., index], distribution.sizes[index]).float().mean(dim=1)
             torch.testing.assert_close(shares, part.probs[:, 0], atol=0.03, rtol=0)
     for action in distribution.to_space(actions[:, :50]):
         assert space.contains(action)
 
 
-def test_a_boxs_range_is_the_networks_minus_1_to_1():
-    scale = BoxScale(spaces.Box(np.array([-0.1, 0.0, -np.inf]), np.array([0.1, 4.0, np.inf]), dtype=np.float64), CPU)
+def test_outputs_from_minus_1_to_1_map_to_the_bounds_of_a_box():
+    scale = BoxScale(spaces.Box(np.array([-0.1, 0.0, -np.inf]), np.array([0.1, 4.0, np.inf]), dtype=np.float64))
     given = torch.tensor([[-1.0, -1, -1], [0, 0, 0], [0.5, 1, 7], [3, -3, 70]])
     expected = [[-0.1, 0, -1], [0, 2, 0], [0.05, 4, 7], [0.1, 0, 70]]
     np.testing.assert_allclose(scale.to_space(given), expected)
@@ -373,7 +373,7 @@ def test_observations_become_features():
     torch.testing.assert_close(encoder.encode(kept), encoder(observation))
 
 
-def test_running_normalisation_is_that_of_all_that_was_seen():
+def test_running_normalisation_equals_that_of_all_data_so_far():
     rng = np.random.default_rng(0)
     seen = rng.normal(3, [[[2.0, 5.0, 1.0]], [[1.0, 0.1, 9.0]]], (30, 2, 4, 3)).astype(np.float32)
     scale = ObservationScale(2, torch.tensor([True, True, False]), CPU)
@@ -381,7 +381,7 @@ def test_running_normalisation_is_that_of_all_that_was_seen():
         scale.add(torch.from_numpy(step))
     every = seen.transpose(1, 0, 2, 3).reshape(2, -1, 3)
     expected = (seen[0] - every.mean(1)[:, None]) / every.std(1)[:, None]
-    expected[..., 2] = np.clip(seen[0][..., 2], -10, 10)  # a part of a one-hot vector stays
+    expected[..., 2] = np.clip(seen[0][..., 2], -10, 10)  # an entry of a one-hot vector stays
     np.testing.assert_allclose(scale(torch.from_numpy(seen[0])), expected, atol=2e-3)
 
     rewards, ended = rng.normal(size=(40, 2, 3)), rng.random((40, 2, 3)) < 0.2
@@ -398,8 +398,8 @@ def test_running_normalisation_is_that_of_all_that_was_seen():
 
 
 @pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
-def test_it_learns_a_small_room_and_to_reach_a_point(algorithm):
-    """Normalised observations and rewards, several actors: at the end far better than at the start."""
+def test_a_learner_solves_a_small_room_and_reaches_a_point(algorithm):
+    """With several actors, and with normalised observations and rewards for the point."""
     settings = {"actors": 8, "learning_rate": 3e-3, "entropy_coefficient": 0.005, "hidden_sizes": (32, 32)}
     settings |= {"rollout_steps": 16, "batch_size": 64, "epochs": 4} if algorithm == "ppo" else {"rollout_steps": 8}
     scaled = settings | {"normalise_observations": True, "normalise_rewards": True}
@@ -410,7 +410,7 @@ def test_it_learns_a_small_room_and_to_reach_a_point(algorithm):
         assert np.median(scores[:, -20:].mean(axis=1)) > 0.75, room
 
 
-def test_a_space_without_a_policy_is_one_line():
+def test_a_space_without_a_policy_is_refused():
     spec = Spec(spaces.Discrete(2), spaces.Text(3), planned_steps=10)
     with pytest.raises(UserError, match="ppo has no policy for actions of Text"):
         PPO().reset(spec, 16, make_seeds(2, 0))
@@ -418,19 +418,20 @@ def test_a_space_without_a_policy_is_one_line():
         PPO().reset(Spec(spaces.Text(3), spaces.Discrete(2), planned_steps=10), 16, make_seeds(2, 0))
 
 
-def test_a_cut_off_episode_is_bootstrapped_from_where_it_ended():
-    """Not from the first observation of the next one; and a neighbour that is cut off changes nothing."""
+def test_a_cut_off_episode_is_bootstrapped_from_its_final_observation():
+    """It does not use the first observation of the next episode, and a neighbour's cut-off episode has no effect."""
     spec = Spec(spaces.Discrete(9), spaces.Discrete(2), planned_steps=10)
     agent = A2C(actors=1, rollout_steps=3)
     agent.reset(spec, 2, make_seeds(2, 0))
     found = {}
     agent.update = lambda: found.update(batch=agent.batch(agent.values(agent.features.flatten(1, 2)).detach()))
     value = agent.values(torch.eye(9).expand(2, 9, 9)).detach()
-    seen = [(0, 1, False), (1, 2, True), (7, 8, False)]  # the second step ends in 2, and the next episode begins in 7
+    seen = [(0, 1, False), (1, 2, True), (7, 8, False)]  # the second step ends in 2, and the next episode starts in 7
     for before, after, cut in seen:
         agent.act(np.full(2, before))
         truncated = np.array([cut, False])
-        arrived = np.array([after, {1: 1, 2: 7, 8: 8}[after]])  # the second learner goes on where the first begins anew
+        # The second learner continues where the first one restarts.
+        arrived = np.array([after, {1: 1, 2: 7, 8: 8}[after]])
         agent.observe(Transition(np.full(2, before), np.zeros(2), np.zeros(2), np.zeros(2, bool), truncated, arrived))
     returns = found["batch"].returns
     torch.testing.assert_close(returns[0, 1], 0.99 * value[0, 2])
@@ -440,8 +441,8 @@ def test_a_cut_off_episode_is_bootstrapped_from_where_it_ended():
 
 @pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
 @pytest.mark.parametrize("scaled", [False, True])
-def test_learners_whose_episodes_end_at_other_times_share_nothing(algorithm, scaled):
-    """Parameters to the last bit, where actions may hide what drifts apart."""
+def test_learners_with_different_episode_ends_are_independent_to_the_last_bit(algorithm, scaled):
+    """Compares parameters, because equal actions may hide a drift."""
     settings = dict(TINY, actors=3, normalise_observations=scaled, normalise_rewards=scaled)
     settings |= {"rollout_steps": 16, "batch_size": 12, "epochs": 2} if algorithm == "ppo" else {"rollout_steps": 7}
     room = CartPole(episode_length=15) if scaled else DarkRoom(size=4, episode_length=6, start="random", reward="once")

@@ -1,4 +1,4 @@
-"""PEARL: its posterior and losses against hand computations, its memories, its lifetimes, resuming, and learning."""
+"""PEARL: posterior and losses against computations by hand, memories, lifetimes, resuming, and learning."""
 
 import gymnasium
 import numpy as np
@@ -85,7 +85,7 @@ def touched(loss, module):
 
 
 def shake(module):
-    """Target networks that differ from what they follow."""
+    """Changes target networks, so that they differ from the learned ones."""
     draw = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -130,7 +130,7 @@ def test_kl_is_summed_over_tasks_and_dimensions():
 
 
 @pytest.mark.parametrize(("family", "batch_of"), [(ROBOT, box_batch), (ROOM, discrete_batch)])
-def test_encoder_learns_from_the_critics_and_the_kl_alone(family, batch_of):
+def test_encoder_learns_only_from_the_critics_and_the_kl(family, batch_of):
     agent = started(family, entropy_coefficient="auto")
     networks, batch, alpha = agent.nets, batch_of(agent), torch.tensor(0.3)
     critic_loss, kl, latents = agent.updating.critic_loss(batch, alpha)
@@ -144,7 +144,7 @@ def test_encoder_learns_from_the_critics_and_the_kl_alone(family, batch_of):
     assert not any(parameter.requires_grad for parameter in networks.targets.parameters())
 
 
-def test_one_update_moves_the_encoder_by_the_critics_loss_and_the_weighted_kl():
+def test_an_update_moves_the_encoder_by_the_critics_loss_and_the_weighted_kl():
     agent = started(ROBOT, kl_weight=0.7)
     batch = box_batch(agent)
     critic_loss, kl, _ = agent.updating.critic_loss(batch, torch.tensor(1.0))
@@ -154,7 +154,7 @@ def test_one_update_moves_the_encoder_by_the_critics_loss_and_the_weighted_kl():
         assert torch.allclose(parameter.grad, gradient)
 
 
-def test_targets_of_box_actions_are_sacs_with_the_latent_as_an_input():
+def test_targets_of_box_actions_equal_sacs_with_the_latent_as_an_input():
     agent = started(ROBOT, reward_scale=3.0, discount=0.8)
     shake(agent.nets.targets)
     batch, latents, alpha = box_batch(agent), torch.randn(TASKS * ROWS, LATENT), torch.tensor(0.3)
@@ -187,7 +187,7 @@ def test_targets_of_discrete_actions_are_exact_expectations():
         assert float(targets[row]) == pytest.approx(3 * float(batch.rewards[row]) + future, rel=1e-4)
 
 
-def test_discrete_policy_with_values_given_becomes_their_softmax():
+def test_discrete_policy_for_given_values_becomes_their_softmax():
     agent = started(ROOM)
     values = torch.tensor([1.0, 0.0, -1.0, 0.5, 2.0])
     logits = torch.zeros(1, 1, 5, requires_grad=True)
@@ -232,19 +232,19 @@ def test_fixed_entropy_coefficient_stays():
 
 
 def marked(places, count, mark):
-    """Transitions that say whose they are, and which."""
+    """Transitions labelled with their task and their number."""
     of_place = torch.as_tensor(places).view(-1, 1, 1).expand(-1, count, 1)
     return {"task": of_place.clone(), "number": (mark + torch.arange(count)).view(1, -1, 1).repeat(len(places), 1, 1)}
 
 
-def test_memory_gives_a_tasks_own_transitions_and_the_context_its_last_ones():
+def test_memory_samples_a_tasks_own_transitions_and_the_context_its_latest_ones():
     replay = TaskReplay(3, 10, CPU)
     places = replay.admit(np.array([7, 3, 5]))
     replay.add(places, marked([7, 3, 5], 6, 0), context=True)
     replay.add(places[1:], marked([3, 5], 4, 6), context=True)
-    replay.add(places[1:2], marked([3], 3, 10), context=False)  # number 10 to 12, in place of 0 to 2
+    replay.add(places[1:2], marked([3], 3, 10), context=False)  # numbers 10 to 12 replace 0 to 2
     sampler, uniform = replay.sampler(), torch.rand(3, 400, generator=torch.Generator().manual_seed(0))
-    uniform[:, 0] = 1 - 2**-24  # the largest that there is
+    uniform[:, 0] = 1 - 2**-24  # the largest possible value
     index = torch.from_numpy(places)
     whole, context = sampler.transitions(index, uniform), sampler.context(index, uniform)
     for drawn in (whole, context):
@@ -261,28 +261,28 @@ def test_memory_gives_a_tasks_own_transitions_and_the_context_its_last_ones():
     ]
 
 
-def test_posterior_episodes_are_context_where_that_is_asked_for():
+def test_posterior_episodes_are_context_only_if_requested():
     for asked, steps in ((False, 2 * 20), (True, 5 * 20)):
         agent = started(ROBOT, posterior_in_context=asked)  # 2 episodes with the prior, 3 with the posterior
         agent.improve(0)
-        collected = agent.replay.added > 2 * 20  # the others made the initial episodes alone
+        collected = agent.replay.added > 2 * 20  # the other tasks made only the initial episodes
         assert set(agent.replay.context_count[collected]) == {steps}
         assert set(agent.replay.context_first[collected]) == {2 * 20}
         assert set(agent.replay.context_count[~collected]) == {2 * 20}
 
 
-def test_newcomers_replace_the_tasks_that_came_first_and_start_empty():
+def test_new_tasks_replace_the_earliest_tasks_and_start_empty():
     replay = TaskReplay(3, 10, CPU)
     replay.add(replay.admit(np.array([7, 3])), marked([7, 3], 2, 0), context=True)
     replay.add(replay.admit(np.array([5, 7])), marked([5, 7], 2, 5), context=True)
     assert sorted(replay.task) == [3, 5, 7]
-    place = replay.admit(np.array([7, 9]))  # 7 came first, but is wanted now
+    place = replay.admit(np.array([7, 9]))  # 7 arrived first but is requested now
     assert sorted(replay.task) == [5, 7, 9]
     assert replay.task[place].tolist() == [7, 9] and replay.added[place].tolist() == [4, 0]
 
 
 @pytest.mark.parametrize("residents", [6, 3])
-def test_transitions_are_of_the_task_they_are_kept_for_and_never_of_a_held_out_one(residents):
+def test_transitions_belong_to_the_task_that_they_are_stored_for_and_never_to_a_held_out_one(residents):
     family = DarkRoom(size=4, episode_length=8)
     train, test = family.split(6, 9, seed=0)
     agent = PEARL(**TINY, resident_tasks=residents)
@@ -299,15 +299,15 @@ def test_transitions_are_of_the_task_they_are_kept_for_and_never_of_a_held_out_o
         assert not any((arrived[paid] == goal).all(axis=1).any() for goal in test["goal"])
 
 
-def test_time_limits_are_bootstrapped_through_and_termination_is_not():
-    agent = started(ROOM)  # nothing ends but by the time limit
+def test_time_limits_are_bootstrapped_but_terminations_are_not():
+    agent = started(ROOM)  # only the time limit ends episodes
     agent.improve(0)
     assert not agent.replay.fields["terminated"].any()
     agent = started(ONCE)
     agent.improve(0)
     reward, terminated = (agent.replay.fields[name].squeeze(2) for name in ("reward", "terminated"))
     assert terminated.any() and torch.equal(terminated, reward > 0)
-    # What the action led to is kept, and not the first observation of the next episode.
+    # The observation after the action is stored, not the first observation of the next episode.
     goals = agent.training.tasks["goal"][agent.replay.task]
     for place, goal in enumerate(goals):
         arrived = agent.replay.fields["next_observation."][place][terminated[place]]
@@ -342,12 +342,12 @@ def test_held_actions_are_held_and_differ_between_slots():
 
 
 def changes(latents):
-    """(slots, steps - 1) whether z differs from the step before."""
+    """(slots, steps - 1) flags: True where z differs from the step before."""
     return (np.diff(np.stack(latents, axis=1), axis=1) != 0).all(axis=2)
 
 
 class Watched:
-    """Notes z at every step of an actor."""
+    """Records z at every step of an actor."""
 
     def __init__(self, actor):
         self.actor, self.latents = actor, []
@@ -361,7 +361,7 @@ class Watched:
 
 
 @pytest.mark.parametrize("collecting", [True, False])
-def test_latent_is_drawn_anew_when_an_episode_begins_and_never_else(collecting):
+def test_latent_is_drawn_only_at_the_start_of_an_episode(collecting):
     agent = started(ONCE, exploration_episodes=1)
     agent.improve(0)
     slots, steps = 5, 30
@@ -372,14 +372,14 @@ def test_latent_is_drawn_anew_when_an_episode_begins_and_never_else(collecting):
     watched = Watched(actor)
     tasks = agent.training.tasks.take(np.arange(slots))
     history = interact(actor, ONCE.make_vec(tasks), steps, make_seeds(slots, 1))
-    assert len(set(history.ended.sum(axis=1))) > 1  # they end at different times
+    assert len(set(history.ended.sum(axis=1))) > 1  # the slots' episodes end at different times
     assert np.array_equal(changes(watched.latents), history.ended[:, :-1])
 
 
 # A lifetime
 
 
-def test_latent_comes_from_the_prior_at_first_and_then_from_all_that_was_seen():
+def test_latent_comes_from_the_prior_first_and_then_from_the_posterior_of_all_steps():
     agent = started(ROBOT, exploration_episodes=2, context_capacity=50)
     agent.improve(0)
     slots, drawn = 2, []
@@ -408,7 +408,7 @@ def test_latent_comes_from_the_prior_at_first_and_then_from_all_that_was_seen():
         assert torch.allclose(latents, mean + variance.sqrt() * normal, atol=1e-5)
 
 
-def test_next_observation_in_the_context_where_it_is_asked_for():
+def test_next_observation_is_in_the_context_if_requested():
     without, with_it = started(ROBOT), started(ROBOT, next_observation_in_context=True)
     assert with_it.nets.encoder.layers.sizes[0] == without.nets.encoder.layers.sizes[0] + 2
     fields = {
@@ -424,7 +424,7 @@ def test_next_observation_in_the_context_where_it_is_asked_for():
 
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("family", [ROBOT, ONCE])
-def test_a_life_does_not_depend_on_the_others_in_any_bit(family, deterministic):
+def test_a_lifetime_does_not_depend_on_other_slots_in_any_bit(family, deterministic):
     agent = started(family, deterministic=deterministic, hidden_sizes=(40, 40), latent_size=5, encoder_sizes=(40,))
     agent.improve(0)
     rows = np.arange(37) % 6
@@ -443,10 +443,10 @@ def test_a_life_does_not_depend_on_the_others_in_any_bit(family, deterministic):
     ("family", "parameters"),
     [
         (ROBOT, {"entropy_coefficient": "auto", "next_observation_in_context": True}),
-        (ONCE, {"resident_tasks": 3, "buffer_size": 25}),  # full rings and departed tasks
+        (ONCE, {"resident_tasks": 3, "buffer_size": 25}),  # full rings and replaced tasks
     ],
 )
-def test_resuming_equals_never_having_stopped(family, parameters):
+def test_resumed_meta_training_equals_uninterrupted_meta_training(family, parameters):
     parameters = {"initial_episodes": 1, "posterior_episodes": 2, "prior_episodes": 2, **parameters}
     whole, first, second = (started(family, **parameters) for _ in range(3))
     expected = [whole.improve(iteration) for iteration in range(4)]
@@ -466,7 +466,7 @@ def test_resuming_equals_never_having_stopped(family, parameters):
         assert all(torch.equal(there[name], here[name]) for name in there)
 
 
-def test_refuses_what_it_cannot_learn():
+def test_unsupported_spaces_and_parameters_are_refused():
     number = gymnasium.spaces.Box(-1, 1, (2,))
     for actions in (gymnasium.spaces.MultiDiscrete([3, 3]), gymnasium.spaces.Box(-np.inf, np.inf, (1,))):
         with pytest.raises(UserError, match="pearl needs Discrete actions, or Box"):
@@ -479,7 +479,7 @@ def test_refuses_what_it_cannot_learn():
         PEARL(target_entropy=1.0)
 
 
-def test_learns_to_return_to_where_it_was_rewarded():
+def test_pearl_learns_to_return_to_a_rewarded_cell():
     family = DarkRoom(size=3, episode_length=5)
     agent = PEARL(
         latent_size=3,
@@ -510,5 +510,5 @@ def test_learns_to_return_to_where_it_was_rewarded():
     returns = episode_returns(history.reward, history.ended, 12)
     found = (returns[:, :4] > 0).any(axis=1)
     assert found.sum() >= 6
-    # Where it met the goal it goes back there; the best possible is 4.6, and random actions have 0.6.
+    # A lifetime that found the goal returns to it. The best possible return is 4.6; random actions earn 0.6.
     assert returns[found, 4:].mean() > 2.5 and returns[found, 4:].mean() > 2 * returns[:, :4].mean()

@@ -1,4 +1,4 @@
-"""Grids as images: what they show and hide, and the grid inside, through the config as well."""
+"""Grids as images: the content of the images, and the grid inside, also through the config."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_the_image_shows_the_agents_cell_and_nothing_else(tile):
             np.testing.assert_array_equal(final["image"], pixels.images()[final["cell"][:, 0], final["cell"][:, 1]])
 
 
-def test_everything_but_the_observation_is_the_grids_own():
+def test_everything_but_the_observation_equals_the_grids():
     pixels, room = Pixels(of=ROOM), DarkRoom(size=4, episode_length=5)
     tasks = pixels.all_tasks()
     np.testing.assert_array_equal(tasks["goal"], room.all_tasks()["goal"])
@@ -53,36 +53,36 @@ def test_everything_but_the_observation_is_the_grids_own():
     assert (pixels.episode_length, pixels.varies) == (5, "rewards")
 
 
-def test_a_table_learner_on_the_state_leaves_the_same_history_as_in_the_grid_itself():
+def test_a_table_learner_on_the_state_records_the_same_history_as_in_the_grid_itself():
     pixels = Pixels(of={"name": "dark_key_to_door", "size": 4, "episode_length": 9})
     grid = pixels.of.build()
     tasks, seeds = pixels.sample(6, seed=1), make_seeds(6, 1)
     seen = interact(QLearning(), pixels.make_vec(tasks), 60, seeds, sees="state")
-    told = interact(QLearning(), grid.make_vec(tasks), 60, seeds, sees="state")
-    np.testing.assert_array_equal(seen.action, told.action)
-    np.testing.assert_array_equal(seen.reward, told.reward)
-    np.testing.assert_array_equal(seen.ended, told.ended)
-    cells = told.observation.astype(int)
+    direct = interact(QLearning(), grid.make_vec(tasks), 60, seeds, sees="state")
+    np.testing.assert_array_equal(seen.action, direct.action)
+    np.testing.assert_array_equal(seen.reward, direct.reward)
+    np.testing.assert_array_equal(seen.ended, direct.ended)
+    cells = direct.observation.astype(int)
     np.testing.assert_array_equal(seen.observation, pixels.images()[cells[..., 0], cells[..., 1]])
 
 
-def test_an_optimal_policy_that_plans_by_the_steps_left_knows_them():
+def test_an_optimal_policy_that_depends_on_the_steps_left_is_the_grids():
     pixels = Pixels(of={"name": "windy_room", "size": 4, "episode_length": 5, "wind": 0.4})
     tasks, seeds = pixels.sample(50, seed=1), make_seeds(50, 1)
     seen = interact(Optimal(), pixels.make_vec(tasks), 20, seeds)
-    told = interact(Optimal(), pixels.of.build().make_vec(tasks), 20, seeds)
-    np.testing.assert_array_equal(seen.action, told.action)
-    np.testing.assert_array_equal(seen.reward, told.reward)
+    direct = interact(Optimal(), pixels.of.build().make_vec(tasks), 20, seeds)
+    np.testing.assert_array_equal(seen.action, direct.action)
+    np.testing.assert_array_equal(seen.reward, direct.reward)
 
 
-def test_a_grid_that_knows_no_optimal_policy_still_has_none(monkeypatch):
+def test_a_grid_without_an_optimal_policy_has_none_as_pixels(monkeypatch):
     monkeypatch.delattr("data_gen.tasks.grids.dark_room.DarkRoomVectorEnv.optimal_action")
     pixels = Pixels(of=ROOM)
     assert not hasattr(pixels.make_vec(pixels.sample(2, 0)), "optimal_action")
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_picture_has_the_way_that_the_images_show(keep):
+def test_a_picture_shows_the_path_in_the_images(keep):
     from matplotlib.figure import Figure
 
     pixels = Pixels(of=ROOM, tile=2, keep=keep)
@@ -91,10 +91,10 @@ def test_a_picture_has_the_way_that_the_images_show(keep):
     axes = Figure().subplots()
     pixels.draw(axes, task, {"image": images} if keep else images, np.array([0, 0, 1, 1.0]))
     line = axes.lines[0].get_xydata()
-    np.testing.assert_allclose(line, [(2, 2), (2, 1), (2, 0), (3, 0), (3, 0)], atol=0.49)  # and the step to the goal
+    np.testing.assert_allclose(line, [(2, 2), (2, 1), (2, 0), (3, 0), (3, 0)], atol=0.49)  # with the step to the goal
 
 
-def test_the_grid_is_part_of_the_config_and_comes_back(config_file):
+def test_the_grid_is_part_of_the_config_and_is_read_back(config_file):
     config = load_config(config_file, ["--tasks.of.size", "7", "--tasks.tile", "2"])
     assert config.tasks.build().observation_space.shape == (14, 14, 3)
     plain = yaml.safe_load(dump(config))
@@ -104,7 +104,7 @@ def test_the_grid_is_part_of_the_config_and_comes_back(config_file):
     assert dump(validate(plain)) == dump(config)
 
 
-def test_a_bare_name_will_do_for_the_grid(config_file):
+def test_a_bare_name_is_enough_for_the_grid(config_file):
     config = load_config(config_file, ["--tasks.of", "grid_navi"])
     assert config.tasks.build().observation_space.shape == (5, 5, 3)
 
@@ -122,7 +122,7 @@ def test_a_bare_name_will_do_for_the_grid(config_file):
         ("tasks.tile=0", "tasks.tile: input should be greater than or equal to 1 (got 0)"),
     ],
 )
-def test_a_grid_that_cannot_be_is_one_line(config_file, override, message):
+def test_an_invalid_grid_is_reported_in_one_line(config_file, override, message):
     with pytest.raises(ConfigError) as error:
         load_config(config_file, [override])
     assert str(error.value).startswith(f"{config_file}: {message}")

@@ -14,7 +14,7 @@ from data_gen.tasks.points.point_navigation import PointNavigation
 from icrl.support.errors import UserError
 
 
-def test_a_move_is_a_tenth_of_the_clipped_action_and_costs_the_distance_that_is_left():
+def test_a_move_is_a_tenth_of_the_clipped_action_and_costs_the_remaining_distance():
     env = gymnasium.make("icrl/PointNavigation-v0", task={"goal": (0.3, -0.4)}).unwrapped
     np.testing.assert_array_equal(env.reset(seed=0)[0], [0, 0])
     seen, reward, terminated, truncated, _ = env.step(np.array([0.5, 0.0], np.float32))
@@ -26,28 +26,30 @@ def test_a_move_is_a_tenth_of_the_clipped_action_and_costs_the_distance_that_is_
     assert reward == pytest.approx(-np.hypot(0.15, 0.3))
 
 
-@pytest.mark.parametrize(("place", "ends"), [((0.0, 0.0), True), ((0.009, -0.009), True), ((0.0, 0.011), False)])
-def test_an_episode_ends_within_the_tolerance_of_the_goal_on_both_axes(place, ends):
+@pytest.mark.parametrize(("position", "ends"), [((0.0, 0.0), True), ((0.009, -0.009), True), ((0.0, 0.011), False)])
+def test_an_episode_ends_within_the_tolerance_of_the_goal_on_both_axes(position, ends):
     goal = np.array([0.05, 0.02])
     envs = PointNavigation().make_vec(Tasks({"goal": goal[None]}))
     envs.reset(seed=0)
-    _, _, terminated, _, infos = envs.step(((goal + place) / 0.1)[None])
+    _, _, terminated, _, infos = envs.step(((goal + position) / 0.1)[None])
     assert terminated[0] == ends
     assert ("final_obs" in infos) == ends
 
 
 def best_return_on_a_lattice(family: PointNavigation, goal: tuple[int, int], spacing: float, reach: int) -> float:
-    """Dynamic programming over all places and moves that are multiples of `spacing`, written apart from the code."""
+    """Dynamic programming over positions and moves on multiples of `spacing`, without the code under test."""
     moves = range(-round(family.step / spacing), round(family.step / spacing) + 1)
-    places = list(itertools.product(range(-reach, reach + 1), repeat=2))
-    value = dict.fromkeys(places, 0.0)
+    positions = list(itertools.product(range(-reach, reach + 1), repeat=2))
+    value = dict.fromkeys(positions, 0.0)
     for _ in range(family.episode_length):
         arrival = {}
-        for place in places:
-            off = [spacing * (a - b) for a, b in zip(place, goal, strict=True)]
+        for position in positions:
+            off = [spacing * (a - b) for a, b in zip(position, goal, strict=True)]
             ends = abs(off[0]) < family.tolerance and abs(off[1]) < family.tolerance
-            arrival[place] = -np.hypot(*off) + (0.0 if ends else value[place])
-        value = {(x, y): max(arrival.get((x + dx, y + dy), -np.inf) for dx in moves for dy in moves) for x, y in places}
+            arrival[position] = -np.hypot(*off) + (0.0 if ends else value[position])
+        value = {
+            (x, y): max(arrival.get((x + dx, y + dy), -np.inf) for dx in moves for dy in moves) for x, y in positions
+        }
     return value[0, 0]
 
 
@@ -74,7 +76,7 @@ def test_no_random_policy_exceeds_the_optimum():
     assert (total <= family.optimal_return(tasks) + 1e-6).all()
 
 
-def test_the_optimum_is_a_half_on_average_where_the_papers_trained_oracle_has_2_29():
+def test_the_mean_optimum_is_minus_a_half_where_the_papers_trained_oracle_has_2_29():
     family = PointNavigation()
     assert family.optimal_return(family.sample(50_000, seed=0)).mean() == pytest.approx(-0.504, abs=0.01)
 
@@ -92,6 +94,6 @@ def test_a_goal_outside_the_square_is_refused():
 
 
 @pytest.mark.parametrize("name", ["goal_range", "step", "episode_length"])
-def test_a_parameter_that_leaves_nothing_to_do_is_refused(name):
+def test_a_parameter_of_zero_is_refused(name):
     with pytest.raises(ValueError, match=name):
         PointNavigation(**{name: 0})

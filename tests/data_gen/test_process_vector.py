@@ -1,4 +1,4 @@
-"""Scalar environments stepped by processes: they live what they live alone, and nothing hangs or stays behind."""
+"""Scalar environments stepped by processes: they behave as they do alone, and no process hangs or is left over."""
 
 import functools
 import multiprocessing
@@ -28,9 +28,9 @@ LENGTH = 6
 
 
 class Drift(gymnasium.Env):
-    """A point that drifts at random, ends an episode at random, and does what `trouble` says at its third step.
+    """A point that drifts at random and terminates at random. `trouble` names a fault, mostly in the third step.
 
-    Its reward looks back at the action before, which it keeps as it was given.
+    The reward also depends on the previous action, which the environment keeps without a copy.
     """
 
     action_space = ACTION
@@ -88,8 +88,8 @@ def actions(steps: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-1, 1, (steps, len(MAKERS), 2)).astype(np.float32)
 
 
-def lived(envs, steps: int = 40) -> list:
-    """Everything that came of it, arrays by dotted path."""
+def collected(envs, steps: int = 40) -> list:
+    """The results of every step, as arrays by dotted path."""
     record = [leaves(envs.reset(seed=[3, 4, 5, 6, 7])[0])]
     for action in actions(steps):
         observation, *rest, infos = envs.step(action)
@@ -99,8 +99,8 @@ def lived(envs, steps: int = 40) -> list:
 
 
 @pytest.mark.parametrize("processes", [0, 1, 2, 5])
-def test_slots_live_what_their_environments_live_alone(processes):
-    record = lived(vector(processes=processes))
+def test_slots_behave_like_their_environments_alone(processes):
+    record = collected(vector(processes=processes))
     ends = 0
     for slot, maker in enumerate(MAKERS):
         env = gymnasium.wrappers.TimeLimit(maker(), LENGTH)
@@ -122,15 +122,15 @@ def test_slots_live_what_their_environments_live_alone(processes):
     assert ends > 20
 
 
-def test_final_observations_are_the_whole_batch_and_the_others_are_where_they_are():
-    for row in lived(vector()):
+def test_final_observations_cover_the_whole_batch_and_repeat_those_of_running_slots():
+    for row in collected(vector()):
         if "_final_obs" in row:
-            going_on = ~row["_final_obs"]
+            running_slots = ~row["_final_obs"]
             for path in leaves(OBSERVATION):
-                np.testing.assert_array_equal(row[f"final_obs.{path}"][going_on], row[path][going_on])
+                np.testing.assert_array_equal(row[f"final_obs.{path}"][running_slots], row[path][running_slots])
 
 
-def test_observations_have_the_types_of_their_space_and_later_steps_leave_them_alone():
+def test_observations_have_the_types_of_their_space_and_are_not_changed_by_later_steps():
     envs = vector()
     first, _ = envs.reset(seed=1)
     copy = map_leaves(np.copy, first)
@@ -143,8 +143,8 @@ def test_observations_have_the_types_of_their_space_and_later_steps_leave_them_a
     envs.close()
 
 
-def test_an_episode_that_is_not_over_goes_on_after_a_reset_without_a_seed_from_its_own_generator():
-    """A reset that drew new entropy would make every lifetime of the same seed a different one."""
+def test_a_reset_without_a_seed_continues_with_the_environments_own_generator():
+    """A reset with new entropy would make lifetimes of the same seed differ."""
     first, second = vector(), vector(processes=0)
     for envs in (first, second):
         envs.reset(seed=5)
@@ -153,7 +153,7 @@ def test_an_episode_that_is_not_over_goes_on_after_a_reset_without_a_seed_from_i
     first.close()
 
 
-def test_one_seed_gives_every_slot_another_and_wide_seeds_are_taken():
+def test_one_seed_gives_every_slot_a_different_one_and_wide_seeds_are_accepted():
     envs = vector(processes=0)
     places = envs.reset(seed=1)[0]["place"]
     assert len(np.unique(places[:, 0])) == len(MAKERS)
@@ -161,7 +161,7 @@ def test_one_seed_gives_every_slot_another_and_wide_seeds_are_taken():
     np.testing.assert_array_equal(envs.reset(seed=make_seeds(5, 2) & np.uint64(2**31 - 1))[0]["place"], wide)
 
 
-def test_experts_are_asked_in_every_slot():
+def test_every_slots_expert_gives_its_optimal_action():
     envs = vector(kind=ExpertProcessVectorEnv)
     place = envs.reset(seed=1)[0]["place"]
     np.testing.assert_array_equal(envs.optimal_action(), np.sign(place))
@@ -171,7 +171,7 @@ def test_experts_are_asked_in_every_slot():
 
 @pytest.mark.parametrize("processes", [0, 2])
 @pytest.mark.parametrize(
-    ("trouble", "said"),
+    ("trouble", "message"),
     [
         ("raises", r"Drift 9.0: RuntimeError: the motor broke"),
         ("constructor", r"Drift 9.0: cannot be made: TypeError: no such strength"),
@@ -179,15 +179,15 @@ def test_experts_are_asked_in_every_slot():
         ("shape", r"Drift 9.0: ValueError: reset gave an observation of shape \(1,\), but its space has \(2,\)"),
     ],
 )
-def test_what_an_environment_raises_is_one_line_that_names_it(processes, trouble, said):
+def test_an_environments_error_is_one_line_that_names_the_environment(processes, trouble, message):
     with pytest.raises(UserError) as caught:
-        lived(vector([*MAKERS[:4], Make(9.0, trouble)], processes))
-    assert re.fullmatch(said, str(caught.value))
+        collected(vector([*MAKERS[:4], Make(9.0, trouble)], processes))
+    assert re.fullmatch(message, str(caught.value))
     if processes and trouble == "raises":
-        assert 'raise RuntimeError("the motor\\nbroke")' in caught.value.__notes__[0]  # where, for its author
+        assert 'raise RuntimeError("the motor\\nbroke")' in caught.value.__notes__[0]  # the traceback, for its author
 
 
-def test_a_process_that_dies_is_an_error_and_takes_the_others_with_it():
+def test_a_process_that_dies_is_reported_and_ends_the_others():
     envs = vector([*MAKERS[:4], Make(9.0, "dies")])
     processes = envs._processes
     envs.reset(seed=0)
@@ -199,7 +199,7 @@ def test_a_process_that_dies_is_an_error_and_takes_the_others_with_it():
         envs.step(actions(1)[0])
 
 
-def test_what_cannot_be_sent_to_a_process_is_said():
+def test_an_environment_that_cannot_be_sent_to_a_process_is_refused():
     with pytest.raises(UserError, match="cannot be sent to a process"):
         vector([lambda: Drift()] * 5)
 
@@ -234,7 +234,7 @@ def test_processes_end_when_their_parent_is_killed():
         if not any(map(running, children)):
             return
         time.sleep(0.05)
-    pytest.fail("they go on without their parent")
+    pytest.fail("the processes still run without their parent")
 
 
 def running(process: int) -> bool:
@@ -251,7 +251,7 @@ def test_a_process_of_a_pool_steps_all_slots_itself(monkeypatch):
         ProcessVectorEnv, observation_space=OBSERVATION, action_space=ACTION, episode_length=LENGTH
     )
     envs = alone(many)
-    assert len(envs._processes) == 2  # eight slots are work for two
+    assert len(envs._processes) == 2  # eight slots are enough for two processes
     envs.close()
     assert not alone(many[:4])._processes
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: object())

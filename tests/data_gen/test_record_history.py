@@ -1,4 +1,4 @@
-"""Anyone's own training loop leaves learning histories: what is written down is what the environment lived."""
+"""Learning histories from a user's own training loop: the record equals the environment's own record."""
 
 import dataclasses
 import pickle
@@ -26,9 +26,9 @@ MODES = list(AutoresetMode)
 
 
 class Counting(gymnasium.Env):
-    """No two observations are alike, and all are one array; it writes down itself what happens to it.
+    """Observations are all different but share one array. The environment records its own steps.
 
-    A step before a reset is the last of its episode: where it did not end by itself, it was cut, that is truncated.
+    A step before a reset is the last of its episode: if the episode has not ended by itself, the reset truncates it.
     """
 
     def __init__(self, number: int = 0, space: gymnasium.Space | None = None) -> None:
@@ -36,12 +36,12 @@ class Counting(gymnasium.Env):
         self.action_space = space or spaces.Discrete(1000)
         self.number, self.seen = number, np.zeros(2, np.int32)
         self.episodes, self.elapsed = 0, 0
-        self.lived: list[tuple] = []
+        self.own_steps: list[tuple] = []
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        if self.lived and not any(self.lived[-1][3:]):
-            self.lived[-1] = (*self.lived[-1][:3], False, True)
+        if self.own_steps and not any(self.own_steps[-1][3:]):
+            self.own_steps[-1] = (*self.own_steps[-1][:3], False, True)
         self.episodes, self.elapsed = self.episodes + 1, 0
         return self._look(), {}
 
@@ -51,7 +51,7 @@ class Counting(gymnasium.Env):
         terminated = self.elapsed == 2 + (self.episodes + self.number) % 3 and self.episodes % 2 == 0
         truncated = self.elapsed == 3 + self.number
         reward = 0.1 * self.episodes + self.elapsed
-        self.lived.append((before, taken, reward, terminated, truncated))
+        self.own_steps.append((before, taken, reward, terminated, truncated))
         return self._look(), reward, terminated, truncated, {}
 
     def _look(self):
@@ -59,13 +59,13 @@ class Counting(gymnasium.Env):
         return self.seen
 
 
-def by_hand(lived: list[tuple]) -> dict[str, np.ndarray]:
+def as_columns(steps_taken: list[tuple]) -> dict[str, np.ndarray]:
     names = ("observation", "action", "reward", "terminated", "truncated")
-    return {name: np.array(column) for name, column in zip(names, zip(*lived, strict=True), strict=True)}
+    return {name: np.array(column) for name, column in zip(names, zip(*steps_taken, strict=True), strict=True)}
 
 
-def check_equal(history, lived: list[tuple]) -> None:
-    expected = by_hand(lived)
+def check_equal(history, steps_taken: list[tuple]) -> None:
+    expected = as_columns(steps_taken)
     assert history.keys() == expected.keys()
     for name, values in expected.items():
         same = values.astype(np.float32) if name == "reward" else values
@@ -76,8 +76,8 @@ def policy(observation: np.ndarray) -> np.ndarray:
     return observation[..., 0] * 7 % 1000
 
 
-def live(env, steps: int) -> None:
-    """A loop as anyone writes it."""
+def run_loop(env, steps: int) -> None:
+    """A plain loop, as a user writes it."""
     observation, _ = env.reset(seed=0)
     for _ in range(steps):
         observation, _, terminated, truncated, _ = env.step(int(policy(observation)))
@@ -85,8 +85,8 @@ def live(env, steps: int) -> None:
             observation, _ = env.reset()
 
 
-def live_vector(envs, steps: int) -> None:
-    """A loop over slots, in which resets are the environment's unless its mode is DISABLED."""
+def run_vector_loop(envs, steps: int) -> None:
+    """A loop over slots. The environment resets them itself unless its mode is DISABLED."""
     observation, _ = envs.reset(seed=0)
     for _ in range(steps):
         observation, _, terminated, truncated, _ = envs.step(policy(observation))
@@ -101,90 +101,90 @@ def counting(count: int, mode: AutoresetMode, copy: bool = False) -> tuple[SyncV
     return SyncVectorEnv(makers, copy=copy, autoreset_mode=mode), inside
 
 
-def test_a_scalar_environment_leaves_what_a_loop_written_by_hand_does():
+def test_a_scalar_environment_records_the_same_as_a_loop_written_by_hand():
     plain, recorded = (gymnasium.make("CartPole-v1", max_episode_steps=12) for _ in range(2))
     recorded = RecordHistory(recorded)
-    rng, lived = np.random.default_rng(0), []
+    rng, steps_taken = np.random.default_rng(0), []
     observation, _ = plain.reset(seed=3)
     np.testing.assert_array_equal(recorded.reset(seed=3)[0], observation)
     for _ in range(200):
         action = int(rng.random() < 0.8)
-        following, *came = plain.step(action)[:4]
-        assert recorded.step(action)[1:4] == tuple(came)
-        lived.append((observation, action, *came))
-        observation = following
-        if came[1] or came[2]:
+        next_observation, *outcome = plain.step(action)[:4]
+        assert recorded.step(action)[1:4] == tuple(outcome)
+        steps_taken.append((observation, action, *outcome))
+        observation = next_observation
+        if outcome[1] or outcome[2]:
             observation, _ = plain.reset()
             np.testing.assert_array_equal(recorded.reset()[0], observation)
     history = recorded.recording.histories[0]
-    check_equal(history, lived)
+    check_equal(history, steps_taken)
     assert history["terminated"].sum() > 2 and history["truncated"].sum() > 2
-    assert sum(values.itemsize * values[0].size for values in history.values()) == 23  # bytes a step
+    assert sum(values.itemsize * values[0].size for values in history.values()) == 23  # bytes per step
     assert recorded.recording.episode_limit == recorded.recording.longest_episode == 12
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_slot_leaves_what_its_own_environment_lived_whatever_resets_it(mode, monkeypatch):
-    monkeypatch.setattr(record_history, "_FIRST_STEPS", 4)  # it grows several times
+def test_every_slot_records_the_steps_of_its_own_environment_in_every_autoreset_mode(mode, monkeypatch):
+    monkeypatch.setattr(record_history, "_FIRST_STEPS", 4)  # so the record grows several times
     envs, inside = counting(3, mode)
     recorded = RecordVectorHistory(envs)
-    live_vector(recorded, 50)
+    run_vector_loop(recorded, 50)
     recording = recorded.recording
     for env, history in zip(inside, recording.histories, strict=True):
-        check_equal(history, env.lived)
-    phantom = [env.episodes - 1 if mode is AutoresetMode.NEXT_STEP else 0 for env in inside]
-    assert recording.steps == [50 - count for count in phantom]
+        check_equal(history, env.own_steps)
+    reset_steps = [env.episodes - 1 if mode is AutoresetMode.NEXT_STEP else 0 for env in inside]
+    assert recording.steps == [50 - count for count in reset_steps]
     assert recording.longest_episode == 5
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_recorder_in_each_slot_leaves_the_same_as_one_around_all(mode):
+def test_one_recorder_per_slot_records_the_same_as_one_around_all_slots(mode):
     around = RecordVectorHistory(counting(3, mode, copy=True)[0])
     each = SyncVectorEnv(
         [lambda number=number: RecordHistory(Counting(number)) for number in range(3)], autoreset_mode=mode
     )
-    live_vector(around, 40)
-    live_vector(each, 40)
+    run_vector_loop(around, 40)
+    run_vector_loop(each, 40)
     for one, other in zip(around.recording.histories, each.get_attr("recording"), strict=True):
         for name, values in one.items():
             np.testing.assert_array_equal(other.histories[0][name], values)
 
 
-def test_recordings_come_back_from_worker_processes():
+def test_recordings_are_returned_from_worker_processes():
     envs = AsyncVectorEnv(
         [lambda number=number: RecordHistory(Counting(number)) for number in range(2)], context="fork"
     )
-    live_vector(envs, 30)
+    run_vector_loop(envs, 30)
     recordings = envs.get_attr("recording")
     envs.close()
     for number, recording in enumerate(recordings):
         alone = Counting(number)
-        live(alone, recording.steps[0])
-        check_equal(recording.histories[0], alone.lived)
+        run_loop(alone, recording.steps[0])
+        check_equal(recording.histories[0], alone.own_steps)
 
 
-def test_this_projects_vector_environments_are_recorded_as_interact_records_them():
+def test_this_projects_vector_environments_are_recorded_step_by_step():
     family = DarkRoom(size=4, episode_length=6)
     tasks = family.sample(3, seed=1)
     plain, recorded = family.make_vec(tasks), RecordVectorHistory(family.make_vec(tasks))
     observation, _ = plain.reset(seed=5)
     recorded.reset(seed=5)
-    lived = []
+    steps_taken = []
     for step in range(20):
         action = (np.arange(3) + step) % 5
-        following, reward, terminated, truncated, _ = plain.step(action)
+        next_observation, reward, terminated, truncated, _ = plain.step(action)
         recorded.step(action)
-        lived.append((observation, action, reward, terminated, truncated))
-        observation = following
+        steps_taken.append((observation, action, reward, terminated, truncated))
+        observation = next_observation
     for slot, history in enumerate(recorded.recording.histories):
-        check_equal(history, [tuple(part[slot] for part in step) for step in lived])
+        check_equal(history, [tuple(part[slot] for part in step) for step in steps_taken])
 
 
-def test_a_reset_before_the_end_truncates_and_one_that_no_step_follows_leaves_nothing():
+def test_an_early_reset_truncates_and_a_reset_without_a_step_records_nothing():
     env = Counting()
     recorded = RecordHistory(env)
     for _ in range(3):
-        recorded.reset(seed=0)  # as an algorithm does at its start
+        recorded.reset(seed=0)  # as algorithms do at the start
     assert recorded.recording.steps == [0]
     recorded.step(1)
     before = recorded.recording
@@ -198,29 +198,29 @@ def test_a_reset_before_the_end_truncates_and_one_that_no_step_follows_leaves_no
     np.testing.assert_array_equal(before.histories[0]["truncated"], [False])  # a snapshot
 
 
-def test_an_episode_that_terminated_is_not_truncated_by_the_resets_after_it():
+def test_a_terminated_episode_is_not_truncated_by_later_resets():
     recorded = RecordHistory(TimeLimit(Counting(number=1), 9))
-    live(recorded, 60)
+    run_loop(recorded, 60)
     recorded.reset()
     recorded.reset()
     history = recorded.recording.histories[0]
-    check_equal(history, recorded.unwrapped.lived)
+    check_equal(history, recorded.unwrapped.own_steps)
     assert (history["terminated"] & ~history["truncated"]).any()
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_vector_environment_can_be_reset_in_the_middle_and_when_a_reset_is_due(mode):
+def test_a_vector_environment_can_be_reset_at_any_time(mode):
     envs, inside = counting(4, mode)
     recorded = RecordVectorHistory(envs)
     for steps in (4, 3, 2, 0, 9):  # each starts with a reset; slot 0's first episode ends at its third step
-        live_vector(recorded, steps)
+        run_vector_loop(recorded, steps)
     recorded.reset()
     for env, history in zip(inside, recorded.recording.histories, strict=True):
-        check_equal(history, env.lived)
+        check_equal(history, env.own_steps)
         assert history["truncated"].sum() >= 3
 
 
-def test_a_masked_reset_cuts_its_slots_alone_and_hands_the_mask_on():
+def test_a_masked_reset_truncates_only_its_slots_and_passes_the_mask_on():
     envs, inside = counting(3, AutoresetMode.DISABLED)
     recorded = RecordVectorHistory(envs)
     observation, _ = recorded.reset()
@@ -234,7 +234,7 @@ def test_a_masked_reset_cuts_its_slots_alone_and_hands_the_mask_on():
     np.testing.assert_array_equal([history["observation"][1, 1] for history in histories], [1, 0, 1])
 
 
-def test_a_step_that_is_none_of_an_episode_is_refused():
+def test_a_step_outside_an_episode_is_refused():
     recorded = RecordHistory(Counting())
     with pytest.raises(UserError, match="no episode has begun"):
         recorded.step(0)
@@ -251,18 +251,18 @@ def test_a_step_that_is_none_of_an_episode_is_refused():
     observation, _ = (env := Autoreset(inside)).reset()
     for _ in range(20):
         observation, *_ = env.step(int(policy(observation)))
-    check_equal(inside.recording.histories[0], inside.env.lived)
+    check_equal(inside.recording.histories[0], inside.env.own_steps)
     with pytest.raises(UserError, match="put wrappers that reset automatically outside"):
-        live_vector_of_one(RecordHistory(Autoreset(Counting())), 20)
+        run_loop_without_resets(RecordHistory(Autoreset(Counting())), 20)
 
 
-def live_vector_of_one(env, steps: int) -> None:
+def run_loop_without_resets(env, steps: int) -> None:
     observation, _ = env.reset()
     for _ in range(steps):
         observation, *_ = env.step(int(policy(observation)))
 
 
-def test_a_step_that_fails_leaves_nothing():
+def test_a_step_that_raises_records_nothing():
     class Failing(Counting):
         def step(self, action):
             if action == 999:
@@ -275,22 +275,22 @@ def test_a_step_that_fails_leaves_nothing():
     with pytest.raises(RuntimeError, match="gone"):
         recorded.step(999)
     recorded.step(6)
-    check_equal(recorded.recording.histories[0], recorded.env.lived)
+    check_equal(recorded.recording.histories[0], recorded.env.own_steps)
 
 
-def test_the_wrapper_records_what_it_wraps_and_not_what_the_learner_is_shown():
+def test_the_wrapper_records_its_own_environment_and_not_outer_wrappers():
     env = Counting()
     outside = NormalizeReward(RecordHistory(env))
-    live(outside, 20)
-    check_equal(outside.env.recording.histories[0], env.lived)
+    run_loop(outside, 20)
+    check_equal(outside.env.recording.histories[0], env.own_steps)
     inside = RecordHistory(NormalizeReward(Counting()))
-    live(inside, 20)
-    normalised, own = inside.recording.histories[0]["reward"], by_hand(inside.unwrapped.lived)["reward"]
+    run_loop(inside, 20)
+    normalised, own = inside.recording.histories[0]["reward"], as_columns(inside.unwrapped.own_steps)["reward"]
     assert not np.isclose(normalised, own).any()
 
 
 class Mixed(gymnasium.Env):
-    """Every kind of space that can be recorded, drawn at random."""
+    """Random observations from every kind of space that can be recorded."""
 
     def __init__(self) -> None:
         place = spaces.Tuple((spaces.Discrete(300, start=-20), spaces.MultiDiscrete([3, 4], start=[5, 0])))
@@ -316,7 +316,7 @@ class Mixed(gymnasium.Env):
         return self.observation_space.sample(), -1.5, False, self.elapsed == 7, {}
 
 
-def test_every_kind_of_space_is_stored_compactly_and_comes_back_from_a_file(tmp_path):
+def test_every_kind_of_space_is_stored_compactly_and_read_back_from_a_file(tmp_path):
     recorded, plain = RecordHistory(Mixed()), Mixed()
     observation, _ = plain.reset(seed=1)
     recorded.reset(seed=1)
@@ -373,7 +373,7 @@ def test_every_kind_of_space_is_stored_compactly_and_comes_back_from_a_file(tmp_
         spaces.Dict({"b": spaces.Discrete(2), "a": spaces.Tuple((spaces.Discrete(3), spaces.Box(0, 1, ())))}),
     ],
 )
-def test_a_space_comes_back_from_its_plain_values(space):
+def test_a_space_is_rebuilt_from_its_plain_values(space):
     back = space_from_json(to_json(space))
     assert back == space and to_json(back) == to_json(space)
 
@@ -389,12 +389,12 @@ def test_bounds_of_a_large_box_fit_into_a_recordings_file(tmp_path):
             return np.zeros((84, 84), np.float32)
 
     recorded = RecordHistory(Large())
-    live_zero(recorded, 4)
+    run_random_loop(recorded, 4)
     recorded.save(tmp_path / "large.h5")
     assert Recording.load(tmp_path / "large.h5").observation_space == recorded.observation_space
 
 
-def live_zero(env, steps: int) -> None:
+def run_random_loop(env, steps: int) -> None:
     env.reset(seed=0)
     for _ in range(steps):
         *_, terminated, truncated, _ = env.step(env.action_space.sample())
@@ -403,7 +403,7 @@ def live_zero(env, steps: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "given", "said"),
+    ("space", "given", "message"),
     [
         (spaces.Box(0, 255, (2,), np.uint8), np.array([0.5, 0.25]), "of type float64 with values such as 0.5"),
         (spaces.Box(0, 255, (2,), np.uint8), np.array([1, 256]), "of type int64 with values such as 256"),
@@ -414,7 +414,7 @@ def live_zero(env, steps: int) -> None:
         (spaces.MultiDiscrete([3, 3]), (1, 1), "but this observation has .'observation.0', 'observation.1'"),
     ],
 )
-def test_observations_that_are_not_of_their_space_are_refused(space, given, said):
+def test_observations_that_do_not_fit_their_space_are_refused(space, given, message):
     class Wrong(Counting):
         observation_space = space
 
@@ -425,7 +425,7 @@ def test_observations_that_are_not_of_their_space_are_refused(space, given, said
         def _look(self):
             return given
 
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         RecordHistory(Wrong()).reset()
 
 
@@ -445,15 +445,15 @@ def test_environments_that_cannot_be_recorded_are_refused_at_once():
 def recorders(*steps: int) -> list[RecordHistory]:
     made = [RecordHistory(Counting(number)) for number in range(len(steps))]
     for recorder, count in zip(made, steps, strict=True):
-        live(recorder, count)
+        run_loop(recorder, count)
     return made
 
 
-def test_many_recorders_make_one_data_folder_cut_to_the_shortest(tmp_path):
+def test_many_recorders_make_one_data_folder_with_histories_as_long_as_the_shortest(tmp_path):
     three = recorders(31, 25, 40)
     envs, inside = counting(2, AutoresetMode.NEXT_STEP)
     vector = RecordVectorHistory(envs)
-    live_vector(vector, 60)
+    run_vector_loop(vector, 60)
     sources = [{"name": "ppo", "rate": rate} for rate in (0.1, 0.2, 0.1)] + [{"name": "dqn"}]
     saved = save_histories(
         tmp_path / "data",
@@ -465,14 +465,14 @@ def test_many_recorders_make_one_data_folder_cut_to_the_shortest(tmp_path):
     )
     info = load_info(RunFolder(tmp_path))
     assert saved.info == info
-    lived = [*(recorder.env.lived for recorder in three), *(env.lived for env in inside)]
-    assert saved.steps_left_out == sum(len(steps) - 25 for steps in lived)
+    steps_taken = [*(recorder.env.own_steps for recorder in three), *(env.own_steps for env in inside)]
+    assert saved.steps_left_out == sum(len(steps) - 25 for steps in steps_taken)
     assert (info.num_histories, info.history_steps, info.episode_length) == (5, 25, 5)
     assert info.sources == [sources[0], sources[1], sources[3]]
     shards = [read_shard(tmp_path / "data" / shard.file) for shard in info.shards]
     assert [len(shard["reward"]) for shard in shards] == [3, 2]
     columns = {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
-    for row, steps in enumerate(lived):
+    for row, steps in enumerate(steps_taken):
         names = ("observation", "action", "reward", "terminated", "truncated")
         check_equal({name: columns[name][row] for name in names}, steps[:25])
     assert columns["source"].tolist() == [0, 1, 0, 2, 2]
@@ -481,27 +481,27 @@ def test_many_recorders_make_one_data_folder_cut_to_the_shortest(tmp_path):
     assert columns["seed"].tolist() == [7, 8, 9, 2**64 - 1, 2**64 - 1]
 
 
-def test_the_folder_becomes_tokens_with_the_real_action_and_reward_across_episodes(tmp_path):
+def test_tokens_of_the_folder_carry_the_real_action_and_reward_across_episodes(tmp_path):
     (recorder,) = recorders(30)
     save_histories(tmp_path / "data", [recorder])
     info = load_info(RunFolder(tmp_path))
     shard = read_shard(tmp_path / "data" / info.shards[0].file)
     columns, lengths = strand_order(shard, 1, info.action_space)
-    expected = by_hand(recorder.env.lived)
+    expected = as_columns(recorder.env.own_steps)
     assert lengths.tolist() == [30]
     np.testing.assert_array_equal(columns["observation"], expected["observation"])
     np.testing.assert_array_equal(columns["previous_action"][1:], expected["action"][:-1])
     np.testing.assert_allclose(columns["previous_reward"][1:], expected["reward"][:-1], rtol=1e-6)
 
 
-def test_an_episodes_length_is_the_specs_or_the_longest_seen(tmp_path):
+def test_the_episode_length_is_the_specs_limit_or_the_longest_episode(tmp_path):
     def length(name: str, recorder, **options) -> int:
         return save_histories(tmp_path / name, [recorder], **options).info.episode_length
 
     cart = RecordHistory(gymnasium.make("CartPole-v1"))
-    live_zero(cart, 60)
+    run_random_loop(cart, 60)
     assert length("spec", cart) == 500
-    unlimited = RecordHistory(gymnasium.make("CartPole-v1").unwrapped)  # then its spec says nothing
+    unlimited = RecordHistory(gymnasium.make("CartPole-v1").unwrapped)  # its spec has no limit
     unlimited.reset(seed=0)
     for _ in range(6):
         unlimited.step(0)
@@ -518,7 +518,7 @@ def test_recorders_that_do_not_fit_together_are_refused(tmp_path):
     two = recorders(20, 30)
     tasks = DarkRoom(size=3).sample(2, seed=0)
     other = RecordHistory(gymnasium.make("CartPole-v1"))
-    live_zero(other, 20)
+    run_random_loop(other, 20)
     cases = [
         ([], {}, "recorders: the list is empty"),
         ([*two, RecordHistory(Counting())], {}, "recorder 2 has a history with 0 steps"),
@@ -534,28 +534,28 @@ def test_recorders_that_do_not_fit_together_are_refused(tmp_path):
         (two, {"sources": {"rate": 1}}, "has no name"),
         (two, {"sources": {"name": "ppo", "policy": object()}}, "contains values that JSON cannot store"),
     ]
-    for given, options, said in cases:
-        with pytest.raises(UserError, match=said):
+    for given, options, message in cases:
+        with pytest.raises(UserError, match=message):
             save_histories(tmp_path / "data", given, **options)
-        assert not any(tmp_path.iterdir()), said
+        assert not any(tmp_path.iterdir()), message
     save_histories(tmp_path / "data", two)
     with pytest.raises(UserError, match="already exists"):
         save_histories(tmp_path / "data", two)
     assert save_histories(tmp_path / "data", two, steps=10, overwrite=True).steps_left_out == 30
 
 
-def test_slots_of_different_lengths_come_back_from_a_file(tmp_path):
+def test_slots_of_different_lengths_are_read_back_from_a_file(tmp_path):
     envs, inside = counting(3, AutoresetMode.NEXT_STEP)
     recorded = RecordVectorHistory(envs)
-    live_vector(recorded, 30)
+    run_vector_loop(recorded, 30)
     recorded.save(tmp_path / "three.h5")
     loaded = Recording.load(tmp_path / "three.h5")
-    assert loaded.steps == [len(env.lived) for env in inside]
+    assert loaded.steps == [len(env.own_steps) for env in inside]
     for env, history in zip(inside, loaded.histories, strict=True):
-        check_equal(history, env.lived)
+        check_equal(history, env.own_steps)
 
 
-def test_a_recordings_file_is_whole_or_absent_and_a_strange_one_is_named(tmp_path):
+def test_a_recording_file_is_complete_or_absent_and_an_invalid_one_is_named(tmp_path):
     (recorder,) = recorders(20)
     with pytest.raises(UserError, match="nothing has been recorded yet"):
         RecordHistory(Counting()).save(tmp_path / "empty.h5")

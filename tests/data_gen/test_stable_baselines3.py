@@ -1,4 +1,4 @@
-"""Learning histories of other libraries' training loops; and the page on recording them does what it says."""
+"""Learning histories from other libraries' training loops, and the code of the docs page about them."""
 
 import json
 import re
@@ -25,43 +25,43 @@ SMALL = {"n_steps": 8, "policy_kwargs": {"net_arch": [4]}, "seed": 0, "device": 
 PAGE = ROOT / "docs" / "record_history.md"
 
 
-def test_what_stable_baselines3_does_is_recorded_step_by_step_and_not_its_terminal_observations():
-    """Its VecEnv resets in the step that ends an episode, and normalises what the learner sees."""
+def test_stable_baselines3_is_recorded_step_by_step_without_its_terminal_observations():
+    """Stable-Baselines3's VecEnv resets in the last step of an episode, and normalises the learner's observations."""
     envs = VecNormalize(make_vec_env(Counting, n_envs=3, wrapper_class=RecordHistory))
     model = sb3.A2C("MlpPolicy", envs, **SMALL)
     model.learn(3 * 48)
-    model.learn(3 * 8, reset_num_timesteps=False)  # goes on
-    model.learn(3 * 8)  # starts anew: what it was in is cut
+    model.learn(3 * 8, reset_num_timesteps=False)  # continues the run
+    model.learn(3 * 8)  # starts again: the open episodes are truncated
     inside = [env.unwrapped for env in envs.venv.envs]
     for number, recording in enumerate(envs.get_attr("recording")):
         assert recording.steps == [64]
-        check_equal(recording.histories[0], inside[number].lived)
+        check_equal(recording.histories[0], inside[number].own_steps)
     assert envs.norm_obs and envs.norm_reward
 
 
 @pytest.mark.parametrize("outside", [True, False])
-def test_an_action_is_recorded_as_the_environment_got_it(outside):
-    """Stable-Baselines3 clips what its Gaussian policy draws; a Monitor may be on either side."""
+def test_an_action_is_recorded_as_the_environment_received_it(outside):
+    """Stable-Baselines3 clips the samples of its Gaussian policy. A Monitor may be inside or outside."""
     env = Counting(space=spaces.Box(-0.01, 0.01, (2,)))
     recorded = RecordHistory(env if outside else Monitor(env))
     envs = DummyVecEnv([lambda: Monitor(recorded) if outside else recorded])
     sb3.PPO("MlpPolicy", envs, batch_size=8, n_epochs=1, **SMALL).learn(32)
     history = recorded.recording.histories[0]
-    check_equal(history, env.lived)
+    check_equal(history, env.own_steps)
     assert history["action"].dtype == np.float32 and np.abs(history["action"]).max() == np.float32(0.01)
 
 
-def test_an_off_policy_learner_and_its_evaluation_elsewhere_leave_the_learners_steps_alone():
+def test_an_off_policy_learners_separate_evaluation_is_not_recorded():
     env, other = Counting(space=spaces.Discrete(5)), Counting(space=spaces.Discrete(5))
     recorded = RecordHistory(env)
-    watch = sb3.common.callbacks.EvalCallback(Monitor(other), eval_freq=10, n_eval_episodes=2, verbose=0)
+    callback = sb3.common.callbacks.EvalCallback(Monitor(other), eval_freq=10, n_eval_episodes=2, verbose=0)
     settings = {"buffer_size": 50, "learning_starts": 10, "batch_size": 4, "policy_kwargs": {"net_arch": [4]}}
-    sb3.DQN("MlpPolicy", recorded, seed=0, device="cpu", **settings).learn(40, callback=watch)
-    assert recorded.recording.steps == [40] and len(other.lived) > 8
-    check_equal(recorded.recording.histories[0], env.lived)
+    sb3.DQN("MlpPolicy", recorded, seed=0, device="cpu", **settings).learn(40, callback=callback)
+    assert recorded.recording.steps == [40] and len(other.own_steps) > 8
+    check_equal(recorded.recording.histories[0], env.own_steps)
 
 
-def test_recordings_come_back_from_the_processes_of_a_subproc_vec_env():
+def test_recordings_are_returned_from_the_processes_of_a_subproc_vec_env():
     envs = SubprocVecEnv([partial(recorded_counting, number) for number in range(2)], start_method="fork")
     sb3.A2C("MlpPolicy", envs, **SMALL).learn(2 * 24)
     recordings = envs.get_attr("recording")
@@ -72,7 +72,7 @@ def test_recordings_come_back_from_the_processes_of_a_subproc_vec_env():
         for action in recording.histories[0]["action"]:
             if any(alone.step(action)[2:4]):
                 alone.reset()
-        check_equal(recording.histories[0], alone.lived)
+        check_equal(recording.histories[0], alone.own_steps)
         assert recording.steps == [24]
 
 
@@ -82,7 +82,7 @@ def recorded_counting(number: int) -> RecordHistory:
 
 @pytest.fixture
 def page(tmp_path, monkeypatch):
-    """Runs a file of the page in a folder of the test's own, with replacements that make it small."""
+    """A function that runs a file of the page in a temporary folder, with replacements that make it small."""
     monkeypatch.chdir(tmp_path)
     files = dict(re.findall(r"^```\w+\n# (\w+\.\w+)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL))
 
@@ -100,7 +100,7 @@ def page(tmp_path, monkeypatch):
     return run
 
 
-def test_the_example_of_the_page_trains_and_evaluates_a_transformer(page, tmp_path, capsys):
+def test_the_pages_example_trains_and_evaluates_a_transformer(page, tmp_path, capsys):
     page("record_runs.py", ("8, 200", "2, 16"), ('"size": 5', '"size": 3'), ('"batch_size": 80', '"batch_size": 20'))
     assert capsys.readouterr().out == "16 histories, 0 steps left out\n"
     page(
@@ -121,7 +121,7 @@ def test_the_example_of_the_page_trains_and_evaluates_a_transformer(page, tmp_pa
     assert "held-out tasks are among the data's training tasks" in capsys.readouterr().err
 
 
-def test_the_pages_runs_of_separate_processes_are_combined(page, tmp_path, capsys, monkeypatch):
+def test_the_pages_runs_in_separate_processes_are_combined(page, tmp_path, capsys, monkeypatch):
     for seed, steps in ((3, "300"), (4, "200")):
         monkeypatch.setattr("sys.argv", ["one_run.py", str(seed)])
         page("one_run.py", ("20_000", steps))
@@ -135,12 +135,12 @@ def test_the_pages_other_loops_run(page):
     page("clean_rl.py", ("500", "60"))
 
 
-def test_the_pages_loop_of_torchrl_runs_and_records_what_it_collects(page):
+def test_the_pages_torchrl_loop_runs_and_records_the_collected_steps(page):
     torchrl = pytest.importorskip("torchrl.envs")
     page("torch_rl.py", ("500", "60"))
     recorded = RecordHistory(gymnasium.make("CartPole-v1", max_episode_steps=15))
-    lived = torchrl.GymWrapper(recorded).rollout(60, break_when_any_done=False)
+    rollout = torchrl.GymWrapper(recorded).rollout(60, break_when_any_done=False)
     history = recorded.recording.histories[0]
-    np.testing.assert_array_equal(history["observation"], lived["observation"].numpy())
-    np.testing.assert_array_equal(history["action"], lived["action"].numpy().argmax(axis=-1))
-    np.testing.assert_array_equal(history["truncated"], lived["next", "truncated"].numpy()[:, 0])
+    np.testing.assert_array_equal(history["observation"], rollout["observation"].numpy())
+    np.testing.assert_array_equal(history["action"], rollout["action"].numpy().argmax(axis=-1))
+    np.testing.assert_array_equal(history["truncated"], rollout["next", "truncated"].numpy()[:, 0])
