@@ -44,6 +44,7 @@ _FACE = {
     # data from elsewhere
     "RecordHistory": "data_gen.exchange.record_history",
     "RecordVectorHistory": "data_gen.exchange.record_history",
+    "Recording": "data_gen.exchange.recording",
     "save_histories": "data_gen.exchange.recording",
     "write_histories": "data_gen.storage.writing",
     "Recorded": "data_gen.storage.writing",

@@ -10,6 +10,7 @@ from data_gen.exchange.minari_data import import_minari as import_minari
 from data_gen.exchange.minari_export import export_minari as export_minari
 from data_gen.exchange.record_history import RecordHistory as RecordHistory
 from data_gen.exchange.record_history import RecordVectorHistory as RecordVectorHistory
+from data_gen.exchange.recording import Recording as Recording
 from data_gen.exchange.recording import save_histories as save_histories
 from data_gen.exchange.xland import import_xland as import_xland
 from data_gen.experiment import Experiment as Experiment

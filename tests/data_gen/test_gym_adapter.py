@@ -7,15 +7,15 @@ import pytest
 from gymnasium.wrappers import FilterObservation
 from test_tasks import (  # noqa: F401 - the contract of every family, with this file's distributions
     test_a_task_has_a_picture,
-    test_an_episode_is_truncated_at_its_length_and_never_both_ended_ways,
+    test_an_episode_is_truncated_at_its_length_and_never_also_terminated,
     test_gymnasiums_checker_passes_for_the_scalar_form,
-    test_observations_are_left_alone_by_later_steps,
-    test_returns_have_a_figure_a_task_and_the_optimum_is_not_below_random,
-    test_tasks_are_saved_in_bytes_and_come_back,
-    test_tasks_differ_are_split_disjointly_and_follow_from_the_seed,
-    test_the_family_says_what_varies,
-    test_the_spaces_can_be_recorded_and_written_down,
-    test_the_vector_and_the_scalar_form_live_the_same_trajectory,
+    test_observations_are_not_changed_by_later_steps,
+    test_returns_have_one_value_per_task_and_the_optimum_is_at_least_random,
+    test_tasks_are_saved_and_loaded_equal,
+    test_tasks_differ_and_their_disjoint_split_depends_only_on_the_seed,
+    test_the_family_states_what_varies,
+    test_the_spaces_can_be_recorded_and_written_as_json,
+    test_the_vector_and_the_scalar_form_give_the_same_trajectory,
 )
 
 from data_gen.agents.tabular.q_learning import QLearning

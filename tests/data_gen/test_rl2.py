@@ -1,4 +1,4 @@
-"""RL2: cores against PyTorch's, what a policy is told, memories by trial, advantages by hand, resuming, learning."""
+"""RL2: cores against PyTorch's, policy inputs, memory per trial, advantages by hand, resuming, learning."""
 
 import dataclasses
 from contextlib import closing
@@ -27,7 +27,7 @@ SMALL = {"trials": 8, "minibatches": 2, "units": 8, "iterations": 4, "trial_epis
 
 
 class Countdown(TaskDistribution):
-    """Episodes of the task's own length; a step's reward is (10 x length + its number in the lifetime) / 32."""
+    """Episodes have the task's own length. The reward is (10 x length + number of the step in the lifetime) / 32."""
 
     episode_length = 5
 
@@ -49,15 +49,15 @@ class Countdown(TaskDistribution):
 class CountdownEnvs(TaskVectorEnv):
     def __init__(self, countdown, tasks):
         super().__init__(len(tasks), countdown.observation_space, countdown.action_space, 5)
-        self.lengths, self.lived, self.clock = tasks["length"], 0, np.zeros(len(tasks), dtype=np.int64)
+        self.lengths, self.total_steps, self.clock = tasks["length"], 0, np.zeros(len(tasks), dtype=np.int64)
 
     def _restart(self, slots):
         self.clock[slots] = 0
 
     def _advance(self, actions):
-        self.lived += 1
+        self.total_steps += 1
         self.clock += 1
-        rewards = (10 * self.lengths + self.lived) / 32
+        rewards = (10 * self.lengths + self.total_steps) / 32
         return rewards.astype(np.float32), self.clock >= self.lengths
 
     def _observe(self):
@@ -65,7 +65,7 @@ class CountdownEnvs(TaskVectorEnv):
 
 
 def countdown(lengths, action_space=None, **parameters):
-    """A learner that is ready for meta-training on tasks with episodes of these lengths."""
+    """A learner, ready for meta-training on tasks with episodes of these lengths."""
     distribution, tasks = Countdown(action_space), Tasks({"length": np.array(lengths)})
     return started(distribution, tasks, **{**SMALL, **parameters})
 
@@ -77,7 +77,7 @@ def started(distribution, tasks, seed=0, **parameters):
 
 
 def loud(agent):
-    """Turns up what is read off the memory, so that it matters to what is done."""
+    """Enlarges the weights, so that the memory affects the actions."""
     with torch.no_grad():
         for parameter in agent.networks.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -85,7 +85,7 @@ def loud(agent):
 
 
 def by_layer(core, inputs, keep):
-    """(T, B, H) a core's outputs by PyTorch's layer, step by step, and by its autograd."""
+    """(T, B, H) outputs of a core, computed step by step by PyTorch's layer and autograd."""
     state = (torch.zeros(1, inputs.shape[1], core.units),) * core.states
     outputs = []
     for step, begun in zip(inputs, keep, strict=True):
@@ -98,8 +98,8 @@ def by_layer(core, inputs, keep):
 
 @pytest.mark.parametrize("kind", [GRU, LSTM])
 @pytest.mark.parametrize("restarts", [False, True])
-def test_a_core_and_its_gradient_are_those_of_pytorchs_layer(kind, restarts, monkeypatch):
-    monkeypatch.setattr(unrolled, "_AT_ONCE", 3 * 4 * 6)  # three steps at once, of seven
+def test_a_core_and_its_gradient_equal_pytorchs_layer(kind, restarts, monkeypatch):
+    monkeypatch.setattr(unrolled, "_AT_ONCE", 3 * 4 * 6)  # three of seven steps at once
     torch.manual_seed(0)
     core = kind(5, 6, longest=20)
     inputs = torch.randn(7, 4, 5, requires_grad=True)
@@ -117,7 +117,7 @@ def test_a_core_and_its_gradient_are_those_of_pytorchs_layer(kind, restarts, mon
 
 
 @pytest.mark.parametrize("kind", [GRU, LSTM])
-def test_a_core_keeps_for_as_long_as_a_trial_lasts(kind):
+def test_a_core_initially_remembers_for_up_to_the_length_of_a_trial(kind):
     core = kind(2, 1000, longest=50)
     gate = core.weights[2][1000:2000]
     assert 0 <= gate.min() < 0.5 and np.log(40) < gate.max() <= np.log(50)
@@ -125,8 +125,8 @@ def test_a_core_keeps_for_as_long_as_a_trial_lasts(kind):
     assert steps.mean().item() == pytest.approx(25.5, abs=2)
 
 
-def test_a_trial_begins_with_nothing_done_and_its_later_episodes_with_the_real_last_step():
-    """Episodes of 2 and of 3 steps, trials of two: six steps are a trial and a half, and a trial."""
+def test_a_trial_starts_without_a_last_step_and_its_later_episodes_with_the_real_one():
+    """Episodes of 2 and 3 steps, two per trial: six steps are 1.5 trials in one slot and 1 trial in the other."""
     agent = countdown([2, 3], trials=2, minibatches=1)
     agent.trial_steps = 6
     batch = agent.collect(np.array([0, 1]), iteration=0)
@@ -143,7 +143,7 @@ def test_a_trial_begins_with_nothing_done_and_its_later_episodes_with_the_real_l
     np.testing.assert_array_equal(batch.counted().numpy(), np.array([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]]).T)
 
 
-def test_joint_inputs_are_the_previous_pair_and_it_times_the_reward():
+def test_joint_inputs_are_the_previous_pair_and_its_product_with_the_reward():
     agent = countdown([2, 3], trials=2, minibatches=1, joint_inputs=True)
     batch = agent.collect(np.array([0, 1]), iteration=0)
     pair, rewarded = np.split(batch.inputs.numpy()[..., 11:], 2, axis=2)
@@ -153,14 +153,14 @@ def test_joint_inputs_are_the_previous_pair_and_it_times_the_reward():
     np.testing.assert_array_equal(32 * rewarded[1], pair[1] * [[21], [31]])
 
 
-def test_the_clock_is_the_share_of_the_trials_episodes_that_are_over():
+def test_the_clock_is_the_fraction_of_finished_episodes_of_the_trial():
     agent = countdown([2, 3], trials=2, minibatches=1, trial_clock=True)
     agent.trial_steps = 6
     batch = agent.collect(np.array([0, 1]), iteration=0)
     clock = np.array([[0, 0, 0.5, 0.5, 0, 0], [0, 0, 0, 0.5, 0.5, 0.5]]).T
     np.testing.assert_array_equal(batch.inputs[..., 11].numpy(), clock)
     envs = Countdown().make_vec(Tasks({"length": np.array([2, 3])}))
-    interact(agent, envs, 7, make_seeds(2, 3))  # a lifetime longer than its trial: three episodes, and two
+    interact(agent, envs, 7, make_seeds(2, 3))  # a lifetime longer than its trial: three and two episodes
     assert agent.life.inputs[:, 11].tolist() == [1.0, 1.0]
 
 
@@ -168,7 +168,7 @@ def test_the_clock_is_the_share_of_the_trials_episodes_that_are_over():
 @pytest.mark.parametrize("value", ["shared", "separate"])
 @pytest.mark.parametrize("lengths", [[5, 5], [2, 3]])
 def test_recomputed_log_probabilities_and_values_equal_the_collected_ones(cell, value, lengths):
-    """With trials that end at different steps in different environments, and with those that do not."""
+    """The trials of the slots end at the same step for one `lengths`, and at different steps for the other."""
     agent = loud(countdown(lengths, cell=cell, value=value, trials=2, minibatches=1, head_units=4, joint_inputs=True))
     batch = agent.collect(np.array([0, 1]), iteration=0)
     targets = agent.targets(batch, np.array([0, 1]), iteration=0)
@@ -176,29 +176,29 @@ def test_recomputed_log_probabilities_and_values_equal_the_collected_ones(cell, 
     _, (policy_loss, *_) = agent._loss(batch, targets, 0.0)
     networks, memory = agent.networks, agent.networks.policy.core(batch.inputs, targets.get("keep"))
     outputs = networks.policy.read(memory, batch.inputs)[0]
-    assert outputs.std() > 0.1  # it does depend on something
+    assert outputs.std() > 0.1  # the outputs depend on the memory
     log_prob, _ = agent.distribution.log_prob_and_entropy(outputs, [], batch.actions)
     torch.testing.assert_close(log_prob, targets["log_prob"], rtol=1e-4, atol=1e-5)
     assert policy_loss.item() == pytest.approx(0, abs=1e-5)  # normalised advantages, at a ratio of 1
     values = agent._values(networks.policy.read(memory, batch.inputs), batch.inputs, targets.get("keep"))
     if value == "shared":
         torch.testing.assert_close(values, batch.outputs[1].squeeze(-1), rtol=1e-4, atol=1e-5)
-    elif lengths == [2, 3]:  # the second trial of the first slot is as from a new start
+    elif lengths == [2, 3]:  # the second trial of the first slot starts without memory
         own = networks.value.read(networks.value.core(batch.inputs[4:8, :1]), batch.inputs[4:8, :1])[0]
         torch.testing.assert_close(values[4:8, :1], own.squeeze(-1))
 
 
 def test_a_memory_lasts_over_episodes_and_ends_with_the_trial():
-    """The last trial of a slot is lived as from a new start, and its second episode is not."""
+    """A slot's second trial starts without memory; the second episode of a trial does not."""
     agent = loud(countdown([2, 3], trials=2, minibatches=1))
     batch = agent.collect(np.array([0, 1]), iteration=0)
     core, keep = agent.networks.policy.core, batch.keep()
     through = core(batch.inputs, keep)
     torch.testing.assert_close(through[4:8, :1], core(batch.inputs[4:8, :1]))  # the second trial of the first slot
-    assert (through[2:4, :1] - core(batch.inputs[2:4, :1])).abs().max() > 0.01  # the second episode of its first
+    assert (through[2:4, :1] - core(batch.inputs[2:4, :1])).abs().max() > 0.01  # the second episode of the first trial
 
 
-def test_a_lifetime_is_one_trial_however_long():
+def test_a_lifetime_of_any_length_is_one_trial():
     agent = loud(countdown([2, 3], trials=2, minibatches=1))
     envs = Countdown().make_vec(Tasks({"length": np.array([2, 3])}))
     interact(agent, envs, 20, make_seeds(2, 3))
@@ -209,7 +209,7 @@ def test_a_lifetime_is_one_trial_however_long():
     assert (agent.life.memory - long).abs().max() > 1e-3
 
 
-def test_what_others_do_changes_nothing():
+def test_other_slots_do_not_change_a_slots_actions():
     agent = loud(countdown([2, 3, 4, 5]))
     tasks, seeds = Tasks({"length": np.array([2, 3, 4, 5])}), make_seeds(4, 3)
     together = interact(agent, Countdown().make_vec(tasks), 20, seeds).action
@@ -218,7 +218,7 @@ def test_what_others_do_changes_nothing():
         np.testing.assert_array_equal(alone[0], together[slot])
 
 
-def test_greedy_takes_the_most_likely_action():
+def test_a_greedy_agent_takes_the_most_likely_action():
     agent = loud(countdown([2, 3], trials=2, minibatches=1))
     agent.greedy = True
     agent.begin(None, 2, make_seeds(2, 0))
@@ -227,7 +227,7 @@ def test_greedy_takes_the_most_likely_action():
 
 
 def test_advantages_flow_across_episodes_and_stop_at_the_end_of_a_trial():
-    """The first slot's trial ends with step 2 of 4, and its next one is cut off; the second's lasts all four."""
+    """The first slot's trial ends at step 2 of 4, and its next trial is cut off. The other slot's trial has 4 steps."""
     flag = torch.tensor
     batch = Batch(
         torch.empty(4, 2, 1),
@@ -247,8 +247,8 @@ def test_advantages_flow_across_episodes_and_stop_at_the_end_of_a_trial():
     assert found[:, 1].tolist() == pytest.approx([1 + 10 - 10 + 0.4 * second, second, third, end])
 
 
-def test_what_is_cut_off_is_not_learned_from():
-    """The last step of an unfinished trial has a value that others use, and no gradient of its own."""
+def test_the_last_step_of_an_unfinished_trial_has_no_gradient():
+    """The value of the last step of an unfinished trial serves only the steps before."""
     agent = countdown([2, 3], trials=2, minibatches=1)
     agent.trial_steps = 6
     batch = agent.collect(np.array([0, 1]), iteration=0)
@@ -276,17 +276,19 @@ def test_every_parameter_learns_with_every_kind_of_action(name, cell):
     assert figures["environment_steps"] == 80 and np.isfinite(list(figures.values())).all()
     unchanged = [key for key, value in agent.networks.state_dict().items() if torch.equal(value, before[key])]
     assert unchanged == []
-    lived = interact(agent, Countdown(SPACES[name]).make_vec(Tasks({"length": np.array([2, 5])})), 7, make_seeds(2, 0))
-    assert all(SPACES[name].contains(action.astype(SPACES[name].dtype)) for action in lived.action[0])
+    history = interact(
+        agent, Countdown(SPACES[name]).make_vec(Tasks({"length": np.array([2, 5])})), 7, make_seeds(2, 0)
+    )
+    assert all(SPACES[name].contains(action.astype(SPACES[name].dtype)) for action in history.action[0])
 
 
 @pytest.mark.parametrize("family", [DarkRoom(size=3, episode_length=4), PointNavigation(episode_length=4)])
-def test_any_observation_will_do(family):
+def test_every_kind_of_observation_is_supported(family):
     agent = started(family, family.sample(16, 0), **SMALL)
     assert agent.improve(0)["environment_steps"] == 8 * 8
 
 
-def test_resumed_meta_training_equals_an_uninterrupted_one():
+def test_resumed_meta_training_equals_uninterrupted_meta_training():
     mdp = TabularMDP(states=3, actions=2, episode_length=4)
     tasks = mdp.sample(20, 0)
     parameters = {**SMALL, "task_coefficient": 0.5, "task_arrays": ("reward",), "value": "separate"}
@@ -312,8 +314,8 @@ def test_resumed_meta_training_equals_an_uninterrupted_one():
         assert all(torch.equal(found[key], expected[key]) for key in found)
 
 
-def test_the_task_is_predicted_from_what_was_lived():
-    """A memory of 10 pulls says much about 2 arms: a third less error than from nothing, whose mean is 1."""
+def test_the_task_is_predicted_from_the_steps_so_far():
+    """After 10 pulls of 2 arms, the error is a third lower than without information, where its mean is 1."""
     bandit = Bandit(arms=2)
     parameters = {"trial_episodes": 10, "trials": 128, "task_coefficient": 1.0, "learning_rate": 0.02, "iterations": 60}
     agent = started(bandit, bandit.sample(1000, 0), joint_inputs=True, **parameters)
@@ -328,18 +330,18 @@ def test_a_bandit_is_learned():
     agent = started(bandit, bandit.sample(5000, 0), **parameters)
     for iteration in range(60):
         agent.improve(iteration)
-    lived = interact(agent, bandit.make_vec(bandit.sample(500, 1)), 20, make_seeds(500, 2))
-    assert lived.reward.sum(axis=1).mean() > 12
-    assert lived.reward[:, 10:].mean() > lived.reward[:, :3].mean() + 0.1  # within a lifetime
+    history = interact(agent, bandit.make_vec(bandit.sample(500, 1)), 20, make_seeds(500, 2))
+    assert history.reward.sum(axis=1).mean() > 12
+    assert history.reward[:, 10:].mean() > history.reward[:, :3].mean() + 0.1  # within a lifetime
 
 
-def test_rates_are_held_then_change_linearly_and_the_entropy_bonus_may_end_sooner():
+def test_rates_stay_constant_and_then_change_linearly_to_an_end_that_may_be_earlier():
     agent = RL2(iterations=100, hold=0.2, entropy_end=0.6)
     assert [agent._between(1.0, 0.0, iteration, 1.0) for iteration in (0, 20, 60, 100)] == [1, 1, 0.5, 0]
     assert [agent._between(1.0, 0.5, iteration, 0.6) for iteration in (20, 40, 60, 100)] == [1, 0.75, 0.5, 0.5]
 
 
-def test_each_observation_may_have_a_head_of_its_own():
+def test_each_observation_may_have_its_own_head():
     agent = loud(countdown([2, 3], trials=2, minibatches=1, observation_heads=True))
     batch, network = agent.collect(np.array([0, 1]), iteration=0), agent.networks.policy
     memory = network.core(batch.inputs, batch.keep())
@@ -354,7 +356,7 @@ def test_each_observation_may_have_a_head_of_its_own():
         RL2(observation_heads=True).check(spec_of(plane.make_vec(plane.sample(1, 0)), 4))
 
 
-def test_trials_grow_over_the_first_half_of_meta_training():
+def test_trials_become_longer_over_the_first_half_of_meta_training():
     agent = countdown([5, 5], trial_episodes=5, first_trial_episodes=1, iterations=8)
     steps = [agent.improve(iteration)["environment_steps"] for iteration in range(6)]
     assert steps == [8 * 5 * episodes for episodes in (1, 2, 3, 4, 5, 5)]
@@ -375,7 +377,7 @@ def test_joint_inputs_need_finite_spaces():
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_a_lifetime_has_the_same_bits_alone_and_among_many(cell):
-    """Box actions at a usual width, where other code paths of a matrix product would show."""
+    """Box actions and a usual width, to show if a matrix product depends on the number of slots."""
     plane = PointNavigation(episode_length=10)
     tasks, seeds = plane.sample(24, seed=0), make_seeds(24, 0)
     with closing(plane.make_vec(tasks)) as envs:
@@ -383,16 +385,16 @@ def test_a_lifetime_has_the_same_bits_alone_and_among_many(cell):
     agent = RL2(cell=cell, units=64, trials=8, minibatches=2)
     agent.start(TrainingTasks(plane, tasks, spec, seed=0))
 
-    def lived(rows):
+    def history(rows):
         with closing(plane.make_vec(tasks.take(rows))) as envs:
             return interact(agent, envs, 40, seeds[rows]).action
 
-    together = lived(np.arange(24))
+    together = history(np.arange(24))
     for rows in ([3], [5, 2], [7, 0, 9], np.arange(6), np.arange(13)):
-        np.testing.assert_array_equal(lived(np.array(rows)), together[rows])
+        np.testing.assert_array_equal(history(np.array(rows)), together[rows])
 
 
-def test_the_policy_loss_is_clipped_on_the_side_that_would_be_gained_from():
+def test_the_policy_loss_is_clipped_only_on_the_side_of_a_gain():
     agent = loud(countdown([2, 3], trials=2, minibatches=1, clip_range=0.2))
     batch = agent.collect(np.array([0, 1]), iteration=0)
     targets = agent.targets(batch, np.array([0, 1]), iteration=0)

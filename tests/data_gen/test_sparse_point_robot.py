@@ -1,4 +1,4 @@
-"""The sparse point robot: what pays, how much, and the optimum."""
+"""The sparse point robot: rewards, optimum, goals, and refusals."""
 
 import itertools
 
@@ -13,20 +13,19 @@ from icrl.support.errors import UserError
 
 
 def authors_reward(position, goal, goal_radius=0.2) -> float:
-    """`sparsify_rewards` and the step of `SparsePointEnv` in the authors' rlkit/envs/point_robot.py, retold."""
+    """The reward of `SparsePointEnv` with `sparsify_rewards`, as in the authors' rlkit/envs/point_robot.py."""
     dense = -np.linalg.norm(np.subtract(position, goal))
     return dense + 1 if dense >= -goal_radius else 0.0
 
 
-def test_a_step_earns_what_the_authors_environment_gives():
+def test_a_step_earns_the_reward_of_the_authors_environment():
     goal = np.array([0.6, 0.8])
     envs = SparsePointRobot().make_vec(Tasks({"goal": goal[None]}))
     envs.reset(seed=0)
     rng, position, paid = np.random.default_rng(0), np.zeros(2), 0
     for step in range(19):
-        action = np.clip(
-            envs.optimal_action()[0] + rng.normal(size=2) * (step > 8), -2, 2
-        )  # to the goal, then about it
+        # To the goal, then at random around it.
+        action = np.clip(envs.optimal_action()[0] + rng.normal(size=2) * (step > 8), -2, 2)
         position = position + 0.1 * np.clip(action, -1, 1)
         observation, reward, terminated, *_ = envs.step(action[None])
         np.testing.assert_allclose(observation[0], position, rtol=1e-6)
@@ -37,10 +36,10 @@ def test_a_step_earns_what_the_authors_environment_gives():
 
 
 def best_return_on_a_lattice(family: SparsePointRobot, goal, spacing=0.1, reach=12) -> float:
-    """Dynamic programming over places and moves that are multiples of `spacing`."""
+    """Dynamic programming over positions and moves that are multiples of `spacing`."""
     value = np.zeros((2 * reach + 1,) * 2)
-    places = spacing * np.stack(np.mgrid[-reach : reach + 1, -reach : reach + 1], axis=-1)
-    rewards = np.array([[authors_reward(place, goal, family.goal_radius) for place in row] for row in places])
+    positions = spacing * np.stack(np.mgrid[-reach : reach + 1, -reach : reach + 1], axis=-1)
+    rewards = np.array([[authors_reward(position, goal, family.goal_radius) for position in row] for row in positions])
     for _ in range(family.episode_length):
         padded = np.pad(rewards + value, 1, constant_values=-np.inf)
         size = 2 * reach + 1
@@ -58,7 +57,7 @@ def test_the_optimum_agrees_with_dynamic_programming(goal, episode_length):
 
 
 @pytest.mark.parametrize("goal", [(1.0, 0.0), (-1.0, 0.0), (0.0, 1.0)])
-def test_the_optimal_policy_earns_the_optimum_where_a_step_ends_on_the_edge_of_what_pays(goal):
+def test_the_optimal_policy_earns_the_optimum_if_a_step_ends_on_the_edge_of_the_goal_region(goal):
     family, tasks = SparsePointRobot(), Tasks({"goal": np.array([goal])})
     envs = family.make_vec(tasks)
     envs.reset(seed=0)

@@ -1,4 +1,4 @@
-"""Tabular algorithms: posteriors, plans and updates by hand and against plain loops; small problems are solved."""
+"""Tabular algorithms: posteriors, plans and updates by hand and against plain loops; solutions of small problems."""
 
 import dataclasses
 
@@ -24,20 +24,20 @@ from data_gen.tasks.tabular.tabular_mdp import TabularMDP
 from icrl.config.components import AGENTS, find_component
 from icrl.support.errors import UserError
 
-OF_MODELS = ("beb", "mdp_epsilon_greedy", "opsrl", "psrl", "ucrl2")
+MODEL_BASED = ("beb", "mdp_epsilon_greedy", "opsrl", "psrl", "ucrl2")
 DISCRETE = gymnasium.spaces.Discrete
 
 
 def fresh(agent, num_envs=1, states=3, actions=2, horizon=4):
-    """`agent` before its first step, among `num_envs` equal ones."""
+    """`agent` before its first step, with `num_envs` equal learners."""
     agent.reset(
         Spec(DISCRETE(states), DISCRETE(actions), 100, episode_length=horizon), num_envs, make_seeds(num_envs, 0)
     )
     return agent
 
 
-def tell(agent, state, action, reward, following, terminated=False, truncated=False):
-    """Lets every learner of `agent` see the same step."""
+def show(agent, state, action, reward, following, terminated=False, truncated=False):
+    """Shows every learner of `agent` the same step."""
     every = len(agent.visits)
     columns = ((state, int), (action, int), (reward, float), (terminated, bool), (truncated, bool), (following, int))
     agent.observe(Transition(*(np.full(every, value, dtype=kind) for value, kind in columns)))
@@ -50,7 +50,7 @@ def planned(agent):
 
 
 def random_mdp(rng, learners=3, states=4, actions=2):
-    """Mean rewards, and transition probabilities whose last column is the episode's end."""
+    """Mean rewards, and transition probabilities; their last column is the end of the episode."""
     weights = rng.exponential(size=(learners, states, actions, states + 1)) * (rng.random(states + 1) < 0.8)
     return rng.normal(size=(learners, states, actions)), weights / weights.sum(axis=-1, keepdims=True)
 
@@ -58,10 +58,10 @@ def random_mdp(rng, learners=3, states=4, actions=2):
 def test_posteriors_agree_with_a_computation_by_hand():
     agent = fresh(PSRL(prior_mean=1.0, prior_std=2.0, noise=0.5, concentration=0.3))
     for reward, following in ((2.0, 1), (3.0, 1), (2.5, 2)):
-        tell(agent, 0, 1, reward, following)
-    tell(agent, 2, 0, -1.0, 0, terminated=True)
+        show(agent, 0, 1, reward, following)
+    show(agent, 2, 0, -1.0, 0, terminated=True)
     mean, std = agent.reward_posterior(np.array([0]))
-    # Precision 1/4 of the prior and 4 of each reward: (1/4 + 4 (2 + 3 + 2.5)) / (1/4 + 12).
+    # The prior has precision 1/4 and each reward precision 4: (1/4 + 4 (2 + 3 + 2.5)) / (1/4 + 12).
     assert mean[0, 0, 1] == pytest.approx(30.25 / 12.25)
     assert std[0, 0, 1] == pytest.approx(12.25**-0.5)
     assert mean[0, 2, 0] == pytest.approx((0.25 - 4) / 4.25)
@@ -75,7 +75,7 @@ def test_posteriors_agree_with_a_computation_by_hand():
 def test_psrl_draws_rewards_and_transitions_from_their_posteriors():
     agent = fresh(PSRL(prior_mean=1.0), num_envs=10_000, horizon=1)
     for _ in range(3):
-        tell(agent, 0, 1, 2.0, 1, truncated=True)
+        show(agent, 0, 1, 2.0, 1, truncated=True)
     drawn = planned(agent)[:, 0, 0, 1]  # with one step to go, an action is worth its mean reward
     assert drawn.mean() == pytest.approx(1.75, abs=0.015)  # (1 + 3 * 2) / 4
     assert drawn.std() == pytest.approx(0.5, abs=0.01)
@@ -98,27 +98,27 @@ def test_value_iteration_agrees_with_a_plain_loop():
             for state in range(4):
                 for action in range(2):
                     expected[state, action] = reward[learner, state, action]
-                    for following in range(4):  # the end, the fifth, is worth nothing
+                    for following in range(4):  # the end, the fifth column, has the value 0
                         expected[state, action] += transition[learner, state, action, following] * value[following]
             np.testing.assert_allclose(q[learner, step], expected)
             value[:4] = expected.max(axis=1)
 
 
 def test_opsrl_takes_the_highest_of_several_samples():
-    """With one step to go and no experience, the best of 1, 2, 5 standard normal numbers: 0, .564 and 1.163."""
+    """With one step left and no experience, values are means of the best of 1, 2, 5 normal numbers: 0, .564, 1.163."""
     for samples, expected in ((1, 0.0), (2, 0.564), (5, 1.163)):
         q = planned(fresh(OPSRL(samples=samples), num_envs=10_000, horizon=1))
         assert q[:, 0].mean() == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize("distance", [0.0, 0.1, 0.7, 1.3, 3.0])
-def test_ucrl2_believes_in_the_best_transitions_within_its_confidence_set(distance):
-    """Against a linear program over p and u >= |p - centre|: the sum of u is at most the distance."""
+def test_ucrl2_plans_with_the_best_transitions_within_its_confidence_set(distance):
+    """Compared with a linear program over p and u >= |p - centre|, where the sum of u is at most the distance."""
     rng = np.random.default_rng(1)
     _, transition = random_mdp(rng, learners=4)
     value = np.concatenate([rng.normal(size=(4, 4)), np.zeros((4, 1))], axis=1)
-    value[2, :4] = -np.abs(value[2, :4])  # the end, which is worth 0, were the best
-    value[3, :4] = 0.5  # as good everywhere
+    value[2, :4] = -np.abs(value[2, :4])  # the end, with the value 0, would be the best
+    value[3, :4] = 0.5  # equal values
     found = optimistic_value(transition, np.full((4, 4, 2), distance), value)
     one = np.eye(5)
     bounds = [(0, 1)] * 10
@@ -127,7 +127,7 @@ def test_ucrl2_believes_in_the_best_transitions_within_its_confidence_set(distan
         best = linprog(
             -np.concatenate([value[learner], np.zeros(5)]),
             A_ub=np.block([[one, -one], [-one, -one], [np.zeros(5), np.ones(5)], [one[4:], np.zeros((1, 5))]]),
-            b_ub=np.concatenate([centre, -centre, [distance], [centre[4]]]),  # the end gains nothing
+            b_ub=np.concatenate([centre, -centre, [distance], [centre[4]]]),  # the end gains no probability
             A_eq=np.concatenate([np.ones(5), np.zeros(5)])[None],
             b_eq=[1],
             bounds=bounds,
@@ -137,8 +137,8 @@ def test_ucrl2_believes_in_the_best_transitions_within_its_confidence_set(distan
 
 def test_ucrl2_adds_its_slack_to_the_rewards():
     agent = fresh(UCRL2(scaling=0.2, delta=0.1, prior_std=1e6), horizon=1)
-    tell(agent, 0, 1, 2.0, 1, truncated=True)
-    tell(agent, 0, 1, 3.0, 1, truncated=True)
+    show(agent, 0, 1, 2.0, 1, truncated=True)
+    show(agent, 0, 1, 3.0, 1, truncated=True)
     q = planned(agent)[0, 0]
     logarithm = np.log(2 * 3 * 2 * (3 + 1) / 0.1)  # the third episode
     assert q[0, 1] == pytest.approx(2.5 + 0.2 * np.sqrt(4 * logarithm / 2))
@@ -146,10 +146,10 @@ def test_ucrl2_adds_its_slack_to_the_rewards():
 
 
 def test_ucrl2_widens_its_transitions_by_the_number_of_states():
-    """After one visit in which state 2 was reached, the plan's last two steps by hand."""
+    """The plan's last two steps by hand, after a visit to state 2."""
     agent = fresh(UCRL2(scaling=0.05, prior_std=1e6, concentration=1e-9), horizon=2)
-    tell(agent, 0, 0, 0.0, 1)
-    tell(agent, 2, 0, 4.0, 2, truncated=True)
+    show(agent, 0, 0, 0.0, 1)
+    show(agent, 2, 0, 4.0, 2, truncated=True)
     q = planned(agent)[0]
     slack = 0.05 * np.sqrt(4 * np.log(2 * 3 * 2 * 3 / 0.05))
     values = np.array([slack, slack, 4 + slack])  # with one step left
@@ -160,7 +160,7 @@ def test_ucrl2_widens_its_transitions_by_the_number_of_states():
 def test_bebs_bonus_agrees_with_a_computation_by_hand():
     agent = fresh(BEB(beta=7.0, concentration=0.5), horizon=1)
     for _ in range(2):
-        tell(agent, 0, 1, 3.0, 1, truncated=True)
+        show(agent, 0, 1, 3.0, 1, truncated=True)
     q = planned(agent)[0, 0]
     assert q[0, 1] == pytest.approx(6 / 3 + 7 / (1 + 2 + 1.5))
     assert q[1, 0] == pytest.approx(7 / (1 + 1.5))
@@ -174,15 +174,15 @@ def test_equal_actions_are_drawn_uniformly_and_better_ones_always_taken():
     assert (agent.choose(values + np.array([0, 1.5, 0, 0])) == 1).all()
 
 
-def test_epsilon_greedy_explores_with_its_epsilon_each_learner_its_own():
+def test_each_epsilon_greedy_learner_explores_with_its_own_epsilon():
     agent = fresh(EpsilonGreedy(epsilon=(0.0, 0.5)), num_envs=30_000)
     other = agent.choose(np.tile([1.0, 0.0], (30_000, 1))) == 1
     assert not other[agent.epsilons == 0].any()
     assert other[agent.epsilons == 0.5].mean() == pytest.approx(0.25, abs=0.01)
 
 
-@pytest.mark.parametrize("name", OF_MODELS)
-def test_a_learner_plans_when_its_own_episode_begins_and_not_in_between(name):
+@pytest.mark.parametrize("name", MODEL_BASED)
+def test_a_learner_plans_only_at_the_start_of_its_own_episodes(name):
     agent_class = find_component(name, AGENTS)
 
     class Recorded(agent_class):
@@ -200,7 +200,7 @@ def test_a_learner_plans_when_its_own_episode_begins_and_not_in_between(name):
     h = interact(agent, room.make_vec(tasks), 60, make_seeds(len(tasks), 0))
     begins = np.concatenate([np.ones((len(tasks), 1), dtype=bool), h.ended[:, :-1]], axis=1)
     np.testing.assert_array_equal(agent.planned.T, begins)
-    assert len(np.unique(begins, axis=0)) > 1  # not all at once
+    assert len(np.unique(begins, axis=0)) > 1  # the learners' episodes start at different times
 
 
 def test_actions_follow_the_plan_by_the_step_and_the_state():
@@ -209,13 +209,13 @@ def test_actions_follow_the_plan_by_the_step_and_the_state():
     agent = EpsilonGreedy(epsilon=0.0, prior_mean=2.0)
     h = interact(agent, mdp.make_vec(tasks), 205, make_seeds(6, 0))
     for learner in range(6):
-        for step in range(5):  # the last episode's plan is still there
+        for step in range(5):  # the last episode's plan is still stored
             best = agent.q[learner, step, h.observation[learner, 200 + step]]
             assert best[h.action[learner, 200 + step]] == best.max()
     assert (agent.q[:, 0] != agent.q[:, 4]).any()
 
 
-@pytest.mark.parametrize("name", OF_MODELS)
+@pytest.mark.parametrize("name", MODEL_BASED)
 def test_model_based_learners_come_close_to_the_optimum(name):
     parameters = {
         "mdp_epsilon_greedy": {"prior_mean": 3.0, "epsilon": 0.0},
@@ -233,19 +233,20 @@ def test_model_based_learners_come_close_to_the_optimum(name):
 
 @pytest.mark.parametrize("reward", ["every_step", "once"])
 def test_a_model_learns_where_episodes_end(reward):
-    """A goal that ends the episode is worth 1, however many steps were left; one to stay on 1 a step."""
+    """A goal that ends the episode is worth 1 in total; a goal that does not is worth 1 per step."""
     room = DarkRoom(size=3, episode_length=6, reward=reward)
     tasks = room.all_tasks()
     agent = PSRL(prior_mean=0.2, prior_std=0.5, noise=0.1, concentration=0.1)
     h = interact(agent, room.make_vec(tasks), 600, make_seeds(len(tasks), 0))
     late = h.reward[:, -120:].sum(axis=1) / h.ended[:, -120:].sum(axis=1)
-    expected = agent.q[:, 0, 4].max(axis=1)  # of the start, the middle
+    expected = agent.q[:, 0, 4].max(axis=1)  # the value of the start, the middle cell
     assert (late / room.optimal_return(tasks)).mean() > 0.9
-    np.testing.assert_allclose(expected, room.optimal_return(tasks), rtol=0.5)  # of a sample; without an end it were 6
+    # The plan is of a sampled model. Without the end of episodes the value would be 6.
+    np.testing.assert_allclose(expected, room.optimal_return(tasks), rtol=0.5)
 
 
 def test_psrl_earns_what_rl2s_authors_report():
-    """Table 2, 10 episodes, prior mean 0: 138.1, with a standard error of .9 there and of 1.2 here."""
+    """Table 2, 10 episodes, prior mean 0: 138.1. The standard error is .9 there and 1.2 here."""
     mdp = TabularMDP()
     tasks = mdp.sample(500, seed=9)
     earned = interact(PSRL(), mdp.make_vec(tasks), 100, make_seeds(500, 9)).reward.sum(axis=1).mean()
@@ -276,12 +277,12 @@ def test_sarsa_agrees_with_a_scalar_loop():
             future = 0.0 if h.terminated[learner, t] else q[there, following[learner, t]]
             q[cell[t], action] += 0.3 * (h.reward[learner, t] + 0.8 * future - q[cell[t], action])
             if t < 99 and not h.ended[learner, t]:
-                assert h.action[learner, t + 1] == following[learner, t]  # the action that the update was for
+                assert h.action[learner, t + 1] == following[learner, t]  # the action of the update
         np.testing.assert_allclose(agent.q.reshape(len(tasks), 9, 5)[learner], q, atol=1e-5)
 
 
 def test_advantages_agree_with_their_definition():
-    """Sums over the steps to come in the episode, each by hand."""
+    """Sums over the remaining steps of the episode, computed in plain loops."""
     rng = np.random.default_rng(2)
     delta, ended, decay = rng.normal(size=(9, 3)), rng.random((9, 3)) < 0.3, np.array([0.0, 0.5, 0.9])
     found = generalised_advantages(delta, ended, decay)
@@ -315,7 +316,7 @@ def test_the_actor_critic_agrees_with_a_scalar_loop(reward):
                 for t in reversed(range(start, start + length)):
                     cell, action = int(h.observation[row, t].astype(int) @ [3, 1]), h.action[row, t]
                     there = room.next_cells()[cell, action]
-                    future = 0.0 if h.terminated[row, t] else values[there]  # a time limit is bootstrapped through
+                    future = 0.0 if h.terminated[row, t] else values[there]  # a time limit is bootstrapped
                     delta = h.reward[row, t] + 0.8 * future - values[cell]
                     advantage = delta + (0 if h.ended[row, t] else 0.8 * 0.6 * advantage)
                     visits[cell] += 1
@@ -350,18 +351,18 @@ def test_the_actor_critic_solves_dark_room():
     assert scores[:, -10:].mean() > 0.95
 
 
-@pytest.mark.parametrize("name", OF_MODELS)
-def test_without_a_known_episode_length_there_is_no_plan(name):
+@pytest.mark.parametrize("name", MODEL_BASED)
+def test_planning_without_a_known_episode_length_is_refused(name):
     spec = Spec(DISCRETE(3), DISCRETE(2), 100)
     with pytest.raises(UserError, match="known episode_length"):
         find_component(name, AGENTS)().reset(spec, 1, make_seeds(1, 0))
 
 
-def test_a_model_of_too_many_states_and_a_table_of_numbers_are_one_line():
+def test_a_model_of_too_many_states_and_a_table_over_a_box_are_refused():
     spec = Spec(DISCRETE(10_000), DISCRETE(2), 100, episode_length=5)
     with pytest.raises(UserError, match="10,000 states and 2 actions are too many"):
         PSRL().reset(spec, 1, make_seeds(1, 0))
     box = dataclasses.replace(spec, observation_space=gymnasium.spaces.Box(0, 1, (2,)))
-    for name in (*OF_MODELS, "sarsa", "actor_critic"):
+    for name in (*MODEL_BASED, "sarsa", "actor_critic"):
         with pytest.raises(UserError, match="needs a Discrete or MultiDiscrete space"):
             find_component(name, AGENTS)().reset(box, 4, make_seeds(4, 0))

@@ -1,4 +1,4 @@
-"""The contract of every task family: what the pipeline relies on, whichever family is named."""
+"""The contract of every task family, on which the pipeline relies."""
 
 import warnings
 
@@ -91,7 +91,7 @@ def test_gymnasiums_checker_passes_for_the_scalar_form(distribution):
         check_env(TaskEnv(distribution.make_vec(few(distribution, 1))), skip_render_check=True, skip_close_check=True)
 
 
-def test_the_observations_and_actions_lie_in_their_spaces(distribution):
+def test_observations_and_actions_lie_in_their_spaces(distribution):
     envs = distribution.make_vec(few(distribution))
     streams = SlotStreams(make_seeds(3, 0))
     observation, _ = envs.reset(seed=make_seeds(3, 1))
@@ -105,8 +105,8 @@ def test_the_observations_and_actions_lie_in_their_spaces(distribution):
         assert np.isfinite(reward).all()
 
 
-def test_the_vector_and_the_scalar_form_live_the_same_trajectory(distribution):
-    """Over several episodes, so that a slot's task, its random stream and its final observations are all checked."""
+def test_the_vector_and_the_scalar_form_give_the_same_trajectory(distribution):
+    """Runs several episodes, to check a slot's task, its random stream and its final observations."""
     tasks, steps = few(distribution), max(8, 3 * distribution.episode_length + 2)
     seeds = [11, 12, 13]
     envs = distribution.make_vec(tasks)
@@ -121,17 +121,17 @@ def test_the_vector_and_the_scalar_form_live_the_same_trajectory(distribution):
         observation, reward, terminated, truncated, infos = envs.step(action)
         arrived = infos.get("final_obs", observation)
         for slot, env in enumerate(alone):
-            lived = env.step(action[slot])
-            assert_equal(lived[0], map_leaves(lambda leaf, s=slot: leaf[s], arrived))
-            assert lived[1:4] == (reward[slot], terminated[slot], truncated[slot])
-            if lived[2] or lived[3]:
+            outcome = env.step(action[slot])
+            assert_equal(outcome[0], map_leaves(lambda leaf, s=slot: leaf[s], arrived))
+            assert outcome[1:4] == (reward[slot], terminated[slot], truncated[slot])
+            if outcome[2] or outcome[3]:
                 ends += 1
                 assert infos["_final_obs"][slot]
                 assert_equal(env.reset()[0], map_leaves(lambda leaf, s=slot: leaf[s], observation))
     assert ends >= 3
 
 
-def test_one_seed_for_all_gives_slot_i_the_scalar_forms_seed_plus_i(distribution):
+def test_one_seed_gives_slot_i_the_start_of_the_scalar_form_with_that_seed_plus_i(distribution):
     tasks = few(distribution)
     observation, _ = distribution.make_vec(tasks).reset(seed=np.int64(7))
     for slot in range(3):
@@ -139,17 +139,17 @@ def test_one_seed_for_all_gives_slot_i_the_scalar_forms_seed_plus_i(distribution
         assert_equal(alone, map_leaves(lambda leaf, s=slot: leaf[s], observation))
 
 
-def test_another_number_of_seeds_is_one_line(distribution):
+def test_another_number_of_seeds_is_refused(distribution):
     with pytest.raises(UserError, match="give one integer, or 3"):
         distribution.make_vec(few(distribution)).reset(seed=[1, 2])
 
 
-def test_tasks_of_another_family_are_one_line(distribution):
+def test_tasks_of_another_family_are_refused(distribution):
     with pytest.raises(UserError):
         distribution.make_vec(Tasks({"nothing": np.zeros(3)})).reset(seed=0)
 
 
-def test_observations_are_left_alone_by_later_steps(distribution):
+def test_observations_are_not_changed_by_later_steps(distribution):
     envs = distribution.make_vec(few(distribution))
     streams = SlotStreams(make_seeds(3, 0))
     first, _ = envs.reset(seed=make_seeds(3, 1))
@@ -159,7 +159,7 @@ def test_observations_are_left_alone_by_later_steps(distribution):
     assert_equal(first, copy)
 
 
-def test_an_episode_is_truncated_at_its_length_and_never_both_ended_ways(distribution):
+def test_an_episode_is_truncated_at_its_length_and_never_also_terminated(distribution):
     envs = distribution.make_vec(few(distribution))
     streams, elapsed = SlotStreams(make_seeds(3, 0)), np.zeros(3, int)
     envs.reset(seed=make_seeds(3, 1))
@@ -172,7 +172,7 @@ def test_an_episode_is_truncated_at_its_length_and_never_both_ended_ways(distrib
         elapsed[terminated | truncated] = 0
 
 
-def test_tasks_differ_are_split_disjointly_and_follow_from_the_seed(distribution):
+def test_tasks_differ_and_their_disjoint_split_depends_only_on_the_seed(distribution):
     finite = distribution.all_tasks()
     sizes = (0.5, 0.5) if finite is not None else (200, 100)
     train, test = distribution.split(*sizes, seed=3)
@@ -186,7 +186,7 @@ def test_tasks_differ_are_split_disjointly_and_follow_from_the_seed(distribution
         assert not np.isin(distribution.split(*sizes, seed=4)[1].keys(), keys).any()
 
 
-def test_tasks_are_saved_in_bytes_and_come_back(distribution, tmp_path):
+def test_tasks_are_saved_and_loaded_equal(distribution, tmp_path):
     tasks = few(distribution, 5)
     tasks.save(tmp_path / "tasks.npz")
     loaded = Tasks.load(tmp_path / "tasks.npz")
@@ -196,7 +196,7 @@ def test_tasks_are_saved_in_bytes_and_come_back(distribution, tmp_path):
         np.testing.assert_array_equal(loaded[name], tasks[name])
 
 
-def test_returns_have_a_figure_a_task_and_the_optimum_is_not_below_random(distribution):
+def test_returns_have_one_value_per_task_and_the_optimum_is_at_least_random(distribution):
     tasks = few(distribution, 4)
     optimal, random = distribution.optimal_return(tasks), distribution.random_return(tasks)
     assert optimal.shape == random.shape == (4,)
@@ -206,10 +206,10 @@ def test_returns_have_a_figure_a_task_and_the_optimum_is_not_below_random(distri
 
 def test_the_random_return_agrees_with_simulation(distribution):
     if type(distribution).random_return is TaskDistribution.random_return:
-        pytest.skip("it is a simulation")
+        pytest.skip("the random return is a simulation")
     tasks = few(distribution, 4)
     simulated, error = mean_return(Random(), distribution, tasks, 64)
-    if isinstance(distribution, Locomotion):  # itself an estimate, from a quarter as many episodes
+    if isinstance(distribution, Locomotion):  # its random return is an estimate too, from a quarter as many episodes
         error = error * np.sqrt(1 + 4)
     assert distribution.random_return(tasks) == pytest.approx(simulated, abs=5 * error.max() + 1e-6)
 
@@ -218,7 +218,7 @@ def test_the_optimal_policy_earns_the_optimal_return(distribution):
     tasks = few(distribution, 4)
     optimal = distribution.optimal_return(tasks)
     if np.isnan(optimal).any() or not hasattr(distribution.make_vec(tasks), "optimal_action"):
-        pytest.skip("not known")
+        pytest.skip("the optimal return or policy is unknown")
     earned, error = mean_return(Optimal(), distribution, tasks, 64)
     assert optimal == pytest.approx(earned, abs=5 * error.max() + 1e-5)
 
@@ -227,19 +227,19 @@ def mean_return(agent, distribution: TaskDistribution, tasks: Tasks, slots: int)
     """Mean return of an episode on each task, and its standard error."""
     envs = distribution.make_vec(tasks.take(np.repeat(np.arange(len(tasks)), slots)))
     steps = 4 * distribution.episode_length
-    lived = interact(agent, envs, steps, make_seeds(envs.num_envs, 5))
-    returns = episode_returns(lived.reward, lived.ended, 4).reshape(len(tasks), -1)
+    history = interact(agent, envs, steps, make_seeds(envs.num_envs, 5))
+    returns = episode_returns(history.reward, history.ended, 4).reshape(len(tasks), -1)
     return returns.mean(axis=1), returns.std(axis=1) / np.sqrt(returns.shape[1])
 
 
-def test_the_spaces_can_be_recorded_and_written_down(distribution):
+def test_the_spaces_can_be_recorded_and_written_as_json(distribution):
     assert to_json(distribution.observation_space) and to_json(distribution.action_space)
-    lived = interact(Random(), distribution.make_vec(few(distribution)), 5, make_seeds(3, 0))
-    for name, column in lived.columns().items():
+    history = interact(Random(), distribution.make_vec(few(distribution)), 5, make_seeds(3, 0))
+    for name, column in history.columns().items():
         assert column.shape[:2] == (3, 5), name
 
 
-def test_the_family_says_what_varies(distribution):
+def test_the_family_states_what_varies(distribution):
     assert distribution.varies in ("rewards", "dynamics", "rewards and dynamics")
 
 
@@ -255,7 +255,7 @@ def test_a_task_has_a_picture(distribution):
     assert axes.has_data()
 
 
-def test_registered_environments_are_made_by_their_names():
+def test_registered_environments_can_be_made_by_name():
     names = sorted(name for name in gymnasium.registry if name.startswith("icrl/"))
     assert data_gen.__doc__ and len(names) >= 20
     for name in names:
@@ -266,6 +266,6 @@ def test_registered_environments_are_made_by_their_names():
 
 
 @pytest.mark.parametrize("goal", [(2.7, 3.9), "corner", ((1, 2), (3,))])
-def test_a_task_that_would_be_another_one_in_the_familys_type_is_refused(goal):
+def test_a_task_that_does_not_fit_the_familys_type_is_refused(goal):
     with pytest.raises(UserError, match="goal must be numbers of type int64"):
         gymnasium.make("icrl/DarkRoom-v0", task={"goal": goal})

@@ -1,4 +1,4 @@
-"""The water maze: what is seen, how one swims, and the exact optimum over random starts."""
+"""The water maze: observations, moves, and the exact optimum over random starts."""
 
 import gymnasium
 import numpy as np
@@ -32,18 +32,18 @@ def test_the_optimum_agrees_with_simulation(start, reward):
 
 
 @pytest.mark.parametrize("start", ["rim", "random"])
-def test_the_share_of_starts_within_reach_agrees_with_counting(start):
+def test_the_fraction_of_starts_within_reach_agrees_with_counting(start):
     maze = WaterMaze(start=start, pool_radius=1.5, episode_length=60)
     envs = maze.make_vec(Tasks({"platform": np.zeros((40_000, 2))}))
     starts = envs.reset(seed=make_seeds(40_000, 1))[0][:, :2]
-    for place in [(0.0, 0.1), (0.4, 0.5), (-1.1, 0.2)]:
-        distance = np.linalg.norm(starts - place, axis=1)
+    for position in [(0.0, 0.1), (0.4, 0.5), (-1.1, 0.2)]:
+        distance = np.linalg.norm(starts - position, axis=1)
         for reach in (0.3, 0.9, 1.6, 2.6, 3.0):
-            share = maze._starts_within(reach, np.array([np.linalg.norm(place)]))[0]
+            share = maze._starts_within(reach, np.array([np.linalg.norm(position)]))[0]
             assert share == pytest.approx((distance <= reach).mean(), abs=0.012)
 
 
-def test_the_platform_is_seen_only_when_reached():
+def test_the_platform_is_observed_only_when_reached():
     maze = WaterMaze(start="center")
     envs = maze.make_vec(Tasks({"platform": np.array([[0.55, 0.0]])}))
     observation, _ = envs.reset(seed=0)
@@ -68,7 +68,7 @@ def test_the_reward_comes_once_and_ends_the_episode():
     np.testing.assert_array_equal(observation[0], 0)
 
 
-def test_no_direction_is_faster_than_another_and_the_rim_holds():
+def test_all_directions_are_equally_fast_and_the_rim_stops_the_swimmer():
     maze = WaterMaze(start="center")
     envs = maze.make_vec(Tasks({"platform": np.zeros((3, 2))}))
     envs.reset(seed=0)
@@ -80,7 +80,7 @@ def test_no_direction_is_faster_than_another_and_the_rim_holds():
     np.testing.assert_allclose(observation[:, :2], [[0.5**0.5, 0.5**0.5], [0.6, 0.8], [-1, 0]], rtol=1e-6)
 
 
-def test_starts_on_the_rim_are_anywhere_on_it_and_new_in_each_episode():
+def test_starts_lie_anywhere_on_the_rim_and_differ_between_episodes():
     maze = WaterMaze(episode_length=16)
     envs = maze.make_vec(maze.sample(400, seed=0))
     first, _ = envs.reset(seed=make_seeds(400, 0))
@@ -91,7 +91,7 @@ def test_starts_on_the_rim_are_anywhere_on_it_and_new_in_each_episode():
     assert (np.linalg.norm(second - first, axis=1) > 1e-6).all()
 
 
-def test_platforms_lie_wholly_in_the_pool_and_fill_it_evenly():
+def test_platforms_lie_completely_in_the_pool_and_fill_it_uniformly():
     maze = WaterMaze(pool_radius=2.0, platform_radius=0.5)
     distance = np.linalg.norm(maze.sample(5000, seed=0)["platform"], axis=1)
     assert distance.max() <= 1.5

@@ -1,4 +1,4 @@
-"""The Windy Room family: hidden moves, hidden wind, and optima by value iteration."""
+"""The Windy Room family: hidden moves, hidden wind, and optima against value iteration."""
 
 from functools import cache
 
@@ -25,7 +25,7 @@ def one_task(room: WindyRoom, goal=(0, 0), moves=IN_ORDER, wind=0, slots=1):
 
 
 def action_values(room: WindyRoom, task, over_actions):
-    """What each action is worth in (cell, steps left), by recursion with the task's own actions, written apart."""
+    """Values of the task's own actions in (cell, steps left), by recursion, without the code under test."""
     goal, moves, wind = tuple(task["goal"][0].tolist()), task["moves"][0], task["wind"][0]
 
     def pushed(cell, move):
@@ -60,7 +60,7 @@ def test_optimal_and_random_returns_agree_with_brute_force(room):
     np.testing.assert_allclose(room.random_return(tasks), [brute_force(room, task, np.mean) for task in one])
 
 
-def test_still_air_and_moves_in_order_are_dark_room():
+def test_a_room_without_wind_and_with_moves_in_order_equals_dark_room():
     from data_gen.tasks.grids.dark_room import DarkRoom
 
     still, dark = WindyRoom(shuffle_actions=False, wind=0), DarkRoom()
@@ -68,7 +68,7 @@ def test_still_air_and_moves_in_order_are_dark_room():
     np.testing.assert_allclose(still.random_return(still.all_tasks()), dark.random_return(dark.all_tasks()))
 
 
-def test_the_optimal_action_is_a_best_one_for_the_steps_that_are_left():
+def test_the_optimal_action_is_a_best_one_for_the_steps_left():
     room = WindyRoom(size=4, episode_length=6, wind=0.4)
     tasks = room.sample(60, seed=3)
     values = [action_values(room, tasks.take([row]), max) for row in range(60)]
@@ -79,7 +79,7 @@ def test_the_optimal_action_is_a_best_one_for_the_steps_that_are_left():
         for slot, cell in enumerate(observation.tolist()):
             worth = values[slot](tuple(cell), room.episode_length - step % room.episode_length)
             assert worth[best[slot]] == pytest.approx(max(worth))
-        observation, *_ = envs.step((best + (np.arange(60) + step) % 2) % 5)  # not always the best: more is seen
+        observation, *_ = envs.step((best + (np.arange(60) + step) % 2) % 5)  # some other actions, to reach more cells
 
 
 def test_every_task_differs_and_can_be_solved():
@@ -100,7 +100,7 @@ def test_every_task_differs_and_can_be_solved():
         ({"shuffle_actions": False, "wind": 0}, 81, "rewards"),
     ],
 )
-def test_only_what_the_parameters_say_varies(parameters, tasks, varies):
+def test_the_parameters_decide_what_varies(parameters, tasks, varies):
     room = WindyRoom(**parameters)
     every = room.all_tasks()
     assert (len(every), room.varies) == (tasks, varies)
@@ -108,7 +108,7 @@ def test_only_what_the_parameters_say_varies(parameters, tasks, varies):
     assert (len(np.unique(every["wind"])) > 1) == (room.wind > 0)
 
 
-def test_an_action_makes_the_tasks_move_for_it():
+def test_an_action_makes_the_tasks_own_move():
     moves = np.array([3, 0, 4, 2, 1])
     envs = one_task(WindyRoom(size=5), moves=moves)
     for action, move in enumerate(moves):
@@ -117,7 +117,7 @@ def test_an_action_makes_the_tasks_move_for_it():
         np.testing.assert_array_equal(observation[0] - (2, 2), MOVES[move])
 
 
-def test_the_wind_pushes_one_cell_as_often_as_it_should_in_its_direction_alone():
+def test_the_wind_pushes_one_cell_in_its_direction_with_its_probability():
     for wind in range(5):
         envs = one_task(WindyRoom(size=5, wind=0.3), wind=wind, slots=4000)
         envs.reset(seed=1)
@@ -127,7 +127,7 @@ def test_the_wind_pushes_one_cell_as_often_as_it_should_in_its_direction_alone()
         assert pushed.mean() == pytest.approx(0.3 if wind else 0, abs=0.03)
 
 
-def test_a_tasks_dynamics_depend_on_its_slot_alone():
+def test_a_slots_dynamics_do_not_depend_on_other_slots():
     room = WindyRoom(size=5)
     tasks = room.sample(4, seed=2)
     together, alone = room.make_vec(tasks), room.make_vec(tasks.take([2]))

@@ -1,4 +1,4 @@
-"""Import of XLand-100B's layout: every column, the expert's labels, what is refused, and training on it."""
+"""Import of XLand-100B's layout: every column, the expert's labels, refusals, and training on the data."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ from icrl.run.folder import RunFolder, run_folder
 from icrl.support.errors import UserError
 from tests.conftest import TINY, merged
 
-LIMIT = 27  # of a room of 3 x 3 cells
+LIMIT = 27  # time limit of a room of 3 x 3 cells
 
 
 @component
@@ -69,7 +69,7 @@ class LeversVectorEnv(TaskVectorEnv):
 
 
 def write_xland(file, tasks, environment="XLand-MiniGrid-R1-3x3", benchmark="trivial-1m"):
-    """A file as the authors' collection code leaves it: {ruleset: columns}, a group each."""
+    """Writes a file like the authors' collection code: one group per task, from {ruleset: columns}."""
     with h5py.File(file, "w") as opened:
         for number, (ruleset, columns) in enumerate(tasks.items()):
             group = opened.create_group(str(number))
@@ -81,7 +81,7 @@ def write_xland(file, tasks, environment="XLand-MiniGrid-R1-3x3", benchmark="tri
 
 
 def random_columns(seed, histories=2, steps=100):
-    """Any content that XLand-MiniGrid might give: half of the episodes reach the goal, the others the time limit."""
+    """Random content for XLand-MiniGrid: half of the episodes reach the goal, the others the time limit."""
     rng = np.random.default_rng(seed)
     dones, rewards = np.zeros((histories, steps), np.bool_), np.zeros((histories, steps), np.float16)
     for history in range(histories):
@@ -103,13 +103,13 @@ def random_columns(seed, histories=2, steps=100):
 
 @pytest.fixture
 def rooms(tmp_path):
-    """A file of eleven tasks with random content, and that content."""
+    """A file of eleven tasks with random content, and the content of each task."""
     tasks = {100 + seed: random_columns(seed) for seed in range(11)}
     return write_xland(tmp_path / "rooms.hdf5", tasks), list(tasks.values())
 
 
 def imported(file, path, **selection):
-    """What an import leaves, all shards together; and its info."""
+    """The columns of an import, all shards concatenated, and its info."""
     import_xland(file, path / "data", **selection)
     folder = RunFolder(path)
     info = load_info(folder)
@@ -117,7 +117,7 @@ def imported(file, path, **selection):
     return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}, info
 
 
-def test_every_column_is_the_files_own(rooms, tmp_path):
+def test_every_column_equals_the_files_own(rooms, tmp_path):
     file, tasks = rooms
     columns, info = imported(file, tmp_path / "run")
     stored = {name: np.concatenate([task[name] for task in tasks]) for name in tasks[0]}
@@ -145,7 +145,10 @@ def test_every_column_is_the_files_own(rooms, tmp_path):
 def test_tasks_histories_and_steps_can_be_chosen(rooms, tmp_path):
     file, tasks = rooms
     columns, info = imported(file, tmp_path / "run", tasks=[10, 2], histories=1, steps=40)
-    chosen = [tasks[10]["actions"][:1, :40], tasks[2]["actions"][:1, :40]]  # by number: 10 comes after 9, not after 1
+    chosen = [
+        tasks[10]["actions"][:1, :40],
+        tasks[2]["actions"][:1, :40],
+    ]  # groups are sorted by number: 10 comes after 9, not after 1
     np.testing.assert_array_equal(columns["action"], np.concatenate(chosen))
     np.testing.assert_array_equal(columns["task"], [0, 1])
     np.testing.assert_array_equal(Tasks.load(tmp_path / "run/data/tasks-train.npz")["ruleset"], [110, 102])
@@ -156,7 +159,7 @@ def test_shards_are_bounded_and_hold_the_same_histories(rooms, tmp_path, monkeyp
     file, _ = rooms
     whole, info = imported(file, tmp_path / "whole")
     assert len(info.shards) == 1
-    monkeypatch.setattr(xland, "_SHARD_BYTES", 3 * 100 * 58)  # three histories, where a task has two
+    monkeypatch.setattr(xland, "_SHARD_BYTES", 3 * 100 * 58)  # three histories per shard, two per task
     parts, info = imported(file, tmp_path / "parts")
     sizes = [len(read_shard(tmp_path / "parts/data" / shard.file)["task"]) for shard in info.shards]
     assert sizes == [3] * 6 + [2] * 2
@@ -171,7 +174,7 @@ def without(name):
 
 
 def replaced(name, values, **storage):
-    """Puts other values, a function of those that are there, in the place of a dataset."""
+    """Replaces a dataset by a function of its values."""
 
     def change(group):
         found = values(group[name][()])
@@ -181,9 +184,9 @@ def replaced(name, values, **storage):
     return change
 
 
-def at(name, place, value):
+def at(name, index, value):
     def change(group):
-        group[name][place] = value
+        group[name][index] = value
 
     return change
 
@@ -203,7 +206,7 @@ def attribute(name, value):
     return change
 
 
-def lying_in_another_file(group):
+def stored_in_another_file(group):
     del group["actions"]
     group.create_dataset("actions", shape=(2, 100), dtype=np.uint8, external=[("/etc/hostname", 0, 200)])
 
@@ -246,7 +249,7 @@ def compressed_by_an_unknown_filter(group):
         (replaced("actions", lambda actions: actions.astype(np.float32)), "actions has type float32"),
         (linked("actions", h5py.SoftLink("/0/actions")), "'actions' is a link, and links are not followed"),
         (linked("actions", h5py.ExternalLink("other.hdf5", "/actions")), "'actions' is a link"),
-        (lying_in_another_file, "actions is stored in other files"),
+        (stored_in_another_file, "actions is stored in other files"),
         (virtual, "actions is stored in other files"),
         (compressed_by_an_unknown_filter, r"actions is compressed by HDF5 filter 32123 .* h5repack -f GZIP=6"),
         (at("states", (0, 0, 0, 0), 156), "states has 156, but XLand-MiniGrid's values are below 156"),
@@ -258,7 +261,7 @@ def compressed_by_an_unknown_filter(group):
         (lambda group: group["dones"].__setitem__(..., False) or group["rewards"].__setitem__(..., 0), "has 100 steps"),
     ],
 )
-def test_a_file_of_another_layout_is_one_line_and_leaves_nothing(rooms, tmp_path, change, message):
+def test_a_file_of_another_layout_is_refused_in_one_line_and_leaves_nothing(rooms, tmp_path, change, message):
     file, _ = rooms
     with h5py.File(file, "r+") as opened:
         change(opened["1"])
@@ -281,7 +284,7 @@ def test_groups_that_are_links_or_differ_in_length_are_refused(rooms, tmp_path):
         import_xland(file, tmp_path / "data")
 
 
-def test_a_damaged_or_missing_file_is_one_line(rooms, tmp_path):
+def test_a_damaged_or_missing_file_is_reported_in_one_line(rooms, tmp_path):
     file, _ = rooms
     with h5py.File(file) as opened:
         chunk = opened["3/states"].id.get_chunk_info(0)
@@ -313,41 +316,41 @@ def test_a_damaged_or_missing_file_is_one_line(rooms, tmp_path):
         ({"episode_length": 26}, "an episode has 27 steps, but the time limit is 26"),
     ],
 )
-def test_what_the_file_has_not_is_refused(rooms, tmp_path, selection, message):
+def test_a_selection_that_the_file_lacks_is_refused(rooms, tmp_path, selection, message):
     with pytest.raises(UserError, match=message):
         import_xland(rooms[0], tmp_path / "data", **selection)
 
 
-def test_another_environments_time_limit_has_to_be_given(tmp_path):
+def test_the_time_limit_of_another_environment_must_be_given(tmp_path):
     file = write_xland(tmp_path / "own.hdf5", {7: random_columns(0)}, environment="Own-Room-v0")
     with pytest.raises(UserError, match="the time limit of 'Own-Room-v0' is unknown; give --episode-length"):
         import_xland(file, tmp_path / "data")
     assert import_xland(file, tmp_path / "data", episode_length=30).episode_length == 30
 
 
-def test_a_folder_that_is_there_is_replaced_only_when_asked(rooms, tmp_path):
+def test_an_existing_folder_is_replaced_only_if_requested(rooms, tmp_path):
     import_xland(rooms[0], tmp_path / "data", tasks=[0])
     with pytest.raises(UserError, match="already exists"):
         import_xland(rooms[0], tmp_path / "data")
     assert import_xland(rooms[0], tmp_path / "data", overwrite=True).num_train_tasks == 11
 
 
-def test_what_is_imported_trains_on_the_experts_labels_and_evaluates(tmp_path):
-    """Learning histories of a fading noise on an environment of XLand-MiniGrid's kind, through a file of the layout."""
+def test_imported_data_is_used_for_training_on_the_experts_labels_and_for_evaluation(tmp_path):
+    """Histories of falling noise, on an environment like XLand-MiniGrid, go through a file of that layout."""
     family, steps = Levers(), 20 * LIMIT
     tasks, _ = family.split(8, 4, seed=0)
-    lived = {}
+    content = {}
     for row in range(len(tasks)):
         envs = family.make_vec(tasks.take([row, row]))
         history = interact(EpsilonAnnealed(), envs, steps, make_seeds(2, row), optimal_actions=True)
-        lived[int(tasks["ruleset"][row])] = {
+        content[int(tasks["ruleset"][row])] = {
             "states": (history.observation @ [12, 1]).astype(np.uint8),
             "actions": history.action,
             "rewards": history.reward.astype(np.float16),
             "dones": history.ended,
             "expert_actions": history.optimal_action,
         }
-    columns, _ = imported(write_xland(tmp_path / "levers.hdf5", lived), tmp_path / "imported")
+    columns, _ = imported(write_xland(tmp_path / "levers.hdf5", content), tmp_path / "imported")
     levers = tasks["ruleset"][columns["task"]] % 6
     np.testing.assert_array_equal(columns["optimal_action"], np.broadcast_to(levers[:, None], (16, steps)))
     assert (columns["action"] != columns["optimal_action"]).mean() > 0.2
@@ -373,7 +376,7 @@ def test_what_is_imported_trains_on_the_experts_labels_and_evaluates(tmp_path):
     assert train(config)
     losses = [json.loads(line)["loss"] for line in run_folder(config).training_log.read_text().splitlines()]
     assert losses[0] > 1.7  # log 6
-    assert losses[-1] < 1.2  # after the first door that opens, the expert is known
+    assert losses[-1] < 1.2  # the first open door reveals the expert's action
     assert evaluate(config)
     agents = load_summary(run_folder(config)).agents
     assert set(agents) == {"transformer", "random"}
@@ -386,7 +389,7 @@ def test_the_console_command_imports(rooms, tmp_path, capsys):
     folder = tmp_path / "commanded"
     words = ["import", "xland", str(rooms[0]), "--to", str(folder), "--tasks", "1", "--histories", "1", "--steps", "30"]
     assert cli.main(words) == 0
-    said = capsys.readouterr().out
-    assert "import: 1 histories of 30 steps, on 1 tasks" in said
+    output = capsys.readouterr().out
+    assert "import: 1 histories of 30 steps, on 1 tasks" in output
     assert cli.main(words) == 1
     assert "already exists" in capsys.readouterr().err
