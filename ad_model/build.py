@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import CONFIG_MAPPING, set_seed
 
@@ -10,6 +11,8 @@ from ad_model.action_head_ad import ActionHead
 from ad_model.configuration_ad import ADConfig
 from ad_model.embeddings_ad import leaf_embedding, leaf_spaces
 from ad_model.modeling_ad import ADModel
+from ad_model.objectives.base import Objective
+from ad_model.tokens import model_inputs, observation_columns
 from data_gen.spaces import to_json
 from data_gen.storage.info import Statistics
 from data_gen.tasks.base import TaskDistribution
@@ -87,6 +90,52 @@ def check_spaces(model: ModelConfig, distribution: TaskDistribution) -> None:
             leaf_embedding(leaf, width, {"mean": [0.0], "std": [1.0]})
     except ValueError as error:
         raise ConfigError(f"tasks: {error}") from error
+
+
+def check_objective(config: ExperimentConfig, distribution: TaskDistribution) -> None:
+    """Computes the objective's loss and its gradient on one made-up window with one layer.
+
+    Raises ConfigError if the objective raises, or its loss is not a finite scalar with a gradient.
+    """
+    objective: Objective = config.training.objective.build()
+    name = type(objective).__name__
+    tiny = config.model.model_copy(update={"num_layers": 1})
+    spaces = to_json(distribution.observation_space), to_json(distribution.action_space)
+    boxes = {path: space for path, space in leaf_spaces(spaces[0]).items() if space["type"] == "Box"}
+    try:
+        heads = dict(objective.heads())
+        for head, outputs in heads.items():
+            if not head.isidentifier() or hasattr(torch.nn.ModuleDict, head) or type(outputs) is not int or outputs < 1:
+                raise ValueError(f"heads: {head!r}: {outputs!r} must be a name and a whole number above 0")
+        statistics = {"observation_statistics": {path: {"mean": [0.0], "std": [1.0]} for path in boxes}}
+        values = {"observation_space": spaces[0], "action_space": spaces[1], **statistics}
+        with torch.random.fork_rng(devices=[]):
+            model = _model(tiny, 2, heads=heads, **values)
+        tokens, columns = _window(distribution)
+        loss = objective.loss(model, tokens, {column: columns[column] for column in objective.columns})
+        if not isinstance(loss, torch.Tensor) or loss.shape or not loss.requires_grad or not bool(loss.isfinite()):
+            raise ValueError(f"loss: returned {loss!r}, but a loss is a finite scalar tensor with a gradient")
+        loss.backward()
+    except KeyError as error:
+        raise ConfigError(f"training.objective: {name} needs {error}, which a window does not have") from error
+    except Exception as error:  # the user's own class may raise anything
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ConfigError(f"training.objective: {name} does not work on one window: {why}") from error
+
+
+def _window(distribution: TaskDistribution) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A made-up window of two steps: tokens as the model takes them, and every column of a history, as tensors."""
+
+    def steps(value: Any) -> Any:
+        array = np.asarray(value)
+        return torch.from_numpy(np.stack([array, array])[None])  # (1 window, 2 steps, ...)
+
+    action, zeros = distribution.action_space.sample(), torch.zeros(1, 2)
+    seen = {name: steps(leaf) for name, leaf in observation_columns(distribution.observation_space.sample()).items()}
+    results = {"previous_action": steps(action), "previous_reward": zeros, "boundary": zeros.long()}
+    flags = torch.tensor([[False, True]])
+    columns = {"action": steps(action), "optimal_action": steps(action), "reward": zeros}
+    return model_inputs({**seen, **results}), {**columns, "terminated": flags, "truncated": ~flags}
 
 
 def _model(model: ModelConfig, context_length: int, **values: Any) -> ADModel:

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import logging
 
-from ad_model.modeling_ad import ADModel
+from ad_model import ADModel  # which registers it with transformers
 from icrl.run.folder import MODEL
 from icrl.support.device import check_device
 from icrl.support.errors import UserError
@@ -26,7 +26,7 @@ def load_model(place: Path | str, device: str | None = None, trust_remote_code: 
 
     Raises UserError if the model is missing or damaged.
     """
-    path = given_model(place, trust_remote_code) if isinstance(place, str) else place
+    path = given_model(str(place), trust_remote_code)
     check_device(device)
     where = torch.device(device or (torch.accelerator.current_accelerator() or "cpu"))
     if (

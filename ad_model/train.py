@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers.utils import logging
 
-from ad_model.build import build_model, parameter_groups
+from ad_model.build import build_model, check_objective, parameter_groups
 from ad_model.checkpoint import load_checkpoint, resume_step, save_checkpoint
 from ad_model.objectives.base import Objective
 from ad_model.streaming import StreamedWindows
@@ -73,6 +73,7 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
         if start == settings.steps:
             return False
         # Windows, model, optimiser.
+        check_objective(config, experiment.family)
         objective: Objective = settings.objective.build()
         length = config.model.context_episodes * info.episode_length
         windows = _windows(config, folder, info, objective, length, accelerator)
@@ -172,12 +173,15 @@ def learning_rate(settings: TrainingConfig, step: int) -> float:
 
 def _accelerator(config: ExperimentConfig) -> Accelerator:
     """The accelerator. Raises UserError if accelerate refuses the settings or runs fewer processes than launched."""
+    # An objective with heads of its own may leave the policy head without a gradient; DDP stops unless it is told.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=bool(config.training.objective.build().heads()))
     try:
         accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),
             mixed_precision=config.runtime.mixed_precision,
             gradient_accumulation_steps=config.training.accumulation_steps,
             dynamo_backend="inductor" if config.runtime.compile else None,
+            kwargs_handlers=[unused],
         )
     except (ValueError, ImportError) as error:
         raise UserError(f"runtime: accelerate refuses these settings: {error}") from error

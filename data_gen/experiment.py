@@ -16,7 +16,8 @@ from data_gen.tasks.base import TaskDistribution, Tasks
 from icrl.config.loader import load_config
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import Source
-from icrl.run.folder import RunFolder, run_folder
+from icrl.run.checkpoints import last_checkpoint
+from icrl.run.folder import MODEL, RunFolder, run_folder
 from icrl.run.purpose import Purpose
 from icrl.support.errors import UserError
 
@@ -81,6 +82,11 @@ class Experiment:
         Small networks are as fast on a CPU, so an accelerator is used only if the config names it.
         """
         return self.config.runtime.device or "cpu"
+
+    @property
+    def model_folder(self) -> Path:
+        """The model of the last checkpoint. Raises UserError if there is none."""
+        return last_checkpoint(self.folder.checkpoints) / MODEL
 
     @cached_property
     def learners(self) -> "Learners":

@@ -1,7 +1,6 @@
 """Evaluation: the frozen transformer and every baseline on the same held-out and training tasks."""
 
 import contextlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +65,7 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
             return False
         # Every agent on every split.
         check_agents(experiment)
-        figures = load_figures(config.evaluation.figures)
+        figures = load_figures(config.evaluation.figures, config.evaluation.episodes)
         model = load_model(path, config.runtime.device, config.evaluation.trust_remote_code)
         splits = {
             "test": experiment.test_tasks.take(slice(config.evaluation.test_tasks)),
@@ -166,22 +165,11 @@ def evaluated_weights(config: ExperimentConfig, folder: RunFolder, path: Path) -
 def _contestants(config: ExperimentConfig, folder: RunFolder, model: ADModel) -> dict[str, Contestant]:
     """The transformer, then the sources and the baselines, by name in the results."""
     objective: Objective = config.training.objective.build()
-    _check_heads(objective.heads(), model)
     transformer = TransformerAgent(model, config.evaluation.temperature, objective)
     agents = {TRANSFORMER: Contestant(transformer, "observation")}
     for name, component in _named(config).items():
         agents[name] = Contestant(ready_agent(config, folder, component), component.sees)
     return agents
-
-
-def _check_heads(wanted: Mapping[str, int], model: ADModel) -> None:
-    """Raises UserError if the model, trained with another objective, lacks one of the `wanted` heads."""
-    for name, outputs in wanted.items():
-        if model.config.heads.get(name) != outputs:
-            raise UserError(
-                f"training.objective: the model lacks the head {name!r} with {outputs} outputs; "
-                "train a model with this objective"
-            )
 
 
 def _named(config: ExperimentConfig) -> dict[str, AgentComponent]:

@@ -77,12 +77,13 @@ FIGURES = (
 )
 
 
-def load_figures(named: Sequence[str]) -> list[Figure]:
+def load_figures(named: Sequence[str], episodes: int = 2 * FINAL_EPISODES) -> list[Figure]:
     """All figures: those of the table, then the user's own functions.
 
     Args:
         named: the functions as `module:function`, as in `evaluation.figures`. A function may have the attributes
             `title`, `unit` and `scales`, as `Figure` has them.
+        episodes: of the evaluation's lifetimes; every function is tried out with as many.
 
     Raises ConfigError for a function that cannot be imported, or whose return value is not a figure's.
     """
@@ -101,11 +102,11 @@ def load_figures(named: Sequence[str]) -> list[Figure]:
             getattr(function, "title", attribute.replace("_", " ")),
             getattr(function, "unit", "return"),
             function,
-            tuple(getattr(function, "scales", BOTH_SCALES)),
+            getattr(function, "scales", BOTH_SCALES),
         )
         if any(figure.key == other.key for other in figures):
             raise ConfigError(f"{key}: {name!r}: a figure of this name already exists; rename the function")
-        _try_out(figure, key)
+        _try_out(figure, episodes, key)
         figures.append(figure)
     return figures
 
@@ -119,20 +120,35 @@ def figure_values(figure: Figure, scores: Scores) -> NDArray[np.float64] | float
         result = figure.function(scores)
         if result is None:
             return None
-        values = np.asarray(result, dtype=np.float64)
+        values = _checked(np.asarray(result, dtype=np.float64), scores)
         if values.ndim == 0:
-            return float(values)
-        if len(values) != len(scores.episodes):
-            raise ValueError(f"returned the shape {values.shape}, but (tasks, seeds) is {scores.episodes.shape[:2]}")
+            return None if np.isnan(values) else float(values)
     except Exception as error:  # the user's own function may raise anything
         raise ConfigError(f"evaluation.figures: {figure.key}: {type(error).__name__}: {error}") from error
     flat = values.reshape(len(values), -1)
     return flat[~np.isnan(flat).any(axis=1)]
 
 
-def _try_out(figure: Figure, key: str) -> None:
+def _checked(values: NDArray[np.float64], scores: Scores) -> NDArray[np.float64]:
+    """The values. Raises ValueError if they are infinite, or do not have one row per task."""
+    if np.isinf(values).any():
+        raise ValueError("returned a value that is infinite")
+    if values.ndim and (len(values) != len(scores.episodes) or not values.size):
+        raise ValueError(f"returned the shape {values.shape}, but (tasks, seeds) is {scores.episodes.shape[:2]}")
+    return values
+
+
+def _try_out(figure: Figure, episodes: int, key: str) -> None:
     """Calls the function on made-up scores, to find errors now rather than after hours of evaluation."""
-    if not set(figure.scales) <= set(BOTH_SCALES):
-        raise ConfigError(f"{key}: {figure.key}.scales: {figure.scales!r} must be some of {BOTH_SCALES}")
-    episodes = np.random.default_rng(0).random((3, 2, 2 * FINAL_EPISODES))
-    figure_values(figure, Scores(episodes, episodes[:, :, -1]))
+    for name in ("title", "unit"):
+        text = getattr(figure, name)
+        if not isinstance(text, str) or not text.isprintable():
+            raise ConfigError(f"{key}: {figure.key}.{name}: {text!r} must be one line of text")
+    if (
+        not isinstance(figure.scales, tuple)
+        or not figure.scales
+        or any(each not in BOTH_SCALES for each in figure.scales)
+    ):
+        raise ConfigError(f"{key}: {figure.key}.scales: {figure.scales!r} must be a tuple of some of {BOTH_SCALES}")
+    returns = np.random.default_rng(0).random((3, 2, episodes))
+    figure_values(figure, Scores(returns, returns[:, :, -1]))

@@ -46,6 +46,11 @@ class TransformerAgent(Agent):
     ) -> None:
         self.model, self.temperature, self.cached = model.eval(), temperature, cached
         self.objective = objective or Imitation()
+        if self.objective.heads() != model.config.heads:
+            raise UserError(
+                f"the model has the heads {model.config.heads}, but the objective {type(self.objective).__name__} acts "
+                f"with {self.objective.heads()}: give the objective that the model was trained with"
+            )
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         """Starts with an empty context. Raises UserError if the model was trained for other spaces than `spec` has."""
@@ -66,13 +71,22 @@ class TransformerAgent(Agent):
         self.tokens = {name: self._buffer(num_envs, *form) for name, form in forms.items()}
         self.cache = window_cache(self.model, self.capacity)
 
+    @torch.inference_mode()
     def act(self, observation: Any) -> NDArray[Any]:
         output = self.predict(observation)
         assert output.logits is not None
         logits = output.logits[:, -1]
         heads = {name: values[:, -1] for name, values in (output.heads or {}).items()}
         uniform = torch.from_numpy(self.streams.uniform(logits.shape[1])).to(logits)
-        return self.objective.act(self.model, logits, heads, uniform, self.temperature).cpu().numpy()
+        actions = self.objective.act(self.model, logits, heads, uniform, self.temperature)
+        expected = self.tokens["previous_action"]
+        if not isinstance(actions, Tensor) or actions.shape != (len(expected), *expected.shape[2:]):
+            form = tuple(actions.shape) if isinstance(actions, Tensor) else type(actions).__name__
+            raise UserError(
+                f"training.objective: {type(self.objective).__name__}.act returned {form}, but the actions of "
+                f"{len(expected)} environments are a tensor of shape {(len(expected), *expected.shape[2:])}"
+            )
+        return actions.cpu().numpy()
 
     def observe(self, transition: Transition) -> None:
         ended = transition.terminated | transition.truncated

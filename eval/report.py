@@ -178,7 +178,7 @@ def _loss(folder: RunFolder) -> Figure | None:
     figure = Figure(figsize=(4.6, 3.0))
     axes: Axes = figure.subplots()
     axes.plot([line["step"] for line in log], [line["loss"] for line in log], color=_TRANSFORMER_COLOR)
-    axes.set(xlabel="update", ylabel="loss (nats per action)", xlim=(0, None))
+    axes.set(xlabel="update", ylabel="loss", xlim=(0, None))
     return figure
 
 

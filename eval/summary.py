@@ -1,5 +1,6 @@
 """`summary.json`: the figures of an evaluation by agent and split, as a typed record and as lines of text."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -96,8 +97,13 @@ class Summary(Record):
         return "normalised_return" if self.normalised_return.known else "return"
 
     def shown(self) -> list[FigureTitle]:
-        """The figures that exist on the scale to show."""
-        return [figure for figure in self.figures if self.scale in figure.scales]
+        """The figures to show: all of them, or those of raw returns if the scale is unknown."""
+        return [each for each in self.figures if self.normalised_return.known or "return" in each.scales]
+
+    def value(self, agent: str, split: str, figure: FigureTitle) -> Value:
+        """A figure of an agent on a split, on the scale to show if it exists there."""
+        scale = self.scale if self.scale in figure.scales else figure.scales[0]
+        return self.agents[agent][split].on(scale).get(figure.key)
 
     def estimates(self, agent: str, split: str) -> list[tuple[ScaleName, FigureTitle, Estimate]]:
         """All figures of an agent on a split that are estimates with a value, with their scales."""
@@ -118,9 +124,16 @@ def load_summary(folder: RunFolder) -> Summary:
 def figure_titles(figures: list[Figure], **numbers: int) -> list[FigureTitle]:
     """The figures as a summary lists them, with the evaluation's `numbers` in their titles."""
     return [
-        FigureTitle(key=each.key, title=each.title.format(**numbers), unit=each.unit, scales=each.scales)
+        FigureTitle(key=each.key, title=_filled(each.title, numbers), unit=each.unit, scales=each.scales)
         for each in figures
     ]
+
+
+def _filled(title: str, numbers: Mapping[str, int]) -> str:
+    """The title with the numbers that it names in braces; other braces stay as they are."""
+    for name, number in numbers.items():
+        title = title.replace(f"{{{name}}}", str(number))
+    return title
 
 
 def split_figures(
@@ -144,10 +157,9 @@ def describe(summary: Summary) -> str:
     title = "normalised return" if summary.normalised_return.known else "return"
     shown = summary.shown()
     rows = [(f"  {title} on held-out tasks (IQM):", *(figure.title for figure in shown), "trained with")]
-    for agent, splits in summary.agents.items():
-        values = splits["test"].on(summary.scale)
+    for agent in summary.agents:
         mark = "->" if agent == TRANSFORMER else "  "
-        cells = (value_text(values.get(figure.key)) for figure in shown)
+        cells = (value_text(summary.value(agent, "test", figure)) for figure in shown)
         rows.append((f"  {mark} {agent}", *cells, trained_with(summary, agent)))
     widths = [max(len(row[column]) for row in rows) for column in range(1, len(rows[0]))]
     padded = [(row[0], *(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))) for row in rows]
@@ -181,7 +193,9 @@ def trained_with(summary: Summary, agent: str) -> str:
 
 def _value(figure: Figure, scores: Scores) -> Value:
     known = Scores(*_without_unknown(scores))
-    values = figure_values(figure, known) if len(known.episodes) else np.empty((0, 1))
+    if not len(known.episodes):
+        return _estimate(np.empty((0, 1))) if figure.unit == "return" else None
+    values = figure_values(figure, known)
     return _estimate(values) if isinstance(values, np.ndarray) else values
 
 
@@ -193,6 +207,6 @@ def _without_unknown(scores: Scores) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 def _estimate(values: NDArray[Any]) -> Estimate:
     if not len(values):
-        return Estimate()
+        return Estimate(iqm=None, interval=(None, None), mean=None)
     low, high = iqm_interval(values, _RESAMPLES)
     return Estimate(iqm=float(iqm(values)), interval=(float(low), float(high)), mean=float(values.mean()))

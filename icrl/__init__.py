@@ -27,10 +27,12 @@ _FACE = {
     # tasks and agents
     "make_tasks": "icrl.config.loader",
     "make_agent": "icrl.config.loader",
+    "make_objective": "icrl.config.loader",
     "TaskDistribution": "data_gen.tasks.base",
     "Tasks": "data_gen.tasks.base",
     "TaskVectorEnv": "data_gen.tasks.vector",
     "Agent": "data_gen.agents.base",
+    "MetaLearner": "data_gen.meta.base",
     "Spec": "data_gen.agents.base",
     "Transition": "data_gen.agents.base",
     "SlotStreams": "data_gen.streams",
@@ -41,6 +43,7 @@ _FACE = {
     "Objective": "ad_model.objectives.base",
     "load_model": "ad_model.load",
     "TransformerAgent": "eval.in_context",
+    "load_summary": "eval.summary",
     # data from elsewhere
     "RecordHistory": "data_gen.exchange.record_history",
     "RecordVectorHistory": "data_gen.exchange.record_history",

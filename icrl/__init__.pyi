@@ -17,6 +17,7 @@ from data_gen.experiment import Experiment as Experiment
 from data_gen.experiment import open_run as open_run
 from data_gen.generation.generate import generate as generate
 from data_gen.interaction import interact as interact
+from data_gen.meta.base import MetaLearner as MetaLearner
 from data_gen.meta.training import meta_train as meta_train
 from data_gen.returns import episode_returns as episode_returns
 from data_gen.storage.writing import Recorded as Recorded
@@ -29,10 +30,12 @@ from data_gen.tasks.vector import TaskVectorEnv as TaskVectorEnv
 from eval.evaluate import evaluate as evaluate
 from eval.in_context import TransformerAgent as TransformerAgent
 from eval.report import write_report as write_report
+from eval.summary import load_summary as load_summary
 from icrl.cli import run_experiment as run_experiment
 from icrl.config.components import component as component
 from icrl.config.loader import load_config as load_config
 from icrl.config.loader import make_agent as make_agent
+from icrl.config.loader import make_objective as make_objective
 from icrl.config.loader import make_tasks as make_tasks
 from icrl.support.errors import ConfigError as ConfigError
 from icrl.support.errors import UserError as UserError

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 import ad_model
+from ad_model.objectives.base import Objective
 from ad_model.tokens import first_token_code, token_text
 from data_gen.experiment import Experiment
 from data_gen.spaces import to_json
@@ -100,7 +101,7 @@ import icrl
 family = icrl.make_tasks({config.tasks.name!r}{tasks})
 _, held_out = family.split({config.split.train!r}, {config.split.test!r}, seed={config.seed})
 held_out = held_out.take(range(min(8, len(held_out))))
-agent = icrl.TransformerAgent(icrl.load_model("{repo}"))
+agent = icrl.TransformerAgent(icrl.load_model("{repo}"){_objective(config)})
 episodes = {min(config.evaluation.episodes, 20)}
 steps = episodes * family.episode_length
 histories = icrl.interact(agent, family.make_vec(held_out), steps, icrl.make_seeds(len(held_out), 0))
@@ -141,6 +142,17 @@ are forgotten. {_imitates(config)}It has not been tested for any use outside of 
 
 {f"`{licence}`." if licence else "No licence was given; ask the publisher."}
 """
+
+
+def _objective(config: ExperimentConfig) -> str:
+    """The argument that says how the agent acts, if it does not act as an imitating one."""
+    objective = config.training.objective.build()
+    if not objective.heads() and type(objective).act is Objective.act:
+        return ""
+    plain = config.training.objective.model_dump(mode="json")
+    values = {key: value for key, value in plain.items() if key != "name"}
+    given = f", **json.loads({json.dumps(values)!r})" if values else ""
+    return f", objective=icrl.make_objective({plain['name']!r}{given})"
 
 
 def _imitates(config: ExperimentConfig) -> str:
@@ -189,16 +201,21 @@ def _evaluation(summary: Summary | None, picture: bool) -> str:
         return "Not evaluated yet."
     known, shown = summary.normalised_return.known, summary.shown()
     scale = "normalised return (0 random, 1 optimal or best known)" if known else "return"
-    rows = [f"| agent | {' | '.join(figure.title for figure in shown)} |", "|---|" + "---|" * len(shown)]
-    for agent, splits in summary.agents.items():
-        values = splits["test"].on(summary.scale)
-        rows.append(f"| {agent} | {' | '.join(_cell(values.get(figure.key)) for figure in shown)} |")
+    rows = [f"| agent | {' | '.join(_escaped(figure.title) for figure in shown)} |", "|---|" + "---|" * len(shown)]
+    for agent in summary.agents:
+        cells = (_cell(summary.value(agent, "test", figure)) for figure in shown)
+        rows.append(f"| {agent} | {' | '.join(cells)} |")
     curves = f"\n\n![Return against the episode, held-out tasks]({_CURVES})" if picture else ""
     return (
         f"On held-out tasks, {scale}: interquartile means over tasks and lifetimes of {summary.episodes} episodes, "
         "with 95% bootstrap intervals over tasks. Weights do not change; every agent has the same tasks and the same "
         "number of steps.\n\n" + "\n".join(rows) + curves
     )
+
+
+def _escaped(title: str) -> str:
+    """A title as it can stand in a table's cell."""
+    return title.replace("|", "\\|")
 
 
 def _cell(value: Estimate | float | None) -> str:

@@ -155,3 +155,10 @@ def test_a_moved_run_folder_can_be_opened(tmp_path, tiny_file):
     assert json.loads(run.folder.data_info.read_text())["num_train_tasks"] == 13
     with pytest.raises(icrl.UserError, match="is not a run folder"):
         icrl.open_run(tmp_path)
+
+
+def test_a_config_is_a_mapping_too(tiny):
+    content = tiny().model_dump(mode="json")
+    assert icrl.load_config(content, ["--seed", "3"]).seed == 3 and content["seed"] == 0
+    with pytest.raises(icrl.ConfigError, match="config: name: is required but missing"):
+        icrl.load_config({key: value for key, value in content.items() if key != "name"})

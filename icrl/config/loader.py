@@ -5,12 +5,13 @@ by their number (`data.sources.0.step_size`), and lists and mappings can be give
 (`--evaluation.baselines '[random]'`).
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +35,25 @@ _KEY_PREFIX: dict[type[Component], tuple[str, ...]] = {TasksComponent: ("tasks",
 """Prefix of the keys in error messages about a component that is built without a config."""
 
 
-def load_config(name: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+def load_config(name: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Reads a config, applies `overrides`, and validates the result.
 
     Args:
-        name: a YAML file, or the name of a shipped config, such as `demo` or `dark_room/ppo`.
+        name: a YAML file, the name of a shipped config, such as `demo` or `dark_room/ppo`, or the content of a config
+            as a mapping, which then needs the key `name`.
         overrides: command-line words, such as `["--tasks.size", "7"]` or `["tasks.size=7"]`.
 
     Raises ConfigError with one line per problem: the dotted path, the value, and the nearest valid name.
     """
-    path = find_config(name)
-    values = _read(path)
-    values.setdefault("name", path.stem)
+    if isinstance(name, Mapping):
+        values, where = copy.deepcopy(dict(name)), "config"
+    else:
+        path = find_config(name)
+        values, where = _read(path), str(path)
+        values.setdefault("name", path.stem)
     for key, value in parse_overrides(overrides):
         _set(values, key, value)
-    return validate(values, str(path))
+    return validate(values, where)
 
 
 def validate(values: dict[str, Any], where: str = "config") -> ExperimentConfig:
@@ -91,6 +96,14 @@ def make_agent(name: str, **parameters: Any) -> Any:
     Raises ConfigError for an unknown name or a wrong parameter, with the nearest valid name.
     """
     return _built(AgentComponent, name, parameters.items())
+
+
+def make_objective(name: str, **parameters: Any) -> Any:
+    """The objective `name`, such as `imitation`, or your own `module:Class`, with its parameters.
+
+    Raises ConfigError for an unknown name or a wrong parameter, with the nearest valid name.
+    """
+    return _built(ObjectiveComponent, name, parameters.items())
 
 
 def _built(kind: type[Component], name: str, pairs: Iterable[tuple[str, Any]]) -> Any:

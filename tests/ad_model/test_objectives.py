@@ -7,6 +7,7 @@ from accelerate.state import AcceleratorState
 from conftest import ROOT
 from safetensors.torch import load_file
 
+from ad_model.build import check_objective
 from ad_model.load import load_model
 from ad_model.objectives.base import Objective
 from ad_model.objectives.imitation import Imitation
@@ -84,8 +85,8 @@ def test_a_users_own_objective_adds_columns_a_head_and_a_way_to_act(tiny):
     agent = TransformerAgent(model, objective=config.training.objective.build())
     first, second = (interact(agent, env, 6, seed).action for env, seed in zip(envs, seeds, strict=True))
     np.testing.assert_array_equal(first, second)
-    sampled = [interact(TransformerAgent(model), env, 6, seed).action for env, seed in zip(envs, seeds, strict=True)]
-    assert (sampled[0] != sampled[1]).any()
+    with pytest.raises(UserError, match="give the objective that the model was trained with"):
+        TransformerAgent(model)  # it would sample from the policy head
 
 
 def test_every_weight_of_an_objectives_head_is_trained_and_its_parameters_are_in_the_fingerprint(tiny):
@@ -108,14 +109,16 @@ def test_a_model_without_the_head_that_acting_needs_is_refused(tiny):
         evaluation={"checkpoint": str(model_of(plain))},
     )
     generate(other)
-    with pytest.raises(UserError, match=r"training\.objective: .*'value' with 1 outputs"):
+    with pytest.raises(UserError, match=r"acts with .'value': 1.: give the objective that the model was trained with"):
         evaluate(other)
 
 
 def test_a_column_that_the_data_lacks_is_reported_in_one_line(tiny):
     config = tiny(training={"objective": {"name": f"{__name__}:Unknown"}})
     generate(config)
-    with pytest.raises(ConfigError, match=r"training\.objective: the column 'nothing' is not in"):
+    with pytest.raises(
+        ConfigError, match=r"training\.objective: Unknown needs 'nothing', which a window does not have"
+    ):
         train(config)
 
 
@@ -140,3 +143,40 @@ def test_the_mean_of_the_loss_per_step_is_the_mean_loss(tiny):
         expected = -model(**tokens).logits[:, :, 0].log_softmax(-1).gather(-1, action[..., None])[..., 0]
     torch.testing.assert_close(steps, expected)
     torch.testing.assert_close(steps.mean(), mean)
+
+
+@component
+class Odd(Objective):
+    """An objective with one thing wrong."""
+
+    wrong: str = "vector"
+
+    def heads(self):
+        return {"keys": {"keys": 1}, "size": {"q": 0}, "text": {"q": "2"}}.get(self.wrong, {})
+
+    def loss(self, model, tokens, columns):
+        loss = model(**tokens, action=columns["action"], reduction="none").loss
+        values = {
+            "vector": loss,
+            "none": None,
+            "float": 1.0,
+            "detached": loss.mean().detach(),
+            "nan": loss.mean() * np.nan,
+        }
+        return values.get(self.wrong, loss.mean())
+
+    def act(self, model, logits, heads, uniform, temperature):
+        return logits
+
+
+@pytest.mark.parametrize("wrong", ["vector", "none", "float", "detached", "nan", "keys", "size", "text"])
+def test_an_objective_that_cannot_work_is_refused_before_training(tiny, wrong):
+    config = tiny(training={"objective": {"name": f"{__name__}:Odd", "wrong": wrong}})
+    with pytest.raises(ConfigError, match=r"^training\.objective: Odd does not work on one window: "):
+        check_objective(config, config.tasks.build())
+
+
+def test_actions_of_a_wrong_shape_are_refused(tiny):
+    config = trained(tiny, training={"objective": {"name": f"{__name__}:Odd", "wrong": "act"}})
+    with pytest.raises(UserError, match=r"Odd\.act returned \(6, 1, 5\), but the actions of 6 environments"):
+        evaluate(config)

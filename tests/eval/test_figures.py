@@ -46,6 +46,32 @@ def broken(scores):
     return scores.episodes[1:, :, 0]
 
 
+def endless(scores):
+    """Not a number that a record can hold."""
+    return np.full(scores.episodes.shape[:2], np.inf)
+
+
+def untitled(scores):
+    """A title that is not text."""
+    return scores.final_steps
+
+
+untitled.title = 3
+
+
+def braces(scores):
+    """Braces in the title are no field."""
+    return scores.final_steps
+
+
+braces.title = "set {x} | y"
+
+
+def unnumbered(scores):
+    """No number at all."""
+    return float("nan")
+
+
 @pytest.fixture
 def evaluated(tiny):
     """An evaluated tiny experiment with two figures of the user's own."""
@@ -125,11 +151,29 @@ def test_one_entry_adds_a_figure_to_the_table(evaluated, monkeypatch):
         (f"{__name__}:nothing", "AttributeError"),
         (f"{__name__}:broken", r"broken: ValueError: returned the shape \(2, 2\)"),
         (f"{__name__}:RETURNS", "RETURNS: TypeError"),
+        (f"{__name__}:endless", "endless: ValueError: returned a value that is infinite"),
+        (f"{__name__}:untitled", r"untitled\.title: 3 must be one line of text"),
     ],
 )
 def test_an_invalid_figure_is_refused(tiny, name, message):
     with pytest.raises(ConfigError, match=message):
         load_figures(tiny(evaluation={"figures": [name]}).evaluation.figures)
+
+
+def test_odd_titles_and_no_number_are_shown_as_they_are(evaluated):
+    config = evaluated.model_copy(
+        update={
+            "evaluation": evaluated.evaluation.model_copy(
+                update={"figures": (f"{__name__}:braces", f"{__name__}:unnumbered")}
+            )
+        }
+    )
+    evaluate(config, overwrite=True)
+    summary = load_summary(run_folder(config))
+    assert "set {x} | y" in describe(summary)
+    assert summary.agents["random"]["test"].returns["unnumbered"] is None
+    card = model_parcel(Experiment(config), Repository("me/model", "model")).files["README.md"].decode()
+    assert "set {x} \\| y" in card
 
 
 def test_two_figures_of_one_name_are_refused():
