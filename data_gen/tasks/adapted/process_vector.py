@@ -38,6 +38,7 @@ from data_gen.tasks.adapted.block import (
     RESET,
     RESET_SEEDED,
     STEP,
+    TRUST,
     Block,
     Maker,
     Space,
@@ -84,7 +85,7 @@ class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
         episode_length: int,
         processes: int | None = None,
     ) -> None:
-        self.num_envs = len(makers)
+        self.num_envs, self._makers = len(makers), makers
         self.single_observation_space, self.single_action_space = observation_space, action_space
         self.observation_space = batch_space(observation_space, self.num_envs)
         self.action_space = batch_space(action_space, self.num_envs)
@@ -157,6 +158,14 @@ class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
         for path, values in leaves(finals).items():
             values[ended] = self._arrays[column_name("final", path)][ended]
         return observations, rewards, terminated, truncated, {"final_obs": finals, "_final_obs": ended}
+
+    def trust_values(self) -> None:
+        """From now on, casts observations and flags to the space's types without a check."""
+        self._run(TRUST)
+
+    def name_slot(self, slot: int) -> str:
+        """The environment of a slot, for errors."""
+        return str(self._makers[slot])
 
     def close_extras(self, **kwargs: Any) -> None:
         """Closes the environments and ends the processes."""
