@@ -21,16 +21,22 @@ from icrl.support.errors import UserError
 _ROUNDING = 1e-5  # relative to a bound: a float this far outside of its Box is rounded, not wrong
 _SPACE_LENGTH = 80  # most characters shown of a space
 _OURS = {"data_gen", "ad_model", "eval", "icrl"}
+_CLEARLY_FINITE = 1e30  # for a sum of squares: then every summand is finite in float32
+_BOOLEAN = np.dtype(np.bool_)
 _REWARD = spaces.Box(-np.inf, np.inf, (), np.float64)
 
 TURN_OFF = "--runtime.check_values false turns this check off"
 
 
 class SpaceCheck:
-    """Tells which values of a batch are not in a leaf space, or cannot be stored as they are."""
+    """Tells which values of a batch are not in a leaf space, or cannot be stored as they are.
 
-    def __init__(self, space: Space) -> None:
-        """Raises UserError for a space that cannot be recorded."""
+    Args:
+        space: the space. Raises UserError if it cannot be recorded.
+        rows: the usual number of values in a batch, for which bounds and memory are made once.
+    """
+
+    def __init__(self, space: Space, rows: int = 0) -> None:
         self.space = space
         self.shape, self.stored = storage_type(space)
         self._whole = self.stored.kind != "f"
@@ -38,9 +44,20 @@ class SpaceCheck:
         limits = np.iinfo(self.stored) if self._whole and self.stored.kind != "b" else None
         every = limits is not None and np.all(self._low == limits.min) and np.all(self._high == limits.max)
         self._complete = self.stored if every else None  # a type of which every value is in the space
+        # Usual batches, (rows, ...) in the space's own type, are compared without broadcasting and without new memory.
+        form = (rows, *self.shape)
+        kind = np.dtype(np.int64) if isinstance(space, spaces.Discrete) else np.dtype(space.dtype)
+        self._usual = (kind, form) if rows and not every else None
+        if self._usual:
+            self._lows, self._highs = (np.full(form, bound, kind) for bound in (self._low, self._high))
+            self._inside, self._size = np.empty(form, np.bool_), int(np.prod(form))
 
     def fits(self, values: NDArray[Any]) -> bool:
         """True if all values, (n, ...), are in the space."""
+        if (values.dtype, values.shape) == self._usual:
+            count = np.count_nonzero(np.greater_equal(values, self._lows, self._inside))
+            count += np.count_nonzero(np.less_equal(values, self._highs, self._inside))  # NaN is neither
+            return bool(count == 2 * self._size)
         if values.shape[1:] != self.shape:
             return False
         if values.dtype is self._complete:
@@ -48,7 +65,7 @@ class SpaceCheck:
         kind = values.dtype.kind
         if kind not in "iubf" or (self._whole and kind == "f"):
             return not self.wrong(values).any()
-        count = np.count_nonzero(values >= self._low) + np.count_nonzero(values <= self._high)  # NaN is neither
+        count = np.count_nonzero(values >= self._low) + np.count_nonzero(values <= self._high)
         return bool(count == 2 * values.size)
 
     def wrong(self, values: NDArray[Any]) -> NDArray[np.bool_]:
@@ -96,13 +113,14 @@ class ValueChecks:
         self._trusts_envs = bool(getattr(envs, "native", False))
         self._trusts_agent = self._trusts_envs and is_ours(type(agent))
         shown = {"observation": envs.single_observation_space, "state": state_space}
+        rows = envs.num_envs
         self.idle = self._trusts_agent  # True: nothing is checked
         self._seen = {
-            column: {path: (column_name(column, path), SpaceCheck(leaf)) for path, leaf in leaves(space).items()}
+            column: {path: (column_name(column, path), SpaceCheck(leaf, rows)) for path, leaf in leaves(space).items()}
             for column, space in shown.items()
             if space is not None
         }
-        self._action = SpaceCheck(envs.single_action_space)
+        self._action = SpaceCheck(envs.single_action_space, rows)
         self._reward = SpaceCheck(_REWARD)
 
     def seen(self, parts: Mapping[str, Any], step: int, column: str = "observation") -> None:
@@ -126,11 +144,15 @@ class ValueChecks:
         if not self._trusts_envs:
             self._check(self._action, "optimal_action", optimal_action, step)
 
-    def rewarded(self, reward: Any, terminated: Any, truncated: Any, step: int) -> None:
+    def rewarded(self, given: Any, terminated: Any, truncated: Any, step: int) -> None:
         """Checks rewards and flags."""
         if self._trusts_envs:
             return
-        self._check(self._reward, "reward", reward, step)
+        reward, terminated, truncated = map(np.asarray, (given, terminated, truncated))
+        if reward.dtype.kind != "f" or reward.shape != (self._num_envs,) or not reward.dot(reward) < _CLEARLY_FINITE:
+            self._check(self._reward, "reward", reward, step)
+        if terminated.dtype is truncated.dtype is _BOOLEAN and terminated.shape == truncated.shape == reward.shape:
+            return
         for column, flags in (("terminated", terminated), ("truncated", truncated)):
             values = np.asarray(flags)
             if values.dtype != np.bool_ or values.shape != (self._num_envs,):
@@ -138,7 +160,9 @@ class ValueChecks:
                 raise UserError(f"{self._at(0, step)}: {what}; correct the environment")
 
     def _check(self, check: SpaceCheck, column: str, given: Any, step: int) -> None:
-        values = given if isinstance(given, np.ndarray) else np.asarray(given)
+        if isinstance(given, np.ndarray) and given.shape[:1] == (self._num_envs,) and check.fits(given):
+            return
+        values = np.asarray(given)
         rows = len(values) if values.ndim else 0
         if rows == self._num_envs and check.fits(values):
             return

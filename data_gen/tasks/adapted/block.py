@@ -139,14 +139,14 @@ class Block:
 
     def write(self, leaf_arrays: list[_LeafArray], observation: Any) -> None:
         """Writes an observation of the current slot to the arrays. Raises _WrongValue if a value would change."""
-        for leaf in leaf_arrays:
+        for number, (keys, array, dtype, shape, *_) in enumerate(leaf_arrays):
             value = observation
-            for key in leaf.keys:
+            for key in keys:
                 value = value[key]
             # Nearly always the space's own type and shape; anything else is looked at.
-            if getattr(value, "dtype", None) is not leaf.dtype or value.shape != leaf.shape:
-                self.check(leaf, value)
-            leaf.array[self.slot] = value
+            if getattr(value, "dtype", None) is not dtype or value.shape != shape:
+                self.check(leaf_arrays[number], value)
+            array[self.slot] = value
 
     def check(self, leaf: _LeafArray, given: Any) -> None:
         """Raises _WrongValue unless the array of `leaf` can hold the value without a change but rounding."""
