@@ -23,7 +23,8 @@ _SPACE_LENGTH = 80  # most characters shown of a space
 _OURS = {"data_gen", "ad_model", "eval", "icrl"}
 _CLEARLY_FINITE = 1e30  # for a sum of squares: then every summand is finite in float32
 _BOOLEAN = np.dtype(np.bool_)
-_REWARD = spaces.Box(-np.inf, np.inf, (), np.float64)
+REWARD = spaces.Box(-np.inf, np.inf, (), np.float64)
+"""The space of rewards: finite in float32, the type that stores them."""
 
 TURN_OFF = "--runtime.check_values false turns this check off"
 
@@ -84,7 +85,7 @@ class SpaceCheck:
         number, *at = (int(place) for place in np.argwhere(self.wrong(values))[0])
         place = f"[{', '.join(map(str, at))}]" if at else ""
         value = values[(number, *at)]
-        if self.space is _REWARD:
+        if self.space is REWARD:
             return number, f"{column} {value} is not finite in {self.stored}"
         return number, f"{column}{place} {value} (of type {values.dtype}) is not in {short(self.space)}"
 
@@ -121,7 +122,7 @@ class ValueChecks:
             if space is not None
         }
         self._action = SpaceCheck(envs.single_action_space, rows)
-        self._reward = SpaceCheck(_REWARD)
+        self._reward = SpaceCheck(REWARD)
 
     def seen(self, parts: Mapping[str, Any], step: int, column: str = "observation") -> None:
         """Checks observations, or states, given as their `leaves`."""

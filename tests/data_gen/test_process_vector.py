@@ -176,7 +176,10 @@ def test_every_slots_expert_gives_its_optimal_action():
         ("raises", r"Drift 9.0: RuntimeError: the motor broke"),
         ("constructor", r"Drift 9.0: cannot be made: TypeError: no such strength"),
         ("space", r"Drift 9.0: has the observation space Box.*what varies must not change the spaces"),
-        ("shape", r"Drift 9.0, at the reset: observation.place has shape \(1,\), but its space has \(2,\); correct the .*"),
+        (
+            "shape",
+            r"Drift 9.0, at the reset: observation.place has shape \(1,\), but its space has \(2,\); correct the .*",
+        ),
     ],
 )
 def test_an_environments_error_is_one_line_that_names_the_environment(processes, trouble, message):

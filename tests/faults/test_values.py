@@ -224,7 +224,14 @@ def test_the_data_record_says_whether_values_were_checked(tiny):
 
 @pytest.mark.parametrize(
     "space",
-    [Discrete(7, start=-3), MultiDiscrete([2, 9]), MultiBinary(3), PICTURE, Box(-2, 3, (4,)), Box(-5, 5, (2,), np.int8)],
+    [
+        Discrete(7, start=-3),
+        MultiDiscrete([2, 9]),
+        MultiBinary(3),
+        PICTURE,
+        Box(-2, 3, (4,)),
+        Box(-5, 5, (2,), np.int8),
+    ],
 )
 def test_every_sample_of_a_space_passes_its_check(space):
     space.seed(0)
