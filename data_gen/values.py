@@ -208,4 +208,9 @@ def _limits(space: Space, stored: np.dtype[Any]) -> tuple[Any, Any]:
         room = _ROUNDING * size
         low, high = ((bound + sign * room) for bound, sign in ((low, -1), (high, 1)))
         low, high = (np.clip(bound, -float(most), float(most)).astype(space.dtype) for bound in (low, high))
-    return tuple(bound.flat[0] if bound.size and (bound == bound.flat[0]).all() else bound for bound in (low, high))
+    return _plain(low), _plain(high)
+
+
+def _plain(bound: NDArray[Any]) -> Any:
+    """A bound as one number if all are equal."""
+    return bound.flat[0] if bound.size and (bound == bound.flat[0]).all() else bound

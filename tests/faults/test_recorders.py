@@ -9,11 +9,13 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from data_gen.exchange.record_history import RecordHistory, RecordVectorHistory
 from icrl.support.errors import UserError
 
+FIVE, THREE = Discrete(5), Discrete(3)
+
 
 class Given(gymnasium.Env):
     """Gives one kind of result in every step."""
 
-    def __init__(self, space=Discrete(5), action=Discrete(3), observation=0, reward=0.0, flags=(False, False)):
+    def __init__(self, space=FIVE, action=THREE, observation=0, reward=0.0, flags=(False, False)):
         self.observation_space, self.action_space = space, action
         self.result = (observation, reward, *flags)
 

@@ -21,11 +21,13 @@ from icrl.support.errors import UserError
 
 PICTURE = Box(0, 255, (2, 2), np.uint8)
 
+FIVE, THREE = Discrete(5), Discrete(3)
+
 
 class Given(gymnasium.Env):
     """Gives these observations, rewards and flags, one after another."""
 
-    def __init__(self, space=Discrete(5), observations=(0,), rewards=(0.0,), flags=((False, False),), **_):
+    def __init__(self, space=FIVE, observations=(0,), rewards=(0.0,), flags=((False, False),), **_):
         self.observation_space, self.action_space = space, Discrete(3)
         self.observations, self.rewards, self.flags, self.step_number = observations, rewards, flags, 0
 
