@@ -16,6 +16,7 @@ from data_gen.experiment import Experiment
 from data_gen.generation.shard import make_shard
 from icrl.config.runtime import RuntimeConfig
 from icrl.support.errors import UserError
+from icrl.support.interruption import children_ignore_sigint
 
 
 def make_shards(
@@ -41,7 +42,8 @@ def make_shards(
         return
     with _executor(runtime, workers) as executor:
         data, config = folder.data.resolve(), experiment.config
-        futures = {executor.submit(make_shard, config, data, index): index for index in missing}
+        with children_ignore_sigint():  # submitting starts the workers
+            futures = {executor.submit(make_shard, config, data, index): index for index in missing}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -59,7 +61,13 @@ def _executor(runtime: RuntimeConfig, workers: int) -> Iterator[Executor]:
         context = multiprocessing.get_context("spawn")
         try:
             with ProcessPoolExecutor(workers, context, _start_worker, (workers,)) as processes:
-                yield processes
+                others = multiprocessing.active_children()
+                try:
+                    yield processes
+                except BaseException:  # an error of one worker, or an interruption: the others' shards are not awaited
+                    for worker in set(multiprocessing.active_children()) - set(others):
+                        worker.kill()
+                    raise
         except BrokenProcessPool as error:
             raise UserError(
                 "a worker was killed; if it ran out of memory, use fewer --workers or more data.shards"

@@ -28,6 +28,7 @@ from icrl.run.trackers import check_trackers
 from icrl.support.device import check_device
 from icrl.support.errors import ConfigError, UserError
 from icrl.support.files import new_folder, remove_leftovers
+from icrl.support.interruption import stop_requested
 
 
 def meta_train(given: Experiment | ExperimentConfig, overwrite: bool = False, until: int | None = None) -> list[Path]:
@@ -101,7 +102,7 @@ def _train(
     record = _resume(config, component, learner, home)
     done = record.step if record else 0
     last = learner.iterations if until is None else min(until, learner.iterations)
-    with closing(MetaTrainingLog(config, component, home, learner.iterations, record)) as log:
+    with closing(MetaTrainingLog(config, component, home, learner.iterations, record)) as log, stop_requested() as stop:
         if record is None and last == 0:
             _save(config, component, learner, home, 0, log)
         while done < last:
@@ -113,8 +114,10 @@ def _train(
                     f"meta-training of {component.name} diverged in iteration {done}: its weights are NaN; "
                     "lower its learning rates"
                 )
-            if done % config.runtime.meta_checkpoint_every == 0 or done == last:
+            if done % config.runtime.meta_checkpoint_every == 0 or done == last or stop:
                 _save(config, component, learner, home, done, log)
+            if stop:
+                stop.leave(checkpoint_path(home, done))
 
 
 def _resume(

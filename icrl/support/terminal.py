@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from icrl.support.errors import ENVIRONMENT_ERRNOS, UserError
+from icrl.support.interruption import Terminated, sigterm_raises
 
 
 def say(text: str) -> None:
@@ -32,14 +33,17 @@ def reported(run: Callable[[], object]) -> int:
     """Calls `run`, turns errors that the user can fix into lines on stderr, and returns the exit code."""
     sys.path.append(str(Path.cwd()))  # for the user's own components, named as module:Class
     try:
-        run()
+        with sigterm_raises():
+            run()
     except UserError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again, without --overwrite, to continue", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        happened = "terminated" if isinstance(error, Terminated) else "interrupted"
+        saved = f" ({error})" if str(error) else ""
+        print(f"{happened}{saved}; run the same command again, without --overwrite, to continue", file=sys.stderr)
+        return 143 if isinstance(error, Terminated) else 130
     except MemoryError as error:
         print(f"error: out of memory: {error}; raise data.shards, so that each shard is smaller", file=sys.stderr)
         return 1
