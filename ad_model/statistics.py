@@ -68,8 +68,8 @@ class ActionRange:
             return None
         return (
             f"warning: the data's action[{number}] stays within {share[number]:.1%} of its range "
-            f"[{low[number]:g}, {high[number]:g}], which model.action_bins cuts into equal bins, so most bins are "
-            "empty; give the environment tighter bounds (gymnasium.wrappers.TransformAction), or raise model.action_bins"
+            f"[{low[number]:g}, {high[number]:g}], which model.action_bins cuts into equal bins: most stay empty; "
+            "give the environment tighter bounds (gymnasium.wrappers.TransformAction), or raise model.action_bins"
         )
 
 

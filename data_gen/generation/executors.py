@@ -17,6 +17,7 @@ from data_gen.generation.shard import make_shard
 from icrl.config.runtime import RuntimeConfig
 from icrl.support.errors import UserError
 from icrl.support.interruption import children_ignore_sigint
+from icrl.support.processes import can_start, started
 
 
 def make_shards(
@@ -36,13 +37,13 @@ def make_shards(
     workers = min(runtime.workers, len(missing))
     if workers == 0:  # an earlier run was killed between the last shard and info.json
         return
-    if runtime.executor == "processes" and workers == 1:
+    if runtime.executor == "processes" and (workers == 1 or not can_start(experiment.config)):
         for index in missing:
             yield index, make_shard(experiment, folder.data, index, progress)
         return
     with _executor(runtime, workers) as executor:
         data, config = folder.data.resolve(), experiment.config
-        with children_ignore_sigint():  # submitting starts the workers
+        with children_ignore_sigint(), started(config):  # submitting starts the workers
             futures = {executor.submit(make_shard, config, data, index): index for index in missing}
         try:
             for future in as_completed(futures):

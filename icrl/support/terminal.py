@@ -9,11 +9,30 @@ from typing import NoReturn
 from icrl.support.errors import ENVIRONMENT_ERRNOS, UserError
 from icrl.support.interruption import Terminated, sigterm_raises
 
+_IN_ASCII = str.maketrans("▁▂▃▄▅▆▇█", "_.-~=+*#")
+
 
 def say(text: str) -> None:
-    """Prints a line for the user; in a multi-process launch, only in the first process."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text, flush=True)
+    """Prints a line for the user; in a multi-process launch, only in the first process.
+
+    Symbols that the stream cannot encode are replaced. If nobody reads the stream any more (`icrl info RUN | head -1`),
+    the work continues and later lines are dropped.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    try:
+        print(printable(text, getattr(sys.stdout, "encoding", None) or "utf-8"), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def printable(text: str, encoding: str) -> str:
+    """The text in symbols that `encoding` has: bars become ASCII, and other symbols a question mark."""
+    try:
+        text.encode(encoding)
+        return text
+    except UnicodeEncodeError:
+        return text.translate(_IN_ASCII).encode(encoding, "replace").decode(encoding)
 
 
 def leave(code: int) -> NoReturn:
