@@ -16,7 +16,8 @@ def fsync(descriptor):
     global _left
     _left -= 1
     if _left == 0:
-        os.kill(int(os.environ["KILLED_MAIN"]), int(os.environ["KILLED_BY"]))
+        main, by = int(os.environ["KILLED_MAIN"]), int(os.environ["KILLED_BY"])
+        (os.killpg if by == signal.SIGINT else os.kill)(main, by)
     _fsync(descriptor)
 
 os.fsync = fsync
@@ -34,7 +35,8 @@ def killed_at(
     """Runs Python with `words`; once one of its processes syncs a file for the `number`-th time, the signal `by` comes.
 
     Everything that is written here is synced before it is renamed, so the number of synced files is the progress. The
-    signal goes to the first process; the call returns when all of its children have ended, too.
+    signal goes to the first process, and SIGINT to all of them, as from a terminal. The call returns when all of its
+    children have ended, too.
 
     Args:
         number: counts from 1, in every process.
@@ -58,4 +60,5 @@ def killed_at(
         env={**os.environ, **variables, **environment},
         capture_output=True,
         text=True,
+        start_new_session=True,
     )
