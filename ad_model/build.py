@@ -9,7 +9,7 @@ from transformers import CONFIG_MAPPING, set_seed
 
 from ad_model.action_head_ad import ActionHead
 from ad_model.configuration_ad import ADConfig
-from ad_model.embeddings_ad import leaf_embedding, leaf_spaces
+from ad_model.embeddings_ad import bounds, leaf_embedding, leaf_spaces
 from ad_model.modeling_ad import ADModel
 from ad_model.objectives.base import Objective
 from ad_model.tokens import model_inputs, observation_columns
@@ -44,6 +44,7 @@ def build_model(
     Raises ConfigError for an unknown backbone, or for an option that the backbone does not have.
     """
     check_model(config.model)
+    check_action_bins(action_space)
     set_seed(config.seed)
     values: dict[str, Any] = {"observation_space": observation_space, "action_space": action_space}
     values |= statistics.model_dump() if statistics else {}
@@ -83,6 +84,7 @@ def check_model(model: ModelConfig) -> None:
 def check_spaces(model: ModelConfig, distribution: TaskDistribution) -> None:
     """Raises ConfigError if the transformer cannot read the tasks' observations or predict their actions."""
     width = model.num_heads
+    check_action_bins(to_json(distribution.action_space))
     try:
         ActionHead(to_json(distribution.action_space), width, model.action_bins)
         leaf_embedding(to_json(distribution.action_space), width)
@@ -136,6 +138,22 @@ def _window(distribution: TaskDistribution) -> tuple[dict[str, Any], dict[str, A
     flags = torch.tensor([[False, True]])
     columns = {"action": steps(action), "optimal_action": steps(action), "reward": zeros}
     return model_inputs({**seen, **results}), {**columns, "terminated": flags, "truncated": ~flags}
+
+
+def check_action_bins(space: dict[str, Any]) -> None:
+    """Raises ConfigError if the range of a Box action, in the form of `to_json`, cannot be cut into bins."""
+    if space["type"] != "Box":
+        return
+    advice = "give the environment the bounds of its usual actions, for instance by gymnasium.wrappers.TransformAction"
+    try:
+        low, high = (np.asarray(bound, np.float64) for bound in bounds(space))
+    except ValueError as error:
+        raise ConfigError(f"tasks: actions: {error}: {advice}") from error
+    with np.errstate(over="ignore"):
+        spans = high.astype(np.float32) - low.astype(np.float32)
+    for number in np.flatnonzero(~np.isfinite(spans))[:1]:
+        range_ = f"from {low[number]:g} to {high[number]:g}"
+        raise ConfigError(f"tasks: action[{number}] has the range {range_}, which is not finite in float32: {advice}")
 
 
 def _model(model: ModelConfig, context_length: int, **values: Any) -> ADModel:

@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ad_model.embeddings_ad import channel_axis, leaf_spaces
+from ad_model.embeddings_ad import bounds, channel_axis, leaf_spaces
 from data_gen.spaces import column_name
 from data_gen.storage.info import Statistics
 from icrl.support.errors import UserError
 
 _ROWS_AT_ONCE = 2**14  # bounds the memory of the copies in double precision
 _LEAST_STD = 1e-6  # relative to the mean; a number with less counts as constant
+
+_LEAST_SHARE = 0.1  # of an action's range; with the default of 32 bins, less leaves at most 4 of them
 
 
 @dataclass
@@ -38,6 +40,37 @@ class Moments:
         """`mean` and `std` as plain values; the std of a constant number is 1."""
         std = np.sqrt(self.squares / max(1, self.count))
         return {"mean": self.mean.tolist(), "std": np.where(std > _LEAST_STD * np.abs(self.mean), std, 1.0).tolist()}
+
+
+class ActionRange:
+    """The part of a Box action's range that a data set uses, since the model's bins follow the range alone."""
+
+    def __init__(self, space: dict[str, Any]) -> None:
+        self._limits = None
+        if space["type"] == "Box":
+            self._limits = tuple(np.asarray(bound, np.float64) for bound in bounds(space))
+            self._low, self._high = np.full(self._limits[0].shape, np.inf), np.full(self._limits[0].shape, -np.inf)
+
+    def add(self, actions: NDArray[Any]) -> None:
+        """Adds actions, (histories, steps, ...)."""
+        if self._limits is not None:
+            rows = actions.reshape(-1, len(self._low))
+            self._low, self._high = np.minimum(self._low, rows.min(axis=0)), np.maximum(self._high, rows.max(axis=0))
+
+    def warning(self) -> str | None:
+        """A line about the number of an action that uses the smallest share of its range; None if all use enough."""
+        if self._limits is None:
+            return None
+        low, high = self._limits
+        share = np.divide(self._high - self._low, high - low, out=np.ones(len(low)), where=high > low)
+        number = int(share.argmin())
+        if share[number] >= _LEAST_SHARE:
+            return None
+        return (
+            f"warning: the data's action[{number}] stays within {share[number]:.1%} of its range "
+            f"[{low[number]:g}, {high[number]:g}], which model.action_bins cuts into equal bins: most stay empty; "
+            "give the environment tighter bounds (gymnasium.wrappers.TransformAction), or raise model.action_bins"
+        )
 
 
 class DataStatistics:

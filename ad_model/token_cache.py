@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from ad_model.statistics import DataStatistics
+from ad_model.statistics import ActionRange, DataStatistics
 from ad_model.tokens import token_columns, tokens_in_order
 from data_gen.scoring.scores import history_scores
 from data_gen.scoring.selection import ALL_HISTORIES, history_likelihoods
@@ -160,7 +160,7 @@ def _build(
     total = int((history_likelihood > 0).sum()) * info.history_steps
     arrays: dict[str, Any] = {}
     strands, likelihoods, row, done = [], [], 0, 0
-    statistics = DataStatistics(info.observation_space)
+    statistics, used = DataStatistics(info.observation_space), ActionRange(info.action_space)
     with tqdm(total=total, unit=" steps", unit_scale=True, desc="tokens", dynamic_ncols=True) as bar:
         for shard in checked_shards(folder, info):
             # The selected histories of this shard.
@@ -172,6 +172,7 @@ def _build(
             if not likelihood.all():
                 histories = {name: values[likelihood > 0] for name, values in histories.items()}
             statistics.add(histories)
+            used.add(histories["action"])
             # Their steps in the order of strands, after the rows of earlier shards.
             columns, lengths = strand_order(histories, subsample, info.action_space, wanted)
             for name, values in columns.items():
@@ -183,6 +184,8 @@ def _build(
             likelihoods.append(np.repeat(likelihood[likelihood > 0], subsample)[fits])
             row += int(lengths.sum())
             bar.update(int(lengths.sum()))
+    if warning := used.warning():
+        say(warning)
     all_strands = np.concatenate(strands)
     if not len(all_strands):
         raise too_short(context_length, subsample)

@@ -45,6 +45,7 @@ from icrl.run.trackers import check_trackers
 from icrl.support.allocator import keep_freed_memory
 from icrl.support.errors import UserError
 from icrl.support.files import remove_leftovers
+from icrl.support.interruption import stop_requested
 from icrl.support.terminal import leave, say
 
 
@@ -91,6 +92,7 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
         with (
             contextlib.closing(windows),
             contextlib.closing(TrainingLog(config, folder, accelerator, model, start)) as log,
+            stop_requested() if accelerator.num_processes == 1 else contextlib.nullcontext() as stop,
         ):
             for step, batches in _updates(windows, settings, accelerator, start):
                 dropout_seed = make_seeds(1, config.seed, Purpose.DROPOUT, step, accelerator.process_index)
@@ -101,10 +103,12 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
                 done = step + 1
                 if done % config.runtime.log_every == 0 or done == settings.steps:
                     log.write(done, rate, gradient_norm)
-                if done % config.runtime.checkpoint_every == 0 or done == settings.steps:
+                if done % config.runtime.checkpoint_every == 0 or done == settings.steps or stop:
                     record = log.record(done, fingerprint, info.identity, made_with)
                     keep = config.runtime.keep_checkpoints
-                    save_checkpoint(accelerator, model, folder.checkpoints, record, keep)
+                    saved = save_checkpoint(accelerator, model, folder.checkpoints, record, keep)
+                    if stop and done < settings.steps:
+                        stop.leave(saved)
     return True
 
 

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from ad_model.throughput import flops_per_token, matmul_peak, synchronize
 from icrl.config.schema import ExperimentConfig
-from icrl.run.checkpoints import TrainingRecord
+from icrl.run.checkpoints import TrainingRecord, checkpoint_path, checkpoint_record
 from icrl.run.folder import RunFolder
 from icrl.run.trackers import Trackers, open_trackers
 from icrl.support.errors import UserError
@@ -41,7 +41,8 @@ class TrainingLog:
         lines = read_log(self.path)
         self.lines = [line for line in lines if line["step"] <= step]
         self.seconds = self.lines[-1]["seconds"] if self.lines else 0.0
-        self.losses: list[torch.Tensor] = []
+        unlogged = checkpoint_record(checkpoint_path(folder.checkpoints, step), TrainingRecord).unlogged if step else []
+        self.losses = [torch.tensor(loss, device=accelerator.device) for loss in unlogged]
         self.trackers = Trackers({})
         if accelerator.is_main_process:
             write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
@@ -107,6 +108,7 @@ class TrainingLog:
             processes=self.accelerator.num_processes,
             seconds=self.lines[-1]["seconds"] if self.lines else 0.0,
             loss=self.lines[-1]["loss"] if self.lines else None,
+            unlogged=[float(loss) for loss in self.losses] if self.accelerator.num_processes == 1 else [],
         )
 
     def close(self) -> None:

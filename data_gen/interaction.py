@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from data_gen.agents.base import Agent, Spec, Transition
 from data_gen.spaces import column_name, leaves, map_leaves, storage_type
 from data_gen.streams import Seeds, derive
+from data_gen.values import ValueChecks
 from icrl.support.errors import UserError
 
 
@@ -57,6 +58,8 @@ def interact(
     optimal_actions: bool = False,
     device: str = "cpu",
     progress: Callable[[int], object] = lambda steps: None,
+    check_values: bool = True,
+    slot_name: Callable[[int], str] = "slot {}".format,
 ) -> Histories:
     """Resets `agent`, runs it for `lived_steps` steps in `envs`, and records every step.
 
@@ -71,8 +74,11 @@ def interact(
         optimal_actions: if True, also record the optimal policy's action in every step.
         device: device that the agent's tensor programs run on.
         progress: called after each step with the number of environment steps just made.
+        check_values: if True, check every value that the environments and the agent give, as `data_gen.values` says.
+        slot_name: the name of an environment in errors, such as that of its task.
 
-    Raises UserError if the environments, the seeds and these settings do not fit each other.
+    Raises UserError if the environments, the seeds and these settings do not fit each other, and for the first value
+    that is not in its space.
     """
     if envs.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
         raise UserError(f"{type(envs).__name__} needs autoreset_mode SAME_STEP; NEXT_STEP would record phantom steps")
@@ -82,6 +88,13 @@ def interact(
     spec = dataclasses.replace(spec_of(envs, planned_steps or lived_steps, sees, device), lived_steps=lived_steps)
     if optimal_actions and spec.optimal_action is None:
         raise UserError(f"{type(envs).__name__} does not know its optimal policy: do not record optimal actions")
+
+    state_space = spec.observation_space if shown_state else None
+    checks = ValueChecks(envs, agent, slot_name, state_space) if check_values else None
+    if checks and checks.idle:
+        checks = None
+    if not check_values and hasattr(envs, "trust_values"):
+        envs.trust_values()
 
     # Buffers for the recorded environments.
     kept = len(range(num_envs)[recorded])
@@ -98,22 +111,38 @@ def interact(
     env_seeds = np.stack([derive(seeds, 1 + actor) for actor in range(actors)], axis=1).reshape(-1)
     observation, _ = envs.reset(seed=env_seeds)  # type: ignore[arg-type]
     shown = envs.state() if shown_state else observation  # type: ignore[attr-defined]
+    seen = leaves(observation)
+    if checks:
+        checks.seen(seen, 0)
+        if shown_state:
+            checks.seen(leaves(shown), 0, "state")
     for step in range(lived_steps):
         if labels is not None and spec.optimal_action is not None:
-            labels[step] = spec.optimal_action()[recorded]
+            optimal = spec.optimal_action()
+            if checks:
+                checks.labelled(optimal, step + 1)
+            labels[step] = optimal[recorded]
         action = agent.act(shown)
+        if checks:
+            checks.acted(action, step + 1)
         following, reward, terminated, truncated, infos = envs.step(action)
         next_shown = envs.state() if shown_state else following  # type: ignore[attr-defined]
-        arrived = next_shown
+        next_seen, arrived = leaves(following), next_shown
+        if checks:
+            checks.rewarded(reward, terminated, truncated, step + 1)
+            checks.seen(next_seen, step + 1)
+            if shown_state:
+                checks.seen(leaves(next_shown), step + 1, "state")
         if (terminated | truncated).any():
             arrived = infos["final_state" if shown_state else "final_obs"]
+            if checks:
+                checks.seen(leaves(arrived), step + 1, sees)
         agent.observe(Transition(shown, action, reward, terminated, truncated, arrived))
-        seen = leaves(observation)
         for path, rows in observation_rows.items():
             rows[step] = seen[path][recorded]
         actions[step], rewards[step] = action[recorded], reward[recorded]
         terminations[step], truncations[step] = terminated[recorded], truncated[recorded]
-        observation, shown = following, next_shown
+        seen, shown = next_seen, next_shown
         progress(num_envs)
     # The loop writes whole rows (steps, envs), which is fast; readers want (envs, steps).
     return Histories(

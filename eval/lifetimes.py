@@ -82,6 +82,8 @@ def run_lifetimes(experiment: Experiment, tasks: Tasks, split: str, name: str, a
             recorded=slice(None, None, actors),
             device=experiment.source_device,
             progress=bar.update,
+            check_values=config.runtime.check_values,
+            slot_name=lambda slot: f"{split} task {slot // (seeds * actors)}",
         )
     envs.close()
     seconds = time.perf_counter() - started

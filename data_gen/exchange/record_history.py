@@ -31,7 +31,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from data_gen.exchange.recording import Recording, save_histories
-from data_gen.spaces import Space, column_name, leaves, map_leaves, one_line, storage_type, to_json
+from data_gen.spaces import Space, column_name, leaves, map_leaves, one_line, to_json
+from data_gen.values import REWARD, SpaceCheck
 from icrl.support.errors import UserError
 
 __all__ = ["RecordHistory", "RecordVectorHistory", "Recording", "save_histories"]
@@ -54,7 +55,8 @@ class RecordHistory(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         RecordConstructorArgs.__init__(self)
         gymnasium.Wrapper.__init__(self, env)
-        self._buffer = _Buffer(env.observation_space, env.action_space, 1, AutoresetMode.DISABLED)
+        name = f"{type(self).__name__} of {_name(env)}"
+        self._buffer = _Buffer(name, env.observation_space, env.action_space, 1, AutoresetMode.DISABLED)
 
     @property
     def recording(self) -> Recording:
@@ -97,7 +99,8 @@ class RecordVectorHistory(VectorWrapper[Any, Any, Any, Any, Any]):
                 f"{env}: its metadata has no valid autoreset_mode (got {mode!r}), which defines the step after an "
                 'episode\'s end; set env.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}'
             )
-        self._buffer = _Buffer(env.single_observation_space, env.single_action_space, env.num_envs, mode)
+        name, spaces = f"{type(self).__name__} of {_name(env)}", (env.single_observation_space, env.single_action_space)
+        self._buffer = _Buffer(name, *spaces, env.num_envs, mode)
 
     @property
     def recording(self) -> Recording:
@@ -129,15 +132,18 @@ class _Buffer:
     same array every time.
     """
 
-    def __init__(self, observation_space: Space, action_space: Space, num_slots: int, mode: AutoresetMode) -> None:
+    def __init__(
+        self, name: str, observation_space: Space, action_space: Space, num_slots: int, mode: AutoresetMode
+    ) -> None:
+        self._name = name  # of the recorder, for errors
         to_json(observation_space)  # raises for a space that cannot be recorded
         if isinstance(action_space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
             raise UserError(f"actions of {one_line(action_space)} cannot be recorded: an action has to be one array")
         self._spaces = {column_name("observation", path): space for path, space in leaves(observation_space).items()}
         self._spaces["action"] = action_space
-        forms = {name: storage_type(space) for name, space in self._spaces.items()}
+        self._checks = {name: SpaceCheck(space) for name, space in {**self._spaces, "reward": REWARD}.items()}
+        forms = {name: (check.shape, check.stored) for name, check in self._checks.items()}
         forms |= {
-            "reward": ((), np.dtype(np.float32)),
             **dict.fromkeys(("terminated", "truncated"), ((), np.dtype(bool))),
         }
         self._rows = {
@@ -173,8 +179,14 @@ class _Buffer:
         """Stores the result of the step; ignores the slots that the step only reset."""
         slots = np.flatnonzero(self._ready)
         at = self._steps[slots], slots
-        for name, values in (("reward", rewards), ("terminated", terminated), ("truncated", truncated)):
-            self._rows[name][at] = np.asarray(values)[slots]
+        self._put("reward", slots, rewards)
+        for name, values in (("terminated", terminated), ("truncated", truncated)):
+            flags = np.asarray(values)[slots]
+            if flags.dtype != np.bool_ and not np.isin(flags, (0, 1)).all():
+                raise UserError(
+                    f"{self._at(slots[:1])}: {name} {flags.flat[0]!r} is not a boolean; correct the environment"
+                )
+            self._rows[name][at] = flags
         ended = self._ready & (np.asarray(terminated, np.bool_) | np.asarray(truncated, np.bool_))
         self._steps[slots] += 1
         if self._steps.max() == len(self._rows["reward"]):
@@ -210,14 +222,36 @@ class _Buffer:
         rows, given = self._rows[name], np.asarray(values)
         if given.shape != rows.shape[1:]:
             raise self._misfit(name, f"of shape {given.shape}, expected {rows.shape[1:]} with the slots first")
-        given = given[slots]
-        stored = given.astype(rows.dtype, copy=False)
-        if stored is not given and rows.dtype.kind in "iu" and (stored != given).any():
-            raise self._misfit(name, f"of type {given.dtype} with values such as {given[stored != given].flat[0]}")
-        rows[self._steps[slots], slots] = stored
+        given, check = given[slots], self._checks[name]
+        if not check.fits(given):
+            row, what = check.problem(name, given)
+            where = self._at(slots[row : row + 1], made=name.startswith("observation"))
+            raise UserError(f"{where}: {what}; {self._advice(name)}")
+        rows[self._steps[slots], slots] = given
 
     def _misfit(self, name: str, what: str) -> UserError:
         return UserError(f"{name}: the space is {one_line(self._spaces[name])}, but the value is {what}")
+
+    def _at(self, slots: NDArray[np.intp], made: bool = False) -> str:
+        """The recorder and the step of the first of `slots`: the present one, or the last one if it has been `made`."""
+        slot = int(slots[0])
+        where = f", slot {slot}" if len(self._steps) > 1 else ""
+        step = self._steps[slot] + (not made)
+        return f"{self._name}{where}, {f'step {step}' if step else 'at the reset'}"
+
+    def _advice(self, name: str) -> str:
+        if name != "action":
+            return "correct the environment, or its space"
+        space = self._spaces[name]
+        if isinstance(space, gymnasium.spaces.Discrete) and space.start != 0:
+            shift = f"TransformAction(env, lambda action: action + {space.start}, Discrete({space.n}))"
+            return f"for a learner whose actions begin at 0, put gymnasium.wrappers.{shift} outside the recorder"
+        return "the recorder needs the action as the environment takes it: clip or shift it outside the recorder"
+
+
+def _name(env: Any) -> str:
+    """The id of an environment, or else its text."""
+    return str(env.spec.id if env.spec is not None else env)
 
 
 def _one_row(value: Any) -> NDArray[Any]:

@@ -16,6 +16,8 @@ from data_gen.experiment import Experiment
 from data_gen.generation.shard import make_shard
 from icrl.config.runtime import RuntimeConfig
 from icrl.support.errors import UserError
+from icrl.support.interruption import children_ignore_sigint
+from icrl.support.processes import can_start, started
 
 
 def make_shards(
@@ -35,13 +37,14 @@ def make_shards(
     workers = min(runtime.workers, len(missing))
     if workers == 0:  # an earlier run was killed between the last shard and info.json
         return
-    if runtime.executor == "processes" and workers == 1:
+    if runtime.executor == "processes" and (workers == 1 or not can_start(experiment.config)):
         for index in missing:
             yield index, make_shard(experiment, folder.data, index, progress)
         return
     with _executor(runtime, workers) as executor:
         data, config = folder.data.resolve(), experiment.config
-        futures = {executor.submit(make_shard, config, data, index): index for index in missing}
+        with children_ignore_sigint(), started(config):  # submitting starts the workers
+            futures = {executor.submit(make_shard, config, data, index): index for index in missing}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -59,7 +62,13 @@ def _executor(runtime: RuntimeConfig, workers: int) -> Iterator[Executor]:
         context = multiprocessing.get_context("spawn")
         try:
             with ProcessPoolExecutor(workers, context, _start_worker, (workers,)) as processes:
-                yield processes
+                others = multiprocessing.active_children()
+                try:
+                    yield processes
+                except BaseException:  # an error of one worker, or an interruption: the others' shards are not awaited
+                    for worker in set(multiprocessing.active_children()) - set(others):
+                        worker.kill()
+                    raise
         except BrokenProcessPool as error:
             raise UserError(
                 "a worker was killed; if it ran out of memory, use fewer --workers or more data.shards"

@@ -114,6 +114,7 @@ def _about(experiment: Experiment, trained: dict[str, TrainedFigures], checksums
         "meta_learners": trained,
         "shards": [{"file": name, "sha256": checksum} for name, checksum in checksums.items()],
         "device": experiment.source_device,
+        "check_values": config.runtime.check_values,
     }
 
 

@@ -17,7 +17,6 @@ from data_gen.interaction import agent_seeds, interact
 from data_gen.meta.store import TrainedFigures, ready_agent, source_weights
 from data_gen.storage.shards import shard_name, write_shard
 from data_gen.streams import Seeds
-from data_gen.tasks.base import Tasks
 from icrl.config.loader import fingerprint as fingerprint_of
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import Source
@@ -45,9 +44,7 @@ def make_shard(
             continue
         rows = np.flatnonzero(learners.source[mine][owner] == number)
         agent = ready_agent(config, run, source)
-        recorded = _record(
-            experiment, source, agent, train.take(learners.task[chosen]), learners.seed[chosen], progress
-        )
+        recorded = _record(experiment, source, agent, learners.task[chosen], learners.seed[chosen], progress)
         for name, values in recorded.items():
             if name not in columns:
                 columns[name] = _unfilled(len(owner), values)
@@ -89,13 +86,14 @@ def _record(
     experiment: Experiment,
     source: Source,
     agent: Agent,
-    tasks: Tasks,
+    tasks: NDArray[np.int64],
     seeds: Seeds,
     progress: Callable[[int], object],
 ) -> dict[str, NDArray[Any]]:
-    """Columns of the histories of one source's learners, one learner per task. A learner's actors are adjacent."""
+    """Columns of the histories of one source's learners, one per number in `tasks`. A learner's actors are adjacent."""
     histories = recorded_actors(source, agent)
-    envs = experiment.family.make_vec(tasks.take(np.repeat(np.arange(len(tasks)), agent.actors)))
+    played = np.repeat(tasks, agent.actors)
+    envs = experiment.family.make_vec(experiment.train_tasks.take(played))
     lifetimes = interact(
         agent,
         envs,
@@ -106,6 +104,8 @@ def _record(
         optimal_actions=experiment.config.data.optimal_actions,
         device=experiment.source_device,
         progress=progress,
+        check_values=experiment.config.runtime.check_values,
+        slot_name=lambda slot: f"training task {played[slot]}",
     )
     envs.close()
     # A learner's hyper-parameters follow from the seed that `interact` gives it.

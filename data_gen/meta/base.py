@@ -42,6 +42,8 @@ class TrainingTasks:
     """Seed of meta-training: all randomness follows from this seed and the number of the iteration."""
     sees: str = "observation"
     """The part of an environment that the meta-learner is shown, as in `interact`."""
+    check_values: bool = True
+    """Check what the environments give, as in `interact`."""
 
     def live(self, agent: Agent, rows: NDArray[np.int64], lived_steps: int, seeds: Seeds) -> Histories:
         """Runs a new lifetime of `agent` on the tasks at `rows`, one environment per row, and records it.
@@ -53,7 +55,16 @@ class TrainingTasks:
             seeds: (num_learners,) one seed per learner.
         """
         with closing(self.distribution.make_vec(self.tasks.take(rows))) as envs:
-            return interact(agent, envs, lived_steps, seeds, sees=self.sees, device=self.spec.device)
+            return interact(
+                agent,
+                envs,
+                lived_steps,
+                seeds,
+                sees=self.sees,
+                device=self.spec.device,
+                check_values=self.check_values,
+                slot_name=lambda slot: f"training task {rows[slot]}",
+            )
 
     def rows(self, count: int, iteration: int) -> NDArray[np.int64]:
         """(count,) indices of the training tasks of an iteration; all tasks are drawn before any is repeated."""

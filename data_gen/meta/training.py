@@ -28,6 +28,7 @@ from icrl.run.trackers import check_trackers
 from icrl.support.device import check_device
 from icrl.support.errors import ConfigError, UserError
 from icrl.support.files import new_folder, remove_leftovers
+from icrl.support.interruption import stop_requested
 
 
 def meta_train(given: Experiment | ExperimentConfig, overwrite: bool = False, until: int | None = None) -> list[Path]:
@@ -67,6 +68,7 @@ def meta_train(given: Experiment | ExperimentConfig, overwrite: bool = False, un
 def check_meta_learners(experiment: Experiment) -> dict[str, TrainingTasks]:
     """The training tasks, by the agents' `sees`. Raises ConfigError if a meta-learner cannot act on these tasks."""
     family, tasks, device = experiment.family, experiment.train_tasks, experiment.source_device
+    seed, check_values = experiment.config.seed, experiment.config.runtime.check_values
     check_recordable(family.observation_space, family.action_space)
     training: dict[str, TrainingTasks] = {}
     with closing(family.make_vec(tasks.take([0]))) as envs:
@@ -74,7 +76,7 @@ def check_meta_learners(experiment: Experiment) -> dict[str, TrainingTasks]:
             try:
                 spec = spec_of(envs, family.episode_length, component.sees, device)
                 learner: MetaLearner = component.build()
-                training[component.sees] = TrainingTasks(family, tasks, spec, experiment.config.seed, component.sees)
+                training[component.sees] = TrainingTasks(family, tasks, spec, seed, component.sees, check_values)
                 learner.start(training[component.sees])
             except UserError as error:
                 raise ConfigError(f"{key}: {error}") from error
@@ -100,7 +102,7 @@ def _train(
     record = _resume(config, component, learner, home)
     done = record.step if record else 0
     last = learner.iterations if until is None else min(until, learner.iterations)
-    with closing(MetaTrainingLog(config, component, home, learner.iterations, record)) as log:
+    with closing(MetaTrainingLog(config, component, home, learner.iterations, record)) as log, stop_requested() as stop:
         if record is None and last == 0:
             _save(config, component, learner, home, 0, log)
         while done < last:
@@ -112,8 +114,10 @@ def _train(
                     f"meta-training of {component.name} diverged in iteration {done}: its weights are NaN; "
                     "lower its learning rates"
                 )
-            if done % config.runtime.meta_checkpoint_every == 0 or done == last:
+            if done % config.runtime.meta_checkpoint_every == 0 or done == last or stop:
                 _save(config, component, learner, home, done, log)
+            if stop:
+                stop.leave(checkpoint_path(home, done))
 
 
 def _resume(

@@ -100,6 +100,8 @@ class DataInfo(Record):
     seconds: Number
     made_with: dict[str, str] = {}
     device: str | None = None
+    check_values: bool | None = None
+    """True if every value was checked when it arose (`runtime.check_values`)."""
     statistics: Statistics | None = None
     given: Given | None = None
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from data_gen.spaces import map_leaves
 from data_gen.streams import Seeds, SlotStreams, make_seeds, slot_seeds
+from data_gen.values import is_ours
 
 
 class TaskVectorEnv(VectorEnv[Any, Any, Any]):
@@ -45,6 +46,11 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
         self.episode_length = episode_length
         self.elapsed = np.zeros(num_envs, dtype=np.int64)
         self.streams = SlotStreams(make_seeds(num_envs, np.random.SeedSequence().generate_state(1)[0]))
+
+    @property
+    def native(self) -> bool:
+        """True if the values need no check at every step: for the classes of this project, which its tests check."""
+        return is_ours(type(self))
 
     @abstractmethod
     def _restart(self, slots: NDArray[np.intp]) -> None:

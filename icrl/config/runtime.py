@@ -23,6 +23,11 @@ class RuntimeConfig(Section):
     """Device of the evaluation and of the sources' networks. By default, the evaluation uses the first accelerator if
     there is one, and the sources use the CPU. Training always uses the device of accelerate."""
 
+    check_values: bool = True
+    """Check at every step that observations and actions are in their spaces, rewards finite and flags boolean, for
+    environments and agents that are not this project's own. Turn this off only to record values that break their
+    space, which are then cast to its type."""
+
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     """Precision of training. By default, the setting of `accelerate launch`."""
 

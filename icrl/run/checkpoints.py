@@ -37,6 +37,8 @@ class TrainingRecord(CheckpointRecord):
     processes: int = 1
     loss: float | None = None
     """Mean loss of the last updates, in nats per action."""
+    unlogged: list[float] = []
+    """Losses since the last line of the log, for its next one."""
 
 
 class MetaTrainingRecord(CheckpointRecord):

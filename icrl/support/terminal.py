@@ -7,12 +7,32 @@ from pathlib import Path
 from typing import NoReturn
 
 from icrl.support.errors import ENVIRONMENT_ERRNOS, UserError
+from icrl.support.interruption import Terminated, sigterm_raises
+
+_IN_ASCII = str.maketrans("▁▂▃▄▅▆▇█", "_.-~=+*#")
 
 
 def say(text: str) -> None:
-    """Prints a line for the user; in a multi-process launch, only in the first process."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text, flush=True)
+    """Prints a line for the user; in a multi-process launch, only in the first process.
+
+    Symbols that the stream cannot encode are replaced. If nobody reads the stream any more (`icrl info RUN | head -1`),
+    the work continues and later lines are dropped.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    try:
+        print(printable(text, getattr(sys.stdout, "encoding", None) or "utf-8"), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def printable(text: str, encoding: str) -> str:
+    """The text in symbols that `encoding` has: bars become ASCII, and other symbols a question mark."""
+    try:
+        text.encode(encoding)
+        return text
+    except UnicodeEncodeError:
+        return text.translate(_IN_ASCII).encode(encoding, "replace").decode(encoding)
 
 
 def leave(code: int) -> NoReturn:
@@ -32,14 +52,17 @@ def reported(run: Callable[[], object]) -> int:
     """Calls `run`, turns errors that the user can fix into lines on stderr, and returns the exit code."""
     sys.path.append(str(Path.cwd()))  # for the user's own components, named as module:Class
     try:
-        run()
+        with sigterm_raises():
+            run()
     except UserError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again, without --overwrite, to continue", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        happened = "terminated" if isinstance(error, Terminated) else "interrupted"
+        saved = f" ({error})" if str(error) else ""
+        print(f"{happened}{saved}; run the same command again, without --overwrite, to continue", file=sys.stderr)
+        return 143 if isinstance(error, Terminated) else 130
     except MemoryError as error:
         print(f"error: out of memory: {error}; raise data.shards, so that each shard is smaller", file=sys.stderr)
         return 1

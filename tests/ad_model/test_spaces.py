@@ -215,7 +215,7 @@ def test_an_image_has_the_same_embedding_with_its_channels_first_or_last():
     ids=["unbounded", "dict", "integers"],
 )
 def test_an_action_space_without_a_head_is_refused(tiny, space):
-    with pytest.raises(ConfigError, match="model: "):
+    with pytest.raises(ConfigError, match=r"model: |tasks: actions: "):
         built(tiny, OBSERVATIONS["discrete"], space)
 
 

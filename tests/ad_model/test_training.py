@@ -1,11 +1,7 @@
 """Training: exact resume, kills, processes and accumulation, learning rate, logs, and changes of every parameter."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -13,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import ROOT, run_python
+from killing import killed_at
 from safetensors.torch import load_file
 
 from ad_model import ADModel
@@ -126,30 +123,20 @@ def failing_after(calls):
 
 
 def test_training_that_is_killed_and_restarted_equals_uninterrupted_training(tiny, tmp_path):
-    changes = {"training": {"steps": 300}, "runtime": {"checkpoint_every": 20, "log_every": 10}}
+    changes = {"training": {"steps": 40}, "runtime": {"checkpoint_every": 8, "log_every": 2}}
     whole, cut = generated(tiny, name="whole", **changes), generated(tiny, name="cut", **changes)
     train(whole)
     path = tmp_path / "cut.yaml"
     path.write_text(dump(cut))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "ad_model.train", "--config", str(path)]
-    rng, kills, folder = np.random.default_rng(0), 0, run_folder(cut).checkpoints
-    while kills < 3:  # each kill comes at least one checkpoint later
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-        seen = len(list(folder.glob("step-*")) if folder.exists() else []), max(checkpoint_steps(folder), default=0)
-        while process.poll() is None and max(checkpoint_steps(folder), default=0) == seen[1]:
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.15))
-        if process.poll() is not None:
-            assert process.returncode == 0, process.stderr.read()
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
+    words, folder, reached = ["-m", "ad_model.train", "--config", str(path)], run_folder(cut).checkpoints, []
+    for number in (2, 14, 23, 32):  # among the first files, within a checkpoint, between two, within the next
+        killed = killed_at(number, words, tmp_path, [ROOT])
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        reached.append(max(checkpoint_steps(folder), default=0))
         for step in checkpoint_steps(folder):  # every checkpoint is complete
             ADModel.from_pretrained(folder / f"step-{step:06d}" / "model")
-    assert kills >= 1
-    done = run_python(command[1:], tmp_path)
+    assert 0 < reached[-1] < 40  # the kills came in the middle
+    done = run_python(words, tmp_path)
     assert done.returncode == 0, done.stderr
     assert_equal_weights(weights(whole), weights(cut))
     assert losses(whole) == losses(cut)

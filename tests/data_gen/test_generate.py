@@ -2,16 +2,13 @@
 
 import hashlib
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from typing import Annotated
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_python
+from killing import killed_at
 from pydantic import Field
 
 from data_gen.agents import Agent
@@ -149,33 +146,23 @@ def test_a_second_process_on_the_same_folder_is_refused(tiny):
 
 
 def test_generation_that_is_killed_and_restarted_equals_uninterrupted_generation(tmp_path, tiny):
-    """Sends SIGKILL to the whole process after growing delays, until one run finishes."""
     from icrl.config.loader import dump
 
-    changes = {"data": {"histories_per_task": 60, "episodes": 400, "shards": 12}, "runtime": {"workers": 2}}
+    changes = {"data": {"shards": 12}, "runtime": {"workers": 2}}
     whole, cut = tiny(name="whole", **changes), tiny(name="cut", **changes)
     generate(whole)
     path = tmp_path / "cut.yaml"
     path.write_text(dump(cut))
-    command = [sys.executable, "-m", "data_gen", "--config", str(path)]
-    kills = 0
-    for delay in np.linspace(1.0, 8.0, 30):
-        with open(tmp_path / "stderr.txt", "w") as errors:
-            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-            process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=errors)
-        try:
-            assert process.wait(timeout=delay) == 0, (tmp_path / "stderr.txt").read_text()
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-            for shard in run_folder(cut).data.glob("*.h5"):
-                read_shard(shard)  # every shard is complete
-            if run_folder(cut).data_info.exists():
-                assert len(shard_hashes(cut)) == 12
-            time.sleep(0.2)
-    assert kills >= 1
+    words, finished = ["-m", "data_gen", "--config", str(path)], []
+    for number in (1, 3, 4, 5):  # 1: within the config; each shard takes two
+        killed = killed_at(number, words, tmp_path, [ROOT])
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        finished.append(len(list(run_folder(cut).data.glob("*.h5"))))
+        for shard in run_folder(cut).data.glob("*.h5"):
+            read_shard(shard)  # every shard is complete
+    assert 0 < finished[-1] < 12 and not run_folder(cut).data_info.exists()  # the kills came in the middle
+    done = run_python(words, tmp_path)
+    assert done.returncode == 0, done.stderr
     assert shard_hashes(cut) == shard_hashes(whole)
     assert not list(run_folder(cut).data.glob(".*"))
 

@@ -1,17 +1,14 @@
 """Meta-training: checkpoints, resumption, kills, stale weights, and meta-trained agents in the pipeline."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from killing import killed_at
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -158,21 +155,17 @@ def test_a_learner_named_twice_is_trained_once(leaning):
 
 
 def test_a_killed_run_resumes_to_the_same_weights(leaning, tmp_path):
-    whole = leaning(name="whole", source={"iterations": 400})
+    whole, config = leaning(name="whole", source={"iterations": 40}), leaning(name="killed", source={"iterations": 40})
     meta_train(whole)
-    words = [sys.executable, "-m", "data_gen.meta.training", "--config", str(tmp_path / "runs" / "killed.yaml")]
-    config = leaning(name="killed", source={"iterations": 400})
-    (tmp_path / "runs" / "killed.yaml").write_text(dump(config))
-    folder = learner_folder(config, run_folder(config), config.data.sources[0])
-    folders = (ROOT, ROOT / "tests" / "data_gen", ROOT / "tests")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
-    for _ in range(3):
-        process = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
-        seen = max(checkpoint_steps(folder), default=0)
-        while process.poll() is None and max(checkpoint_steps(folder), default=0) <= seen + 4:
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    path = tmp_path / "runs" / "killed.yaml"
+    path.write_text(dump(config))
+    folder, reached = learner_folder(config, run_folder(config), config.data.sources[0]), []
+    for number in (3, 20, 33):
+        words = ["-m", "data_gen.meta", "--config", str(path)]
+        killed = killed_at(number, words, tmp_path, [ROOT, ROOT / "tests" / "data_gen", ROOT / "tests"])
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        reached.append(max(checkpoint_steps(folder), default=0))
+    assert 0 < reached[-1] < 40  # the kills came in the middle
     meta_train(config)
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(config)[name])

@@ -7,13 +7,14 @@ each of the others has a block that works on its slice of the arrays.
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.spaces import column_name, leaves
+from data_gen.values import TURN_OFF, short
 from icrl.support.errors import UserError
 
 Space = gymnasium.Space[Any]
@@ -21,15 +22,32 @@ Maker = Callable[[], gymnasium.Env[Any, Any]]
 """Makes the environment of one slot. A maker is pickled to reach a process, and its `str` names the environment in
 errors."""
 
-RESET, RESET_SEEDED, STEP, ASK_EXPERT = b"r", b"R", b"s", b"e"
+RESET, RESET_SEEDED, STEP, ASK_EXPERT, TRUST = b"r", b"R", b"s", b"e", b"t"
 """The commands of a block."""
 
 _ALIGNMENT = 64  # bytes; each array takes whole cache lines
 _LINE = 300  # most characters shown of a foreign error or space
 
 
-_LeafArray = tuple[tuple[Any, ...], NDArray[Any]]
-"""The keys that lead to a leaf of an observation, and the (slots, ...) array that holds the leaf."""
+_FLAGS = frozenset((bool, np.bool_))
+
+
+class _LeafArray(NamedTuple):
+    """A leaf of an observation, or an expert's action, and the array that holds it."""
+
+    keys: tuple[Any, ...]
+    """The keys that lead to the leaf."""
+    array: NDArray[Any]
+    """(slots, ...) values in the space's type."""
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    """Type and shape of one value."""
+    column: str
+    space: Space
+
+
+class _WrongValue(Exception):
+    """An environment gave a value that its space does not have."""
 
 
 class Block:
@@ -46,6 +64,9 @@ class Block:
         self.makers, self.arrays, self.episode_length = makers, arrays, episode_length
         self.observations = _leaf_arrays(observation_space, arrays, "observation")
         self.finals = _leaf_arrays(observation_space, arrays, "final")
+        self.expert = [_leaf_array((), arrays["expert"], "optimal_action", action_space)]
+        self.checked = True  # False: values are cast to the space's type without a check
+        self.steps = 0  # since the last reset of all slots, for errors
         self.elapsed = [0] * len(makers)
         self.slot = 0  # the slot being stepped, for errors
         self.envs: list[gymnasium.Env[Any, Any]] = []
@@ -58,12 +79,15 @@ class Block:
             RESET_SEEDED: self.reset_seeded,
             STEP: self.step,
             ASK_EXPERT: self.ask_expert,
+            TRUST: self.trust,
         }
 
     def run(self, command: bytes) -> None:
         """Carries out a command in every slot. Raises UserError, which names the environment, on any error."""
         try:
             self.commands[command]()
+        except _WrongValue as error:
+            raise UserError(f"{self.makers[self.slot]}, {error}") from error
         except (Exception, SystemExit) as error:
             raise UserError(f"{self.makers[self.slot]}: {one_line(error)}") from error
 
@@ -76,14 +100,11 @@ class Block:
         self.begin(self.arrays["seed"].tolist())
 
     def begin(self, seeds: Sequence[int | None]) -> None:
-        """Resets every slot with its seed. Raises ValueError if an observation has the wrong shape."""
+        """Resets every slot with its seed."""
+        self.steps = 0
         for slot, env in enumerate(self.envs):
             self.slot = slot
             observation, _ = env.reset(seed=seeds[slot])
-            for keys, array in self.observations:  # a wrong shape would be broadcast silently
-                shape = np.shape(_at(observation, keys))
-                if shape != array.shape[1:]:
-                    raise ValueError(f"reset gave an observation of shape {shape}, but its space has {array.shape[1:]}")
             self.write(self.observations, observation)
             self.elapsed[slot] = 0
 
@@ -91,10 +112,13 @@ class Block:
         """Takes one step in every slot; a slot whose episode ends is reset in the same step."""
         actions = self.arrays["action"].copy()  # an environment may keep what it is given
         rewards, terminations, truncations = (self.arrays[name] for name in ("reward", "terminated", "truncated"))
+        self.steps += 1
         for slot, env in enumerate(self.envs):
             self.slot = slot
             observation, reward, terminated, truncated, _ = env.step(actions[slot])
             self.elapsed[slot] += 1
+            if self.checked and (type(terminated) not in _FLAGS or type(truncated) not in _FLAGS):
+                self.check_flags(terminated=terminated, truncated=truncated)
             truncated = truncated or self.elapsed[slot] >= self.episode_length
             rewards[slot], terminations[slot], truncations[slot] = reward, terminated, truncated and not terminated
             if terminated or truncated:
@@ -107,12 +131,50 @@ class Block:
         """Writes the present action of each slot's expert to the arrays."""
         for slot, env in enumerate(self.envs):
             self.slot = slot
-            self.arrays["expert"][slot] = env.get_wrapper_attr("optimal_action")()
+            self.write(self.expert, env.get_wrapper_attr("optimal_action")())
 
-    def write(self, leaf_arrays: list["_LeafArray"], observation: Any) -> None:
-        """Writes an observation of the current slot to the arrays."""
-        for keys, array in leaf_arrays:
-            array[self.slot] = _at(observation, keys)
+    def trust(self) -> None:
+        """From now on, casts values to their space's type without a check."""
+        self.checked = False
+
+    def write(self, leaf_arrays: list[_LeafArray], observation: Any) -> None:
+        """Writes an observation of the current slot to the arrays. Raises _WrongValue if a value would change."""
+        for number, (keys, array, dtype, shape, *_) in enumerate(leaf_arrays):
+            value = observation
+            for key in keys:
+                value = value[key]
+            # Nearly always the space's own type and shape; anything else is looked at.
+            if getattr(value, "dtype", None) is not dtype or value.shape != shape:
+                self.check(leaf_arrays[number], value)
+            array[self.slot] = value
+
+    def check(self, leaf: _LeafArray, given: Any) -> None:
+        """Raises _WrongValue unless the array of `leaf` can hold the value without a change but rounding."""
+        value = np.asarray(given)
+        if value.shape != leaf.shape:  # would be broadcast silently
+            raise self.wrong(leaf.column, f"has shape {value.shape}, but its space has {leaf.shape}", "")
+        if not self.checked or np.can_cast(value.dtype, leaf.dtype, "safe"):
+            return
+        if value.dtype.kind not in "iubf":
+            raise self.wrong(leaf.column, f"has type {value.dtype}, which is not a number")
+        if leaf.dtype.kind == "f":  # that it is in its space is checked for all slots at once
+            return
+        with np.errstate(invalid="ignore"):
+            changed = value.astype(leaf.dtype) != value
+        if changed.any():
+            what = f"{value[changed].flat[0]} (of type {value.dtype}) is not in {short(leaf.space)}"
+            raise self.wrong(leaf.column, what)
+
+    def check_flags(self, **flags: Any) -> None:
+        """Raises _WrongValue for a flag that is neither true nor false."""
+        for column, flag in flags.items():
+            if np.shape(flag) or np.asarray(flag).dtype.kind not in "iubf" or flag not in (0, 1):
+                raise self.wrong(column, f"{flag!r} is not a boolean")
+
+    def wrong(self, column: str, what: str, hint: str = f" ({TURN_OFF})") -> "_WrongValue":
+        """The error for a value of the current slot."""
+        when = f"step {self.steps}" if self.steps else "at the reset"
+        return _WrongValue(f"{when}: {column} {what}; correct the environment, or its space{hint}")
 
     def close(self) -> None:
         """Closes every environment."""
@@ -185,8 +247,15 @@ def arrays_in(memory: Any, num_envs: int, observation_space: Space, action_space
 
 
 def _leaf_arrays(space: Space, arrays: dict[str, NDArray[Any]], kind: str) -> list[_LeafArray]:
-    own = [arrays[column_name(kind, path)] for path in leaves(space)]
-    return list(zip(_keys(space), own, strict=True))
+    parts = zip(_keys(space), leaves(space).items(), strict=True)
+    return [
+        _leaf_array(keys, arrays[column_name(kind, path)], column_name("observation", path), leaf)
+        for keys, (path, leaf) in parts
+    ]
+
+
+def _leaf_array(keys: tuple[Any, ...], array: NDArray[Any], column: str, space: Space) -> _LeafArray:
+    return _LeafArray(keys, array, array.dtype, array.shape[1:], column, space)
 
 
 def _keys(space: Space, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -200,12 +269,6 @@ def _keys(space: Space, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
         return
     for key, part in parts:
         yield from _keys(part, (*before, key))
-
-
-def _at(observation: Any, keys: tuple[Any, ...]) -> Any:
-    for key in keys:
-        observation = observation[key]
-    return observation
 
 
 def one_line(error: BaseException) -> str:

@@ -38,6 +38,7 @@ from data_gen.tasks.adapted.block import (
     RESET,
     RESET_SEEDED,
     STEP,
+    TRUST,
     Block,
     Maker,
     Space,
@@ -46,6 +47,7 @@ from data_gen.tasks.adapted.block import (
     one_line,
 )
 from icrl.support.errors import UserError
+from icrl.support.processes import can_start, started
 
 _FEWEST_SLOTS = 4  # per process; with fewer, waking a process costs more than it saves
 _SEED_BITS = np.uint64(2**31 - 1)  # seeds that every environment takes; NumPy's legacy generators refuse 64 bits
@@ -84,7 +86,7 @@ class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
         episode_length: int,
         processes: int | None = None,
     ) -> None:
-        self.num_envs = len(makers)
+        self.num_envs, self._makers = len(makers), makers
         self.single_observation_space, self.single_action_space = observation_space, action_space
         self.observation_space = batch_space(observation_space, self.num_envs)
         self.action_space = batch_space(action_space, self.num_envs)
@@ -97,6 +99,8 @@ class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
         spaces = (observation_space, action_space)
         size = memory_size(self.num_envs, *spaces)
         count = _default_processes(self.num_envs) if processes is None else processes
+        if count and not _sendable(makers):
+            count = 0
         if count == 0:
             self._arrays = arrays_in(bytearray(size), self.num_envs, *spaces)
             self._blocks.append(Block(makers, self._arrays, *spaces, episode_length))
@@ -120,7 +124,8 @@ class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
             arguments = (theirs, memory, self.num_envs, (first, last), makers[first:last], *spaces)
             process = context.Process(target=_work, args=(*arguments, self.episode_length), daemon=True)
             try:
-                process.start()
+                with started(makers[first:last]):
+                    process.start()
             except Exception as error:  # pickling may raise any error
                 self.close()
                 raise UserError(f"{makers[first]}: cannot be sent to a process: {one_line(error)}") from error
@@ -157,6 +162,14 @@ class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
         for path, values in leaves(finals).items():
             values[ended] = self._arrays[column_name("final", path)][ended]
         return observations, rewards, terminated, truncated, {"final_obs": finals, "_final_obs": ended}
+
+    def trust_values(self) -> None:
+        """From now on, casts observations and flags to the space's types without a check."""
+        self._run(TRUST)
+
+    def name_slot(self, slot: int) -> str:
+        """The environment of a slot, for errors."""
+        return str(self._makers[slot])
 
     def close_extras(self, **kwargs: Any) -> None:
         """Closes the environments and ends the processes."""
@@ -222,6 +235,14 @@ def _default_processes(num_envs: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(cores, num_envs // _FEWEST_SLOTS)
     return count if count > 1 else 0
+
+
+def _sendable(makers: Sequence[Maker]) -> bool:
+    """False if the makers come from a main module that processes cannot import. Raises UserError if pickling fails."""
+    try:
+        return can_start(makers)
+    except Exception as error:  # pickling may raise any error
+        raise UserError(f"{makers[0]}: cannot be sent to a process: {one_line(error)}") from error
 
 
 def _work(

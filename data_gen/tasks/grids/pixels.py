@@ -125,6 +125,10 @@ class PixelsVectorEnv(TaskVectorEnv):
             self.optimal_action = grid.optimal_action
 
     @property
+    def native(self) -> bool:
+        return super().native and self._grid.native
+
+    @property
     def single_state_space(self) -> gymnasium.Space[Any]:
         return self._grid.single_state_space
 

@@ -1,0 +1,69 @@
+"""Recorders refuse at the step what `save_histories` would refuse after the training."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from data_gen.exchange.record_history import RecordHistory, RecordVectorHistory
+from icrl.support.errors import UserError
+
+FIVE, THREE = Discrete(5), Discrete(3)
+
+
+class Given(gymnasium.Env):
+    """Gives one kind of result in every step."""
+
+    def __init__(self, space=FIVE, action=THREE, observation=0, reward=0.0, flags=(False, False)):
+        self.observation_space, self.action_space = space, action
+        self.result = (observation, reward, *flags)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return *self.result, {}
+
+    def __str__(self):
+        return "Given-v0"
+
+
+@pytest.mark.parametrize(
+    ("env", "action", "message"),
+    [
+        (Given(), 3, r"action 3 .*Discrete\(3\)"),
+        (Given(action=Discrete(3, start=-1)), 2, r"action 2 .*TransformAction\(env, lambda action: action \+ -1, Disc"),
+        (Given(action=Box(-1, 1, (2,))), np.array([0, np.nan]), r"action\[1\] nan "),
+        (Given(action=Box(-1, 1, (2,))), np.array([0, 1.5]), r"action\[1\] 1.5 "),
+        (Given(observation=5), 0, "observation 5 "),
+        (Given(observation=-1), 0, "observation -1 "),
+        (Given(Box(-np.inf, np.inf, (1,)), observation=np.array([np.inf])), 0, r"observation\[0\] inf "),
+        (Given(reward=np.nan), 0, "reward nan "),
+        (Given(reward=1e300), 0, r"reward 1e\+300 "),
+        (Given(flags=("no", False)), 0, "terminated.*boolean"),
+    ],
+)
+@pytest.mark.parametrize("vector", [False, True])
+def test_a_value_that_saving_would_refuse_is_refused_at_its_step(env, action, message, vector):
+    recorder = RecordHistory(env)
+    if vector:
+        if "boolean" in message:
+            pytest.skip("Gymnasium's vector environments hold flags as bool")
+        envs = SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
+        recorder, action = RecordVectorHistory(envs), np.asarray(action)[None]
+    recorder.reset(seed=0)
+    with pytest.raises(UserError, match=rf"Record(Vector)?History of .*, step 1.*{message}") as refusal:
+        recorder.step(action)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_error_names_the_step():
+    recorder = RecordHistory(Given())
+    recorder.reset(seed=0)
+    for _ in range(4):
+        recorder.step(2)
+    with pytest.raises(UserError, match=r"RecordHistory of Given-v0, step 5: action -1 "):
+        recorder.step(-1)
+    assert recorder.recording.steps == [4]
