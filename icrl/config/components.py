@@ -15,6 +15,7 @@ strings, so that reading a config imports only the classes that it uses. Your ow
 import dataclasses
 import importlib
 import importlib.util
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast, dataclass_transform
@@ -92,6 +93,7 @@ Class = TypeVar("Class", bound=type)
 @dataclass_transform(field_specifiers=(pydantic.Field,))
 def component(cls: Class) -> Class:
     """Makes `cls` a dataclass that validates its arguments: a wrong type, range or name raises at construction."""
+    cls._true_is_not_one = pydantic.field_validator("*", mode="before")(classmethod(_true_is_not_one))  # type: ignore[attr-defined]
     decorate: Callable[[Any], Any] = pydantic.dataclasses.dataclass(
         config=pydantic.ConfigDict(
             extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -99,6 +101,20 @@ def component(cls: Class) -> Class:
     )
     decorated: Class = decorate(cls)
     return decorated
+
+
+def _true_is_not_one(cls: Any, value: Any, info: pydantic.ValidationInfo) -> Any:
+    """Refuses true and false for a parameter that is a number; pydantic reads them as 1 and 0."""
+    if isinstance(value, bool) and not allows_bool(cls.__pydantic_fields__[info.field_name].annotation):
+        raise ValueError("is true or false, but must be another kind of value")
+    return value
+
+
+def allows_bool(annotation: Any) -> bool:
+    """True if `true` is a value that the annotation names: `bool`, a Literal with it, or Any."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return any(isinstance(choice, bool) for choice in typing.get_args(annotation))
+    return annotation in (bool, Any) or any(allows_bool(part) for part in typing.get_args(annotation))
 
 
 def find_component(name: str, table: dict[str, str]) -> type:
