@@ -26,6 +26,7 @@ from transformers.utils import logging
 
 from ad_model.build import build_model, parameter_groups
 from ad_model.checkpoint import load_checkpoint, resume_step, save_checkpoint
+from ad_model.launched import check_accelerator
 from ad_model.objectives.base import Objective
 from ad_model.streaming import StreamedWindows
 from ad_model.token_cache import token_cache
@@ -179,8 +180,10 @@ def _accelerator(config: ExperimentConfig) -> Accelerator:
             gradient_accumulation_steps=config.training.accumulation_steps,
             dynamo_backend="inductor" if config.runtime.compile else None,
         )
-    except (ValueError, ImportError) as error:
-        raise UserError(f"runtime: accelerate refuses these settings: {error}") from error
+    except Exception as error:  # accelerate raises anything for a variable of the environment that it cannot read
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise UserError(f"runtime: accelerate refuses these settings: {why}") from error
+    check_accelerator(accelerator, config)
     wanted = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != wanted:
         raise UserError(

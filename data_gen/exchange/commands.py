@@ -73,7 +73,7 @@ def _tasks(text: str | None) -> dict[str, Any] | None:
     try:
         given = read_yaml(text) if text else None
     except YAMLFault as error:
-        raise UserError(f"--tasks: is not valid YAML: {error}") from error
+        raise UserError(f"--tasks: not valid YAML: {error}") from error
     if isinstance(given, str):
         return {"name": given}
     if given is not None and not isinstance(given, dict):

@@ -11,7 +11,7 @@ from data_gen.experiment import Experiment, learners_of
 from data_gen.interaction import spec_of
 from icrl.config.sections import AgentComponent
 from icrl.support.device import check_device
-from icrl.support.errors import ConfigError, UserError
+from icrl.support.errors import ConfigError, UserError, shown
 
 
 def check_sources(experiment: Experiment) -> None:
@@ -55,5 +55,12 @@ def check_agent(
             )
         spec = spec_of(envs, planned_steps, component.sees, device)
         agent.check(dataclasses.replace(spec, lived_steps=lived_steps))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "alloc" not in str(error):  # torch's way to say that memory is full
+            raise
+        spaces = f"observations of {shown(spec.observation_space)} and actions of {shown(spec.action_space)}"
+        raise ConfigError(
+            f"{key}: {component.name} does not fit in memory, with {spaces}: choose smaller parameters or spaces"
+        ) from error
     except UserError as error:
         raise ConfigError(f"{key}: {error}") from error

@@ -265,6 +265,8 @@ def _impossible(values: Any, location: tuple[str | int, ...] = ()) -> list[str]:
         return [f"{_dotted(location[:3])}: has more than {MOST_LEVELS} levels of lists and mappings"]
     if isinstance(values, int) and abs(values) > LARGEST_INTEGER:
         return [f"{_dotted(location)}: is beyond the largest integer, {LARGEST_INTEGER} (got {shown(values)})"]
+    if isinstance(values, str) and not _is_writable(values):
+        return [f"{_dotted(location)}: has characters that no file can hold (got {shown(values)})"]
     if isinstance(values, float) and not math.isfinite(values):
         return [f"{_dotted(location)}: is not a finite number (got {values})"]
     items: Iterable[tuple[Any, Any]] = ()
@@ -273,6 +275,11 @@ def _impossible(values: Any, location: tuple[str | int, ...] = ()) -> list[str]:
     elif isinstance(values, list | tuple):
         items = enumerate(values)
     return [line for key, value in items for line in _impossible(value, (*location, key))]
+
+
+def _is_writable(text: str) -> bool:
+    """False for text with half of a surrogate pair, which has no UTF-8, or with a zero byte, which ends a path."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _component_problems(values: dict[str, Any]) -> list[str]:
