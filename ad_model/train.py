@@ -63,7 +63,8 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
     experiment = Experiment.of(given)
     config, folder, settings = experiment.config, experiment.folder, experiment.config.training
     check_trackers(config.runtime.trackers)
-    accelerator = _accelerator(config)
+    accelerator = make_accelerator(config)
+    check_accelerator(accelerator, config)
     with locked(folder) if accelerator.is_main_process else contextlib.nullcontext():
         # The data, and the progress of an earlier call.
         info = load_info(folder)
@@ -171,7 +172,7 @@ def learning_rate(settings: TrainingConfig, step: int) -> float:
     return settings.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def _accelerator(config: ExperimentConfig) -> Accelerator:
+def make_accelerator(config: ExperimentConfig) -> Accelerator:
     """The accelerator. Raises UserError if accelerate refuses the settings or runs fewer processes than launched."""
     try:
         accelerator = Accelerator(
@@ -183,7 +184,6 @@ def _accelerator(config: ExperimentConfig) -> Accelerator:
     except Exception as error:  # accelerate raises anything for a variable of the environment that it cannot read
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise UserError(f"runtime: accelerate refuses these settings: {why}") from error
-    check_accelerator(accelerator, config)
     wanted = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != wanted:
         raise UserError(

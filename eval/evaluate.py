@@ -166,7 +166,7 @@ def evaluated_weights(config: ExperimentConfig, folder: RunFolder, path: Path) -
 def _contestants(config: ExperimentConfig, folder: RunFolder, model: ADModel) -> dict[str, Contestant]:
     """The transformer, then the sources and the baselines, by name in the results."""
     objective: Objective = config.training.objective.build()
-    _check_heads(objective.heads(), model)
+    check_heads(objective.heads(), model)
     transformer = TransformerAgent(model, config.evaluation.temperature, objective)
     agents = {TRANSFORMER: Contestant(transformer, "observation")}
     for name, component in _named(config).items():
@@ -174,7 +174,7 @@ def _contestants(config: ExperimentConfig, folder: RunFolder, model: ADModel) ->
     return agents
 
 
-def _check_heads(wanted: Mapping[str, int], model: ADModel) -> None:
+def check_heads(wanted: Mapping[str, int], model: ADModel) -> None:
     """Raises UserError if the model, trained with another objective, lacks one of the `wanted` heads."""
     for name, outputs in wanted.items():
         if model.config.heads.get(name) != outputs:

@@ -9,9 +9,19 @@ from gymnasium.vector import VectorEnv
 from data_gen.agents.base import Agent
 from data_gen.experiment import Experiment, learners_of
 from data_gen.interaction import spec_of
+from data_gen.storage.columns import check_recordable
 from icrl.config.sections import AgentComponent
 from icrl.support.device import check_device
 from icrl.support.errors import ConfigError, UserError, shown
+
+
+def check_generation(experiment: Experiment) -> None:
+    """Raises UserError if the data cannot be generated: spaces, sources, or the number of shards."""
+    check_recordable(experiment.family.observation_space, experiment.family.action_space)
+    check_sources(experiment)
+    shards = experiment.config.data.shards
+    if shards > len(experiment.learners):
+        raise ConfigError(f"data.shards: {shards} is more than the {len(experiment.learners)} learners")
 
 
 def check_sources(experiment: Experiment) -> None:

@@ -3,7 +3,8 @@
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
-from ad_model.train import _accelerator
+from ad_model.launched import check_accelerator
+from ad_model.train import make_accelerator
 from icrl.support.errors import UserError
 
 
@@ -20,7 +21,10 @@ def made(tiny, monkeypatch, variables, **changes):
     GradientState._reset_state()
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    return _accelerator(tiny(**changes))
+    config = tiny(**changes)
+    accelerator = make_accelerator(config)
+    check_accelerator(accelerator, config)
+    return accelerator
 
 
 @pytest.mark.parametrize(
