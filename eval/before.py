@@ -60,7 +60,7 @@ def _check_figures(names: tuple[str, ...]) -> None:
     figures = load_figures(names)
     try:
         figure_titles(figures, num_final_episodes=1)
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise ConfigError(f"evaluation.figures: a title has braces that cannot be filled in: {error}") from error
 
 

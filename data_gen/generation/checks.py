@@ -14,12 +14,21 @@ from icrl.config.sections import AgentComponent
 from icrl.support.device import check_device
 from icrl.support.errors import ConfigError, UserError, shown
 
+_MOST_ACTORS = 2**16
+"""Most environments that one learner acts in."""
+
+_MOST_STEPS = 2**44
+"""Most environment steps of an experiment's data: a year of the fastest family."""
+
 
 def check_generation(experiment: Experiment) -> None:
     """Raises UserError if the data cannot be generated: spaces, sources, or the number of shards."""
     check_recordable(experiment.family.observation_space, experiment.family.action_space)
     check_sources(experiment)
     shards = experiment.config.data.shards
+    steps = experiment.history_steps * len(experiment.learners)
+    if steps > _MOST_STEPS:
+        raise ConfigError(f"data.episodes: the data would have {steps:,} steps, the limit is {_MOST_STEPS:,}")
     if shards > len(experiment.learners):
         raise ConfigError(f"data.shards: {shards} is more than the {len(experiment.learners)} learners")
 
@@ -58,6 +67,8 @@ def check_agent(
         agent: Agent = component.build()
         if agent.actors < 1:
             raise UserError(f"actors {agent.actors}: an agent acts in at least one environment")
+        if agent.actors > _MOST_ACTORS:
+            raise UserError(f"actors {agent.actors}: the limit is {_MOST_ACTORS:,}")
         if agent.first_update > planned_steps:
             raise UserError(
                 f"{component.name} makes its first update after {agent.first_update} steps, but a lifetime has "

@@ -8,7 +8,7 @@ checks between parsing and building: a short text can stand for gigabytes by ali
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -80,10 +80,10 @@ class _Loader(yaml.SafeLoader):
     with_letters = False
     level = 0
     # Replaced, not extended: dates, sets and binary data have no place in a config.
-    yaml_constructors: dict[Any, Any] = {
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
         key: yaml.SafeLoader.yaml_constructors[key] for key in (f"{_TAG}str", f"{_TAG}seq", f"{_TAG}map", None)
     }
-    yaml_implicit_resolvers: dict[Any, Any] = {}
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Counts levels, since composing and everything after is recursive."""

@@ -12,7 +12,6 @@ from ad_model.modeling_ad import ADModel
 from data_gen.experiment import Experiment
 from data_gen.spaces import to_json
 from eval.before import check_run
-from eval.figures import Figure
 from icrl import cli
 from icrl.config.loader import validate
 from icrl.config.schema import ExperimentConfig
@@ -66,7 +65,11 @@ def test_a_setting_that_cannot_work(tiny, changes, expected):
     assert refusal(tiny(**changes)).startswith(expected)
 
 
-braces = Figure("braces", "{what}", "return", lambda scores: scores.final_steps)
+def braces(scores):
+    return scores.final_steps
+
+
+braces.title = "{what}"
 
 
 def test_a_scheduler_that_is_not_there(tiny, monkeypatch):
