@@ -23,7 +23,7 @@ from typing import Any, TypeVar, cast, dataclass_transform
 import pydantic
 import pydantic.dataclasses
 
-from icrl.support.errors import ConfigError, did_you_mean
+from icrl.support.errors import ConfigError, did_you_mean, shown
 
 TASKS = {
     "acrobot": "data_gen.tasks.control.acrobot:Acrobot",
@@ -125,11 +125,13 @@ def find_component(name: str, table: dict[str, str]) -> type:
     target = table.get(name, name)
     module_name, _, class_name = target.partition(":")
     if not class_name:
-        raise ConfigError(f"unknown name {name!r}{did_you_mean(name, table)} (or give your own as module:Class)")
+        raise ConfigError(f"unknown name {shown(name)}{did_you_mean(name, table)} (or give your own as module:Class)")
     try:
         cls: Any = getattr(importlib.import_module(module_name), class_name)
     except Exception as error:  # the user's own module may raise anything
-        raise ConfigError(f"cannot import {target!r}: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"cannot import {shown(target)}: {type(error).__name__}: {shown(error, quoted=False)}"
+        ) from error
     if not (isinstance(cls, type) and pydantic.dataclasses.is_pydantic_dataclass(cls)):
         raise ConfigError(f"{target!r} is not a component: decorate the class with @icrl.component")
     return cast(type, cls)

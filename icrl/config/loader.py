@@ -28,6 +28,9 @@ from icrl.support.yaml12 import MOST_LEVELS, Written, YAMLFault, read_yaml, writ
 LARGEST_INTEGER = 2**63 - 1
 """Largest integer of a config: arrays hold 64 bits."""
 
+_LONGEST_EPISODE = 2**32
+"""Most steps of an episode; sums over its steps have to fit into 64 bits."""
+
 RENAMED = {
     "training.target": "is now training.objective: write {name: imitation} for action, or {name: optimal_action}",
     "training.selection.weight": "is now training.selection.likelihood",
@@ -294,13 +297,16 @@ def _problems_of(location: tuple[str | int, ...], kind: type[Component], value: 
     except pydantic.ValidationError:  # the schema reports it
         return []
     try:
-        component.build()
+        built = component.build()
     except ConfigError as error:
         return [f"{_dotted((*location, 'name'))}: {_one_line(error)}"]
     except pydantic.ValidationError as error:
         cls = find_component(component.name, component.table)
         names = [*type(component).model_fields, *(field.name for field in dataclasses.fields(cls))]
         return _lines(error, component.params, location, names)
+    length = getattr(built, "episode_length", 0) if kind is TasksComponent else 0
+    if isinstance(length, int) and length > _LONGEST_EPISODE:
+        return [f"{_dotted((*location, 'episode_length'))}: is beyond the limit, {_LONGEST_EPISODE} (got {length})"]
     return []
 
 

@@ -83,7 +83,7 @@ class _Loader(yaml.SafeLoader):
     yaml_constructors: ClassVar[dict[Any, Any]] = {
         key: yaml.SafeLoader.yaml_constructors[key] for key in (f"{_TAG}str", f"{_TAG}seq", f"{_TAG}map", None)
     }
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
+    yaml_implicit_resolvers: dict[Any, Any] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Counts levels, since composing and everything after is recursive."""
