@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .embeddings_ad import bounds, flat
+from .embeddings_ad import bounds, check_size, flat
 
 
 class ActionHead(nn.Module):
@@ -40,6 +40,7 @@ class ActionHead(nn.Module):
         if self.continuous:
             if not space["dtype"].startswith("float"):
                 raise ValueError(f"an action space Box of {space['dtype']} has no action head; use a MultiDiscrete")
+            check_size(bins * math.prod(space["shape"]), "logits", space)
             self.shape, sizes = list(space["shape"]), [bins] * math.prod(space["shape"])
             low, high = bounds(space)
             self.register_buffer("low", torch.tensor(low), persistent=True)
@@ -51,7 +52,8 @@ class ActionHead(nn.Module):
         else:
             raise ValueError(f"an action space of type {space['type']} has no action head")
         # Every factor has as many logits as the largest one; the surplus is masked.
-        self.bins = max(sizes)
+        self.bins = max(sizes, default=0)
+        check_size(len(sizes) * self.bins, "logits", space)
         self.register_buffer("first", torch.tensor(first), persistent=True)
         self.register_buffer("unreachable", torch.arange(self.bins) >= torch.tensor(sizes)[:, None], persistent=True)
         self.linear = nn.Linear(width, len(sizes) * self.bins)

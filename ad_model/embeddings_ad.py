@@ -20,6 +20,17 @@ _SMALLEST_SIDE = 3
 """Convolutions halve an image until its shorter side has at most this many pixels."""
 
 
+MOST_ROWS = 2**24
+"""Most rows of a table, inputs of a layer, or logits per step. A larger space is refused before it is allocated."""
+
+
+def check_size(count: int, what: str, space: dict[str, Any]) -> None:
+    """Raises ValueError if `count`, the number of `what` that a space needs, is 0 or beyond what is allocated."""
+    if not 0 < count <= MOST_ROWS:
+        text = ", ".join(f"{key} {str(value)[:60]}" for key, value in space.items() if key in ("n", "nvec", "shape"))
+        raise ValueError(f"a {space['type']} with {text} needs {count:,} {what}; the limits are 1 and {MOST_ROWS:,}")
+
+
 def leaf_spaces(space: dict[str, Any], path: str = "") -> dict[str, dict[str, Any]]:
     """The leaves of a space (plain values) by dotted path; a space other than Dict or Tuple is its own leaf, at ""."""
     if space["type"] not in ("Dict", "Tuple"):
@@ -50,6 +61,7 @@ class TableEmbedding(nn.Module):
     def __init__(self, space: dict[str, Any], width: int) -> None:
         super().__init__()
         sizes = flat(space["n"] if space["type"] == "Discrete" else space["nvec"])
+        check_size(sum(sizes), "rows of a table", space)
         first_row = [sum(sizes[:part]) - start for part, start in enumerate(flat(space["start"]))]
         self.register_buffer("first_row", torch.tensor(first_row), persistent=True)
         self.table = nn.Embedding(sum(sizes), width)
@@ -146,6 +158,7 @@ def leaf_embedding(space: dict[str, Any], width: int, statistics: Mapping[str, A
         return TableEmbedding(space, width)
     if space["type"] != "Box":
         raise ValueError(f"a space of type {space['type']} has no encoder")
+    check_size(math.prod(space["shape"]), "inputs", space)
     if statistics is None:
         low, high = bounds(space)
         if channel_axis(space) is not None:  # one pair of bounds for the whole image

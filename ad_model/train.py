@@ -26,6 +26,7 @@ from transformers.utils import logging
 
 from ad_model.build import build_model, check_objective, parameter_groups
 from ad_model.checkpoint import load_checkpoint, resume_step, save_checkpoint
+from ad_model.launched import check_accelerator
 from ad_model.objectives.base import Objective
 from ad_model.streaming import StreamedWindows
 from ad_model.token_cache import token_cache
@@ -63,7 +64,8 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
     experiment = Experiment.of(given)
     config, folder, settings = experiment.config, experiment.folder, experiment.config.training
     check_trackers(config.runtime.trackers)
-    accelerator = _accelerator(config)
+    accelerator = make_accelerator(config)
+    check_accelerator(accelerator, config)
     with locked(folder) if accelerator.is_main_process else contextlib.nullcontext():
         # The data, and the progress of an earlier call.
         info = load_info(folder)
@@ -175,7 +177,7 @@ def learning_rate(settings: TrainingConfig, step: int) -> float:
     return settings.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def _accelerator(config: ExperimentConfig) -> Accelerator:
+def make_accelerator(config: ExperimentConfig) -> Accelerator:
     """The accelerator. Raises UserError if accelerate refuses the settings or runs fewer processes than launched."""
     # An objective with heads of its own may leave the policy head without a gradient; DDP stops unless it is told.
     unused = DistributedDataParallelKwargs(find_unused_parameters=bool(config.training.objective.build().heads()))
@@ -187,8 +189,9 @@ def _accelerator(config: ExperimentConfig) -> Accelerator:
             dynamo_backend="inductor" if config.runtime.compile else None,
             kwargs_handlers=[unused],
         )
-    except (ValueError, ImportError) as error:
-        raise UserError(f"runtime: accelerate refuses these settings: {error}") from error
+    except Exception as error:  # accelerate raises anything for a variable of the environment that it cannot read
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise UserError(f"runtime: accelerate refuses these settings: {why}") from error
     wanted = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != wanted:
         raise UserError(

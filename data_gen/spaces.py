@@ -5,6 +5,7 @@ its *leaves*: a flat mapping from dotted paths to arrays, `{"image": ..., "agent
 itself an array has the single path "".
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from icrl.support.errors import UserError
 
 Space = gymnasium.Space[Any]
+
+MOST_NUMBERS = 2**28
+"""Most numbers in one element of a space. A larger space is refused before an array of that size is created."""
 
 
 def leaves(tree: Any) -> dict[str, Any]:
@@ -52,7 +56,11 @@ def column_name(column: str, path: str) -> str:
 
 
 def to_json(space: Space) -> dict[str, Any]:
-    """Plain values of a space, for `info.json` and a model's config. Raises UserError for an unsupported space."""
+    """Plain values of a space, for `info.json` and a model's config.
+
+    Raises UserError for an unsupported space, and for one whose elements hold nothing or too much.
+    """
+    _check_size(space)
     if isinstance(space, spaces.Discrete):
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, spaces.MultiDiscrete):
@@ -65,7 +73,7 @@ def to_json(space: Space) -> dict[str, Any]:
         return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
     if isinstance(space, spaces.Dict):
         for name in space:
-            if not isinstance(name, str) or not name or set(name) & {".", "/"}:
+            if not is_column_name(name):
                 raise UserError(
                     f"the key {name!r} of a Dict space cannot name a column: use non-empty text without . or /"
                 )
@@ -73,6 +81,34 @@ def to_json(space: Space) -> dict[str, Any]:
     if isinstance(space, spaces.Tuple):
         return {"type": "Tuple", "spaces": [to_json(part) for part in space]}
     raise _unsupported(space)
+
+
+def is_column_name(name: object) -> bool:
+    """True if a key of a Dict space can name a column: non-empty text without . or /"""
+    return isinstance(name, str) and bool(name) and not set(name) & {".", "/"}
+
+
+def _check_size(space: Space) -> None:
+    """Raises UserError if elements of a space have no numbers, or more than can be recorded."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        if len(space) == 0:
+            raise UserError(f"the space {one_line(space)} is empty: its elements hold nothing; remove it")
+        return
+    numbers = math.prod(getattr(space, "shape", None) or ())
+    if not 0 < numbers <= MOST_NUMBERS:
+        kind = f"{type(space).__name__} of shape {space.shape}"
+        what = "hold nothing" if numbers == 0 else f"hold {numbers:,} numbers, the limit is {MOST_NUMBERS:,}"
+        raise UserError(f"the space {kind} cannot be recorded: its elements {what}; wrap the environment to change it")
+    high = None
+    if isinstance(space, spaces.Discrete):
+        high = int(space.start) + int(space.n) - 1
+    elif isinstance(space, spaces.MultiDiscrete):
+        parts = zip(
+            space.start.ravel().tolist(), space.nvec.ravel().tolist(), strict=True
+        )  # as integers without bounds
+        high = max(start + count - 1 for start, count in parts)
+    if high is not None and high > np.iinfo(np.int64).max:
+        raise UserError(f"the space {one_line(space)[:80]} cannot be recorded: its largest element is beyond 64 bits")
 
 
 def space_from_json(plain: Mapping[str, Any]) -> Space:
@@ -129,6 +165,11 @@ def storage_type(space: Space) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def _unsupported(space: Space) -> UserError:
+    if type(space).__module__.split(".")[0] == "gym":
+        return UserError(
+            f"{space} is a space of the package gym, the predecessor of gymnasium: convert the environment, such as by "
+            "shimmy's GymV26CompatibilityV0, or make its spaces with gymnasium.spaces"
+        )
     known = "Discrete, MultiDiscrete, MultiBinary, Box, and Dict and Tuple of these"
     return UserError(
         f"the space {space} cannot be recorded; supported are {known}. Wrap the environment to remove the space"

@@ -42,6 +42,7 @@ _STYLE: Any = {
     "figure.constrained_layout.use": True,
     "savefig.dpi": 150,
     "legend.frameon": False,
+    "text.parse_math": False,  # a label such as `cost $5_$` is no formula
 }
 
 
@@ -114,7 +115,9 @@ def _curves(table: pd.DataFrame, summary: Summary) -> Figure:
         color = agent_color(agents, agent)
         scores = scores_array(table, agent, "test", column, summary.episodes)
         low, high = iqm_interval(scores, _CURVE_RESAMPLES)
-        width, label = (2.4, f"{agent}, held-out tasks") if agent == TRANSFORMER else (1.6, agent)
+        # matplotlib leaves labels that begin with _ out of the legend.
+        label = f" {agent}" if agent.startswith("_") else agent
+        width, label = (2.4, f"{agent}, held-out tasks") if agent == TRANSFORMER else (1.6, label)
         axes.plot(episodes, iqm(scores), color=color, label=label, linewidth=width, zorder=1 + width)
         axes.fill_between(episodes, low, high, color=color, alpha=0.15, linewidth=0)
     if "train" in summary.agents[TRANSFORMER]:

@@ -85,21 +85,15 @@ def evaluate(call: Invocation) -> None:
 
 def run(call: Invocation) -> None:
     """Runs all stages: meta-train, generate, train and evaluate. Skips stages that are complete for the same config."""
-    from ad_model.build import check_model, check_objective, check_spaces
     from ad_model.train import main as train
     from data_gen.__main__ import main as generate
     from data_gen.experiment import Experiment
     from data_gen.meta.__main__ import main as meta_train
     from eval.__main__ import main as evaluate
-    from eval.evaluate import check_agents
-    from eval.figures import load_figures
+    from eval.before import check_run
 
     experiment = Experiment(call.config)  # one for all stages, so that tasks are split once
-    check_model(call.config.model)  # now, rather than after the data is generated
-    check_spaces(call.config.model, experiment.family)
-    check_objective(call.config, experiment.family)
-    check_agents(experiment)
-    load_figures(call.config.evaluation.figures, call.config.evaluation.episodes)
+    check_run(experiment, call.overwrite)  # now, rather than after the data is generated
     for stage in (meta_train, generate, train, evaluate):
         stage(replace(call, alone=False), experiment)
 

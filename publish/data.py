@@ -7,8 +7,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ad_model.statistics import DataStatistics
 from data_gen.scoring.report import DataReport, data_report
 from data_gen.storage.card import PICTURE, config_name, dataset_card
@@ -19,6 +17,7 @@ from icrl.run.folder import CARD, CONFIG, INFO, TASK_FILES, RunFolder
 from icrl.support.errors import UserError
 from icrl.support.files import TEMPORARY_SUFFIX, remove_leftovers
 from icrl.support.hub import Repository, Snapshot, fetch, hub_errors, snapshot
+from icrl.support.yaml12 import read_yaml, write_yaml
 from publish.push import Parcel, send
 
 SHARDS = ("train-*.h5", "train-*.parquet", "data/*.parquet")
@@ -145,7 +144,7 @@ def _parquet_shards(to: Repository, remote: Snapshot) -> list[Shard]:
 
 def _yaml_header(card: Path) -> dict[str, Any]:
     parts = card.read_text().split("---\n", 2)
-    header: dict[str, Any] = yaml.safe_load(parts[1]) if len(parts) == 3 else {}
+    header: dict[str, Any] = read_yaml(parts[1]) if len(parts) == 3 else {}
     return header
 
 
@@ -153,4 +152,4 @@ def _with_header(card: str, header: dict[str, Any]) -> str:
     """This project's card, with the metadata of `datasets` about the columns of its Parquet files."""
     _, own, body = card.split("---\n", 2)
     kept = {key: header[key] for key in ("dataset_info",) if key in header}
-    return f"---\n{yaml.safe_dump({**yaml.safe_load(own), **kept}, sort_keys=False)}---\n{body}"
+    return f"---\n{write_yaml({**read_yaml(own), **kept})}---\n{body}"

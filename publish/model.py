@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import ad_model
 from ad_model.objectives.base import Objective
 from ad_model.tokens import first_token_code, token_text
@@ -21,6 +19,7 @@ from icrl.run.checkpoints import TrainingRecord, checkpoint_record
 from icrl.run.folder import CARD, SUMMARY
 from icrl.support.errors import UserError
 from icrl.support.hub import Repository
+from icrl.support.yaml12 import write_yaml
 from publish.data import public_config
 from publish.push import Parcel
 
@@ -175,7 +174,7 @@ def _header(config: ExperimentConfig, summary: Summary | None, info: DataInfo | 
         header["datasets"] = [info.given.repo]
     if summary is not None:
         header["model-index"] = [{"name": config.name, "results": [_result(config, summary)]}]
-    return str(yaml.safe_dump(header, sort_keys=False))
+    return write_yaml(header)
 
 
 def _result(config: ExperimentConfig, summary: Summary) -> dict[str, Any]:

@@ -25,7 +25,7 @@ T = TypeVar("T")
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**32)]
 
 
 class Range(pydantic.BaseModel, Generic[T]):

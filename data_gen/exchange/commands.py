@@ -4,11 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from icrl.run.folder import folder_of_data
 from icrl.support.errors import UserError
 from icrl.support.terminal import say
+from icrl.support.yaml12 import YAMLFault, read_yaml
 
 # Each verb imports its own modules only when it runs: some take seconds, and some need an optional package.
 
@@ -72,9 +71,9 @@ def export_minari(arguments: argparse.Namespace) -> None:
 
 def _tasks(text: str | None) -> dict[str, Any] | None:
     try:
-        given = yaml.safe_load(text) if text else None
-    except yaml.YAMLError as error:
-        raise UserError(f"--tasks: not valid YAML: {' '.join(str(error).split())}") from error
+        given = read_yaml(text) if text else None
+    except YAMLFault as error:
+        raise UserError(f"--tasks: not valid YAML: {error}") from error
     if isinstance(given, str):
         return {"name": given}
     if given is not None and not isinstance(given, dict):

@@ -1,5 +1,6 @@
 """Reading the episodes of Minari data sets as histories, one at a time, and stacking histories into shards."""
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.exchange.minari_store import brief
-from data_gen.spaces import column_name, leaves
+from data_gen.spaces import Space, column_name, leaves, storage_type
+from data_gen.storage.columns import spaces_of_columns
 from data_gen.storage.writing import Recorded
 from icrl.support.errors import UserError
 
@@ -44,6 +46,11 @@ class Reader:
     history_steps: int
     truncated: dict[str, int]
     """Number of episodes per data set that `read` marked as truncated; updated by `read`."""
+
+    @functools.cached_property
+    def spaces(self) -> dict[str, Space]:
+        """The space of the values in each column that has one."""
+        return spaces_of_columns(self.about.observation_space, self.about.action_space)
 
     def read(self, life: Lifetime, piece: slice) -> dict[str, NDArray[Any]]:
         """The step columns of one history, each (steps, ...). Raises UserError if an episode cannot be read."""
@@ -82,6 +89,11 @@ class Reader:
             columns[name] = np.array(values[:length])
             if len(columns[name]) != length:
                 raise UserError(f"{where}: {name} has {len(columns[name])} values, expected {length}")
+            element = storage_type(self.spaces[name])[0] if name in self.spaces else ()
+            if columns[name].shape == (length, 1) and element == ():  # as recorders of vector environments write it
+                columns[name] = columns[name][:, 0]
+            if columns[name].shape[1:] != element:
+                raise UserError(f"{where}: {name} has values of shape {columns[name].shape[1:]}, expected {element}")
         return columns
 
 

@@ -55,6 +55,13 @@ def make_shards(
             raise
 
 
+def check_scheduler(runtime: RuntimeConfig) -> None:
+    """Raises UserError if the Dask cluster that the config names cannot be reached."""
+    if runtime.executor == "dask":
+        with _executor(runtime, 1):
+            pass
+
+
 @contextmanager
 def _executor(runtime: RuntimeConfig, workers: int) -> Iterator[Executor]:
     """Local processes, or the Dask cluster that `runtime.scheduler` names. Raises UserError if it cannot be reached."""

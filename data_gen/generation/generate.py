@@ -12,12 +12,11 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from data_gen.experiment import Experiment
-from data_gen.generation.checks import check_sources
+from data_gen.generation.checks import check_generation
 from data_gen.generation.executors import make_shards
 from data_gen.generation.shard import shard_config_fingerprint, swept_columns
 from data_gen.meta.store import source_weights, sources_steps
 from data_gen.spaces import to_json
-from data_gen.storage.columns import check_recordable
 from data_gen.storage.folder import finish_data_folder, load_info
 from data_gen.storage.given import take_given
 from data_gen.storage.info import TrainedFigures
@@ -25,7 +24,7 @@ from data_gen.storage.shards import damaged, shard_fingerprint, shard_name
 from icrl.config.schema import ExperimentConfig
 from icrl.run.fingerprints import data_fingerprint
 from icrl.run.folder import TASK_FILES, RunFolder, locked, stale, write_config
-from icrl.support.errors import ConfigError, UserError
+from icrl.support.errors import UserError
 from icrl.support.files import remove_leftovers, sha256
 
 
@@ -43,10 +42,7 @@ def generate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
     config, folder = experiment.config, experiment.folder
     if config.data.given:
         return take_given(experiment, overwrite)
-    check_recordable(experiment.family.observation_space, experiment.family.action_space)
-    check_sources(experiment)
-    if config.data.shards > len(experiment.learners):
-        raise ConfigError(f"data.shards: {config.data.shards} is more than the {len(experiment.learners)} learners")
+    check_generation(experiment)
     with locked(folder):
         # Find out by checksum which shards are finished and which are missing.
         trained = _source_weights(config, folder, overwrite)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from data_gen.returns import episode_returns
@@ -25,6 +24,7 @@ from data_gen.storage.info import DataInfo
 from data_gen.tasks.base import TaskDistribution, Tasks
 from icrl.config.components import TASKS, find_component
 from icrl.run.folder import TASK_FILES, RunFolder
+from icrl.support.yaml12 import read_yaml
 
 SCORED_COLUMNS = ("reward", "terminated", "truncated", "task", "source")
 """Columns that scores are computed from. Observations, which may be images, stay on disk."""
@@ -100,7 +100,7 @@ def _may_be_built(folder: RunFolder, tasks: dict[str, Any]) -> bool:
     A data folder may come from anywhere, and a name such as `module:Class` imports that module.
     """
     if folder.own_data is None and folder.config.exists():
-        own = yaml.safe_load(folder.config.read_text())
+        own = read_yaml(folder.config.read_text())
         return isinstance(own, dict) and own.get("tasks", {}).get("name") == tasks["name"]
     return tasks["name"] in TASKS and not any(":" in value for value in tasks.values() if isinstance(value, str))
 

@@ -4,11 +4,10 @@ import inspect
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
 from data_gen.spaces import column_name, json_leaves
 from data_gen.storage.info import DataInfo
 from icrl.config.components import TASKS, find_component
+from icrl.support.yaml12 import write_yaml
 
 PICTURE = "learning_curve.png"
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")
@@ -130,7 +129,7 @@ def _header(name: str, info: DataInfo, licence: str | None) -> str:
             }
         ],
     }
-    return str(yaml.safe_dump(header, sort_keys=False))
+    return write_yaml(header)
 
 
 def _needs(info: DataInfo) -> str:
@@ -210,7 +209,7 @@ def _space(space: dict[str, Any]) -> str:
 def _sources(info: DataInfo) -> str:
     lines = []
     for number, source in enumerate(info.sources):
-        values = yaml.safe_dump(source, default_flow_style=True, width=10**6).strip()
+        values = write_yaml(source, default_flow_style=True, sort_keys=True, width=10**6).strip()
         trained = info.meta_learners.get(f"data.sources.{number}")
         cost = f", meta-trained with {trained.environment_steps:,} environment steps" if trained else ""
         lines.append(f"{number}. `{values}`{cost}")

@@ -7,14 +7,11 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
-from data_gen.spaces import Space, json_leaves, space_from_json, to_json
+from data_gen.spaces import MOST_NUMBERS, Space, json_leaves, space_from_json, to_json
 from icrl.config.loader import fingerprint
 from icrl.run.records import Record
 from icrl.support.errors import UserError
 from icrl.support.hub import check_name
-
-_MOST_NUMBERS = 2**28
-"""Most numbers in one element of a space. A larger space is refused before an array of that size is created."""
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -131,7 +128,7 @@ def checked_info(record: Mapping[str, Any], where: object) -> DataInfo:
         info = DataInfo.model_validate(dict(record))
         for name in ("observation_space", "action_space"):
             space = getattr(info, name)
-            if _numbers(space) > _MOST_NUMBERS:
+            if _numbers(space) > MOST_NUMBERS:
                 raise ValueError(f"{name} is implausibly large")
             if to_json(space_from_json(space)) != space:
                 raise ValueError(f"{name} is not a space as this project writes it")

@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pydantic
 from matplotlib.figure import Figure
@@ -62,21 +63,24 @@ def draw_tasks(family: TaskDistribution, title: str, path: Path) -> bool:
         tasks = family.sample(count, seed=0)
     else:  # without repeats
         tasks = every.take(np.random.default_rng(0).permutation(len(every))[:count])
-    columns = min(4, count)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(2.4 * columns, 2.3 * rows + 0.4), layout="constrained")
-    figure.suptitle(title)
-    # A family draws a task from an episode; one of no steps shows the task alone.
-    parts = {path: np.empty((0, *space.shape), space.dtype) for path, space in leaves(family.observation_space).items()}
-    nothing = parts.get("", parts)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for number, panel in enumerate(axes.flat):
-        if number >= count:
-            panel.set_axis_off()
-        elif not family.draw(panel, tasks.take([number]), nothing, np.empty(0)):
-            return False
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=120)
+    with matplotlib.rc_context({"text.parse_math": False}):  # the names and values of users are no formulas
+        columns = min(4, count)
+        rows = -(-count // columns)
+        figure = Figure(figsize=(2.4 * columns, 2.3 * rows + 0.4), layout="constrained")
+        figure.suptitle(title)
+        # A family draws a task from an episode; one of no steps shows the task alone.
+        parts = {
+            path: np.empty((0, *space.shape), space.dtype) for path, space in leaves(family.observation_space).items()
+        }
+        nothing = parts.get("", parts)
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for number, panel in enumerate(axes.flat):
+            if number >= count:
+                panel.set_axis_off()
+            elif not family.draw(panel, tasks.take([number]), nothing, np.empty(0)):
+                return False
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=120)
     write_file(path, image.getvalue())
     return True
 

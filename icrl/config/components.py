@@ -15,6 +15,7 @@ strings, so that reading a config imports only the classes that it uses. Your ow
 import dataclasses
 import importlib
 import importlib.util
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast, dataclass_transform
@@ -22,7 +23,7 @@ from typing import Any, TypeVar, cast, dataclass_transform
 import pydantic
 import pydantic.dataclasses
 
-from icrl.support.errors import ConfigError, did_you_mean
+from icrl.support.errors import ConfigError, did_you_mean, shown
 
 TASKS = {
     "acrobot": "data_gen.tasks.control.acrobot:Acrobot",
@@ -92,6 +93,7 @@ Class = TypeVar("Class", bound=type)
 @dataclass_transform(field_specifiers=(pydantic.Field,))
 def component(cls: Class) -> Class:
     """Makes `cls` a dataclass that validates its arguments: a wrong type, range or name raises at construction."""
+    cls._true_is_not_one = pydantic.field_validator("*", mode="before")(classmethod(_true_is_not_one))  # type: ignore[attr-defined]
     decorate: Callable[[Any], Any] = pydantic.dataclasses.dataclass(
         config=pydantic.ConfigDict(
             extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -99,6 +101,20 @@ def component(cls: Class) -> Class:
     )
     decorated: Class = decorate(cls)
     return decorated
+
+
+def _true_is_not_one(cls: Any, value: Any, info: pydantic.ValidationInfo) -> Any:
+    """Refuses true and false for a parameter that is a number; pydantic reads them as 1 and 0."""
+    if isinstance(value, bool) and not allows_bool(cls.__pydantic_fields__[info.field_name].annotation):
+        raise ValueError("is true or false, but must be another kind of value")
+    return value
+
+
+def allows_bool(annotation: Any) -> bool:
+    """True if `true` is a value that the annotation names: `bool`, a Literal with it, or Any."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return any(isinstance(choice, bool) for choice in typing.get_args(annotation))
+    return annotation in (bool, Any) or any(allows_bool(part) for part in typing.get_args(annotation))
 
 
 def find_component(name: str, table: dict[str, str]) -> type:
@@ -109,11 +125,13 @@ def find_component(name: str, table: dict[str, str]) -> type:
     target = table.get(name, name)
     module_name, _, class_name = target.partition(":")
     if not class_name:
-        raise ConfigError(f"unknown name {name!r}{did_you_mean(name, table)} (or give your own as module:Class)")
+        raise ConfigError(f"unknown name {shown(name)}{did_you_mean(name, table)} (or give your own as module:Class)")
     try:
         cls: Any = getattr(importlib.import_module(module_name), class_name)
     except Exception as error:  # the user's own module may raise anything
-        raise ConfigError(f"cannot import {target!r}: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"cannot import {shown(target)}: {type(error).__name__}: {shown(error, quoted=False)}"
+        ) from error
     if not (isinstance(cls, type) and pydantic.dataclasses.is_pydantic_dataclass(cls)):
         raise ConfigError(f"{target!r} is not a component: decorate the class with @icrl.component")
     return cast(type, cls)

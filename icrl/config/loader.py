@@ -1,14 +1,16 @@
 """Loads an `ExperimentConfig` from a YAML file and dotted overrides, with readable errors.
 
-An override is `--tasks.size 7`, `--tasks.size=7` or `tasks.size=7`. Its value is read as YAML. List items are addressed
-by their number (`data.sources.0.step_size`), and lists and mappings can be given as a whole
-(`--evaluation.baselines '[random]'`).
+An override is `--tasks.size 7`, `--tasks.size=7` or `tasks.size=7`. Its value is read as YAML 1.2. List items are
+addressed by their number (`data.sources.0.step_size`), and lists and mappings can be given as a whole
+(`--evaluation.baselines '[random]'`). For a key that is text, such as `name`, the letters of a number are kept: 1.10
+stays 1.10.
 """
 
 import copy
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,13 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
-import yaml
 
 from icrl.config.components import find_component
 from icrl.config.schema import ExperimentConfig
-from icrl.config.sections import AgentComponent, Component, ObjectiveComponent, Source, TasksComponent
+from icrl.config.sections import AgentComponent, Component, ObjectiveComponent, Section, Source, TasksComponent
 from icrl.config.shipped import find_config
-from icrl.support.errors import ConfigError, did_you_mean
+from icrl.support.errors import ConfigError, did_you_mean, shown
+from icrl.support.yaml12 import MOST_LEVELS, Written, YAMLFault, read_yaml, write_yaml
+
+LARGEST_INTEGER = 2**63 - 1
+"""Largest integer of a config: arrays hold 64 bits."""
+
+_LONGEST_EPISODE = 2**32
+"""Most steps of an episode; sums over its steps have to fit into 64 bits."""
 
 RENAMED = {
     "training.target": "is now training.objective: write {name: imitation} for action, or {name: optimal_action}",
@@ -51,9 +59,9 @@ def load_config(name: str | Path | Mapping[str, Any], overrides: Sequence[str] =
         path = find_config(name)
         values, where = _read(path), str(path)
         values.setdefault("name", path.stem)
-    for key, value in parse_overrides(overrides):
+    for key, value in _overrides(overrides):
         _set(values, key, value)
-    return validate(values, where)
+    return validate(_settled(values), where)
 
 
 def validate(values: dict[str, Any], where: str = "config") -> ExperimentConfig:
@@ -61,12 +69,13 @@ def validate(values: dict[str, Any], where: str = "config") -> ExperimentConfig:
 
     Raises ConfigError with one line per problem.
     """
-    problems = []
-    try:
-        config = ExperimentConfig.model_validate(values)
-    except pydantic.ValidationError as error:
-        problems = _lines(error)
-    problems += _component_problems(values)
+    problems = _impossible(values)
+    if not problems:
+        try:
+            config = ExperimentConfig.model_validate(values)
+        except pydantic.ValidationError as error:
+            problems = _lines(error, values)
+        problems += _component_problems(values)
     if problems:
         raise ConfigError("\n".join(f"{where}: {line}" for line in problems))
     return config
@@ -74,12 +83,12 @@ def validate(values: dict[str, Any], where: str = "config") -> ExperimentConfig:
 
 def load_tasks(name: str, overrides: Sequence[str] = ()) -> Any:
     """The task distribution `name`, with its parameters given as overrides (`--size 7`). Raises ConfigError."""
-    return _built(TasksComponent, name, parse_overrides(overrides))
+    return _built(TasksComponent, name, _overrides(overrides))
 
 
 def load_agent(name: str, overrides: Sequence[str] = ()) -> Any:
     """The agent `name`, with its parameters given as overrides (`--learning_rate 0.1`). Raises ConfigError."""
-    return _built(AgentComponent, name, parse_overrides(overrides))
+    return _built(AgentComponent, name, _overrides(overrides))
 
 
 def make_tasks(name: str, **parameters: Any) -> Any:
@@ -111,9 +120,10 @@ def _built(kind: type[Component], name: str, pairs: Iterable[tuple[str, Any]]) -
     location, values = _KEY_PREFIX[kind], {"name": name}
     for key, value in pairs:
         if key in kind.model_fields:
-            raise ConfigError(f"{key}: is not a parameter of {name!r}")
-        _set(values, key, value)
-    problems = _problems_of(location, kind, values)
+            raise ConfigError(f"{key}: is not a parameter of {shown(name)}")
+        _set(values, key, value, kind)
+    values = _settled(values, kind)
+    problems = _impossible(values, location) or _problems_of(location, kind, values)
     if problems:
         raise ConfigError("\n".join(problems))
     return kind.model_validate(values).build()
@@ -121,24 +131,31 @@ def _built(kind: type[Component], name: str, pairs: Iterable[tuple[str, Any]]) -
 
 def parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
     """Splits command-line words into dotted keys and YAML values. Raises ConfigError for a word that is neither."""
+    return [(key.replace("-", "_"), _settled(value, None)) for key, value in _overrides(words)]
+
+
+def _overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
+    """The dotted keys of `words` as they are written, and their values, with the letters of what is not text."""
     pairs, rest = [], list(words)
     while rest:
         word = rest.pop(0)
         key, equals, text = word.removeprefix("--").partition("=")
         if not equals:
             if not word.startswith("--") or not rest:
-                raise ConfigError(f"argument {word!r}: expected an override such as --tasks.size 7 or tasks.size=7")
+                raise ConfigError(
+                    f"argument {shown(word)}: expected an override such as --tasks.size 7 or tasks.size=7"
+                )
             text = rest.pop(0)
         try:
-            pairs.append((key.replace("-", "_"), yaml.safe_load(text)))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"argument {word!r}: its value is not YAML: {_one_line(error)}") from error
+            pairs.append((key, read_yaml(text, with_letters=True)))
+        except YAMLFault as error:
+            raise ConfigError(f"argument {shown(word)}: its value {error}") from error
     return pairs
 
 
 def dump(config: ExperimentConfig) -> str:
     """The resolved config as YAML, defaults included. `load_config` reads it back to a config with the same text."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return write_yaml(config.model_dump(mode="json"))
 
 
 def fingerprint(*parts: Any) -> str:
@@ -149,32 +166,45 @@ def fingerprint(*parts: Any) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {_one_line(error)}") from error
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not valid YAML: {_one_line(error)}") from error
+        values = read_yaml(text, with_letters=True)
+    except YAMLFault as error:
+        raise ConfigError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, such as 'tasks:' and 'data:'")
     return values
 
 
-def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
-    """Sets one dotted key in place. A key that is not in the schema is left for validation to report."""
+def _set(values: dict[str, Any], dotted: str, value: Any, kind: type[Section] = ExperimentConfig) -> None:
+    """Sets one dotted key in place. A key that is not in the schema is left for validation to report.
+
+    A key of the schema, or of a component, may be written with - in place of _.
+    """
     *parents, last = dotted.split(".")
-    node: Any = values
+    if len(parents) >= MOST_LEVELS:
+        raise ConfigError(f"{shown(dotted)}: has more than {MOST_LEVELS} levels")
+    node, annotation = values, kind
     for depth, key in enumerate([*parents, last]):
         index: Any = key
         if isinstance(node, list):
-            if not key.isdecimal() or int(key) >= len(node):
+            if not (key.isascii() and key.isdecimal() and len(key) < 10 and int(key) < len(node)):
                 where = ".".join(dotted.split(".")[:depth])
-                raise ConfigError(f"{dotted}: {where} is a list of {len(node)}; address its items as {where}.0 ...")
+                advice = f"{where} is a list of {len(node)}; address its items as {where}.0 ..."
+                raise ConfigError(f"{shown(dotted, quoted=False)}: {advice}")
             index = int(key)
         elif not isinstance(node, dict):
             where = ".".join(dotted.split(".")[:depth])
-            raise ConfigError(f"{dotted}: {where} is the value {node!r}, which has no key {key!r}")
+            is_value = shown(_settled(node, None))
+            raise ConfigError(
+                f"{shown(dotted, quoted=False)}: {where} is the value {is_value}, which has no key {shown(key)}"
+            )
+        else:
+            plain = key.replace("-", "_")
+            index = plain if key not in node and plain in _fields_of(annotation, node) else key
+        annotation = _annotation_at(annotation, node, index)
         if depth == len(parents):
             node[index] = value
             return
@@ -183,6 +213,89 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
         if isinstance(node[index], str):
             node[index] = {"name": node[index]}  # a component written as its bare name
         node = node[index]
+
+
+def _settled(values: Any, annotation: Any = ExperimentConfig) -> Any:
+    """`values` with every `Written` scalar as its letters if its key is text, else as its value."""
+    if isinstance(values, dict):
+        return {key: _settled(value, _annotation_at(annotation, values, key)) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_settled(value, _annotation_at(annotation, values, index)) for index, value in enumerate(values)]
+    if not isinstance(values, Written):
+        return values
+    return values.letters if _is_text(annotation) else values.value
+
+
+def _is_text(annotation: Any) -> bool:
+    """True if text is the only kind of value, besides None, that the annotation allows."""
+    kinds = set(_kinds(annotation)) - {type(None)}
+    return kinds == {str}
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The members of a union, without `Annotated`; the types of the choices of a Literal."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        yield from _kinds(typing.get_args(annotation)[0])
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for member in typing.get_args(annotation):
+            yield from _kinds(member)
+    elif typing.get_origin(annotation) is typing.Literal:
+        yield from {type(choice) for choice in typing.get_args(annotation)}
+    else:
+        yield annotation
+
+
+def _annotation_at(annotation: Any, node: Any, key: Any) -> Any:
+    """The annotation of the item `key` of `node`, which has `annotation`; None if there is none."""
+    for kind in _kinds(annotation):
+        if isinstance(node, dict):
+            found = _fields_of(kind, node).get(key)
+            if found is not None:
+                return found
+        elif typing.get_origin(kind) in (tuple, list):
+            items = [item for item in typing.get_args(kind) if item is not Ellipsis]
+            return items[key if len(items) > 1 and key < len(items) else 0] if items else None
+    return None
+
+
+def _fields_of(annotation: Any, node: Any) -> dict[str, Any]:
+    """The annotations of the keys of a section, or of a component and the class that `node` names; else empty."""
+    for kind in _kinds(annotation):
+        if not (isinstance(kind, type) and issubclass(kind, Section)):
+            continue
+        fields = {name: field.annotation for name, field in kind.model_fields.items()}
+        name = node.get("name") if issubclass(kind, Component) else None
+        if issubclass(kind, Component) and isinstance(name, str):
+            try:
+                cls: Any = find_component(name, kind.table)
+            except ConfigError:  # reported by validation
+                return fields
+            fields |= {key: field.annotation for key, field in cls.__pydantic_fields__.items() if key not in fields}
+        return fields
+    return {}
+
+
+def _impossible(values: Any, location: tuple[str | int, ...] = ()) -> list[str]:
+    """Problems of values anywhere: integers beyond 64 bits, numbers that are not finite, endless nesting."""
+    if len(location) > 2 * MOST_LEVELS:
+        return [f"{_dotted(location[:3])}: has more than {MOST_LEVELS} levels of lists and mappings"]
+    if isinstance(values, int) and abs(values) > LARGEST_INTEGER:
+        return [f"{_dotted(location)}: is beyond the largest integer, {LARGEST_INTEGER} (got {shown(values)})"]
+    if isinstance(values, str) and not _is_writable(values):
+        return [f"{_dotted(location)}: has characters that no file can hold (got {shown(values)})"]
+    if isinstance(values, float) and not math.isfinite(values):
+        return [f"{_dotted(location)}: is not a finite number (got {values})"]
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(values, dict):
+        items = values.items()
+    elif isinstance(values, list | tuple):
+        items = enumerate(values)
+    return [line for key, value in items for line in _impossible(value, (*location, key))]
+
+
+def _is_writable(text: str) -> bool:
+    """False for text with half of a surrogate pair, which has no UTF-8, or with a zero byte, which ends a path."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _component_problems(values: dict[str, Any]) -> list[str]:
@@ -197,13 +310,16 @@ def _problems_of(location: tuple[str | int, ...], kind: type[Component], value: 
     except pydantic.ValidationError:  # the schema reports it
         return []
     try:
-        component.build()
+        built = component.build()
     except ConfigError as error:
-        return [f"{_dotted((*location, 'name'))}: {error}"]
+        return [f"{_dotted((*location, 'name'))}: {_one_line(error)}"]
     except pydantic.ValidationError as error:
         cls = find_component(component.name, component.table)
         names = [*type(component).model_fields, *(field.name for field in dataclasses.fields(cls))]
-        return _lines(error, location, names)
+        return _lines(error, component.params, location, names)
+    length = getattr(built, "episode_length", 0) if kind is TasksComponent else 0
+    if isinstance(length, int) and length > _LONGEST_EPISODE:
+        return [f"{_dotted((*location, 'episode_length'))}: is beyond the limit, {_LONGEST_EPISODE} (got {length})"]
     return []
 
 
@@ -220,47 +336,71 @@ def _components(values: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...],
 
 
 def _lines(
-    error: pydantic.ValidationError, prefix: tuple[str | int, ...] = (), names: list[str] | None = None
+    error: pydantic.ValidationError,
+    values: Any,
+    prefix: tuple[str | int, ...] = (),
+    names: list[str] | None = None,
 ) -> list[str]:
-    """One line per problem. Members of a union, or a list and its items, may report the same one: the first counts."""
+    """One line per problem. Members of a union, or a list and its items, may report the same one: the first counts.
+
+    `values` are what was validated, by which pydantic's labels for members of a union are told from keys.
+    """
     lines: dict[str, str] = {}
     for item in error.errors():
-        where = _dotted((*prefix, *item["loc"]))
+        location = (*prefix, *_keys(item, values))
+        where = _dotted(location)
         related = any(other.startswith(f"{where}.") or where.startswith(f"{other}.") for other in lines)
         if not related:
-            lines.setdefault(where, _line(item, prefix, names))
+            lines.setdefault(where, _line(item, location, names))
     return list(lines.values())
 
 
-def _line(error: Any, prefix: tuple[str | int, ...] = (), names: list[str] | None = None) -> str:
+def _line(error: Any, location: tuple[str | int, ...], names: list[str] | None = None) -> str:
     """One pydantic error as `dotted.path: message (got value)`, with the nearest valid name if there is one.
 
-    `names` are the valid keys if the schema does not know them: the parameters of the component at `prefix`.
+    `names` are the valid keys if the schema does not know them: the parameters of the component at `location`.
     """
-    location = (*prefix, *error["loc"])
     kind, context = error["type"], error.get("ctx", {})
     if kind == "relation":
-        return f"{context['path']}: {context['message']} (got {context['value']!r})"
+        return f"{context['path']}: {context['message']} (got {shown(context['value'])})"
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         renamed = RENAMED.get(".".join("*" if isinstance(item, int) else item for item in location))
         if renamed:
-            return f"{_dotted(location)}: {renamed} (value {error['input']!r})"
+            return f"{_dotted(location)}: {renamed} (value {shown(error['input'])})"
         valid = _names_at(location[:-1]) if names is None else [name for name in names if name != "params"]
-        return f"{_dotted(location)}: unknown key (value {error['input']!r}){did_you_mean(location[-1], valid)}"
+        return f"{_dotted(location)}: unknown key (value {shown(error['input'])}){did_you_mean(location[-1], valid)}"
     if kind == "missing":
         return f"{_dotted(location)}: is required but missing"
     if kind == "literal_error":
         choices = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return f"{_dotted(location)}: {error['input']!r} is not a choice{did_you_mean(error['input'], choices)}"
+        return f"{_dotted(location)}: {shown(error['input'])} is not a choice{did_you_mean(error['input'], choices)}"
     if kind == "value_error":  # raised by a component that checks several parameters; the message names the value
-        return f"{_dotted(location)}: {context['error']}"
+        return f"{_dotted(location)}: {_one_line(context['error'])}"
     message = error["msg"][0].lower() + error["msg"][1:]
-    return f"{_dotted(location)}: {_one_line(message)} (got {error['input']!r})"
+    return f"{_dotted(location)}: {_one_line(message)} (got {shown(error['input'])})"
+
+
+def _keys(error: Any, values: Any) -> tuple[str | int, ...]:
+    """The part of a pydantic error's location that leads through `values`, without labels for members of a union."""
+    keys: list[str | int] = []
+    node = values
+    for item in error["loc"]:
+        try:
+            node = node[item]
+        except (TypeError, KeyError, IndexError):  # a label, or the last item: a key that is missing
+            continue
+        keys.append(item)
+    return (*keys, error["loc"][-1]) if error["type"].startswith("missing") else tuple(keys)
 
 
 def _dotted(location: Iterable[str | int]) -> str:
-    """The dotted path, without pydantic's labels for members of a union (`constrained-int`, `function-before[...]`)."""
-    return ".".join(str(item) for item in location if isinstance(item, int) or item.replace("_", "").isalnum())
+    """The dotted path of a location; keys that would be misread in it are quoted."""
+    return ".".join(
+        shown(item, quoted=not item or not item.isprintable() or bool(set(item) & set(". :")))
+        if isinstance(item, str)
+        else str(item)
+        for item in location
+    )
 
 
 def _names_at(location: tuple[str | int, ...]) -> list[str]:

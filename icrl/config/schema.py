@@ -9,14 +9,20 @@ training of a deep source is chaotic: on another kind of device its histories di
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from icrl.config.runtime import RuntimeConfig
 from icrl.config.sections import AgentComponent, ObjectiveComponent, Section, Source, TasksComponent, problem
 from icrl.support.errors import ConfigError
 from icrl.support.hub import NAME
 
-TaskShare = Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1, le=2**32)]
+"""A number of things that are made one after another."""
+
+Many = Annotated[int, Field(ge=1, le=2**24)]
+"""A number of things that are in memory at once."""
+
+TaskShare = Annotated[int, Field(ge=1, le=2**24, strict=True)] | Annotated[float, Field(gt=0, lt=1)]
 
 
 class SplitConfig(Section):
@@ -49,17 +55,17 @@ class DataConfig(Section):
     streaming: bool = False
     """Fetch the shards of `repo` one after another during training. By default, all are fetched before training."""
 
-    resident_shards: PositiveInt = 4
+    resident_shards: Many = 4
     """Number of shards that `streaming` holds in memory at once. Windows are drawn from all of them."""
 
-    histories_per_task: PositiveInt = 32
+    histories_per_task: Many = 32
     """Independent learners per training task. Each leaves one history, or one per actor if its source sets
     `record: all`."""
 
-    episodes: PositiveInt = 160
+    episodes: Count = 160
     """Length of a history, in full-length episodes."""
 
-    shards: PositiveInt = 4
+    shards: Many = 4
     """Number of HDF5 files that the histories are written to. Each worker holds one file at a time in memory."""
 
     optimal_actions: bool = False
@@ -96,16 +102,16 @@ class ModelConfig(Section):
     backbone: str = "llama"
     """Architecture: any decoder of the transformers library, such as llama, gpt2, gpt_neox or qwen3."""
 
-    hidden_size: PositiveInt = 64
+    hidden_size: Annotated[int, Field(ge=1, le=2**16)] = 64
     """Width of the residual stream."""
 
-    num_layers: PositiveInt = 2
+    num_layers: Annotated[int, Field(ge=1, le=1000)] = 2
     """Number of transformer blocks."""
 
-    num_heads: PositiveInt = 2
+    num_heads: Annotated[int, Field(ge=1, le=2**10)] = 2
     """Number of attention heads per block. Must divide `hidden_size`."""
 
-    intermediate_size: PositiveInt = 160
+    intermediate_size: Annotated[int, Field(ge=1, le=2**20)] = 160
     """Width of the feed-forward layers."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -115,10 +121,10 @@ class ModelConfig(Section):
     """Dropout probability of attention weights. 0 turns it off; any other value makes a small model several times
     slower on a CPU."""
 
-    context_episodes: PositiveInt = 5
+    context_episodes: Many = 5
     """Context length, in full-length episodes. Improvement has to be visible within one context."""
 
-    action_bins: Annotated[int, Field(ge=2)] = 32
+    action_bins: Annotated[int, Field(ge=2, le=2**16)] = 32
     """Number of bins per component of a Box action: the component's range is cut into this many."""
 
     backbone_options: dict[str, Any] = {}
@@ -171,16 +177,16 @@ class TrainingConfig(Section):
     selection: SelectionConfig = SelectionConfig()
     """Histories that training reads. By default, all of them, equally likely."""
 
-    steps: PositiveInt = 600
+    steps: Count = 600
     """Number of updates (optimiser steps)."""
 
-    batch_size: PositiveInt = 64
+    batch_size: Many = 64
     """Context windows per update, in total over all processes and accumulation steps."""
 
-    accumulation_steps: PositiveInt = 1
+    accumulation_steps: Many = 1
     """Number of parts that each process splits its share of the batch into, to save memory. 1 does not split it."""
 
-    subsample: PositiveInt = 16
+    subsample: Many = 16
     """Number k of strands per history. A context holds every k-th episode, so that it spans more of the learning
     (Laskin et al. 2022). 1 keeps consecutive episodes."""
 
@@ -190,7 +196,7 @@ class TrainingConfig(Section):
     final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Learning rate after the last update of the cosine decay, as a fraction of the peak."""
 
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    warmup_steps: Annotated[int, Field(ge=0, le=2**32)] = 100
     """Number of updates of linear warm-up. 0 starts at the peak."""
 
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
@@ -221,16 +227,16 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """Evaluation of the frozen transformer and the baselines on training and held-out tasks."""
 
-    episodes: PositiveInt = 50
+    episodes: Count = 50
     """Length of a lifetime, in full-length episodes."""
 
-    train_tasks: Annotated[int, Field(ge=0)] = 16
+    train_tasks: Annotated[int, Field(ge=0, le=2**24)] = 16
     """Number of training tasks to evaluate on; all of them if there are fewer."""
 
-    test_tasks: PositiveInt = 16
+    test_tasks: Many = 16
     """Number of held-out tasks to evaluate on; all of them if there are fewer."""
 
-    seeds: PositiveInt = 8
+    seeds: Many = 8
     """Number of lifetimes per task and agent."""
 
     temperature: Annotated[float, Field(ge=0)] = 1.0

@@ -93,7 +93,7 @@ class AgentComponent(Component):
     """Input of the agent: the `observation`, or the environment's whole `state` if the environment hides more than the
     task. Histories hold the observation in either case, so a source may learn from more than the transformer gets."""
 
-    label: Annotated[str, Field(min_length=1)] | None = None
+    label: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] | None = None
     """Name of the agent in results. By default, its `name`."""
 
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import yaml
-
 from icrl.config.loader import dump
 from icrl.config.schema import ExperimentConfig
 from icrl.support.errors import UserError
 from icrl.support.files import write_file
+from icrl.support.yaml12 import write_yaml
 
 SCHEMA_VERSION = 2
 """Version of the file formats; part of every fingerprint."""
@@ -130,7 +129,7 @@ def stale(path: Path, flag: str = "--overwrite") -> UserError:
 
 def write_config(config: ExperimentConfig, folder: RunFolder) -> None:
     """Writes the resolved config, headed by versions and the git commit. A stage calls it only if it has work to do."""
-    header = "".join(f"# {line}\n" for line in yaml.safe_dump(origin(), sort_keys=False).splitlines())
+    header = "".join(f"# {line}\n" for line in write_yaml(origin()).splitlines())
     write_file(folder.config, header + dump(config))
 
 

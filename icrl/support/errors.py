@@ -24,10 +24,23 @@ class ConfigError(UserError):
 def did_you_mean(name: object, valid: Iterable[object]) -> str:
     """`"; did you mean 'size'?"` if a valid name is close, else the list of valid names ("" without any)."""
     names = [str(item) for item in valid]
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(name)[:_MOST_SHOWN], names, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; choose from {', '.join(names)}" if names else ""
+
+
+_MOST_SHOWN = 120
+"""Most characters of a value in an error message."""
+
+
+def shown(value: object, quoted: bool = True) -> str:
+    """A value for an error message: its `repr`, or text as it is, on one line, cut in its middle if it is long."""
+    if isinstance(value, int) and abs(value) >= 10**_MOST_SHOWN:  # Python refuses to print integers of 4,300 digits
+        return f"an integer of more than {_MOST_SHOWN} digits"
+    text = repr(value) if quoted else str(value)
+    text = text if text.isprintable() else " ".join(text.split())
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN // 2]} ... {text[-_MOST_SHOWN // 2 :]}"
 
 
 ENVIRONMENT_ERRNOS = {

@@ -64,7 +64,7 @@ def reported(run: Callable[[], object]) -> int:
         print(f"{happened}{saved}; run the same command again, without --overwrite, to continue", file=sys.stderr)
         return 143 if isinstance(error, Terminated) else 130
     except MemoryError as error:
-        print(f"error: out of memory: {error}; raise data.shards, so that each shard is smaller", file=sys.stderr)
+        print(f"error: out of memory: {error}; use smaller values, or more data.shards", file=sys.stderr)
         return 1
     except OSError as error:
         if error.errno not in ENVIRONMENT_ERRNOS and not error.filename:

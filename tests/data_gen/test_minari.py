@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -511,3 +512,20 @@ def test_the_console_command_imports_and_exports(tmp_path, capsys):
         assert cli.main(words) == 1
         _, line = capsys.readouterr().err.split("error: ")
         assert message in line
+
+
+def test_columns_with_an_axis_of_one_are_read(tmp_path):
+    """As recorders of vector environments write them: rewards and Discrete actions of shape (T, 1)."""
+    env = gymnasium.make("CartPole-v1")
+    buffers = [replace(buffer, rewards=np.asarray(buffer.rewards)[:, None]) for buffer in random_episodes(env, 2)]
+    minari.create_dataset_from_buffers("cart/wide-v0", buffer=buffers, env=env)
+    import_minari(["cart/wide-v0"], tmp_path / "data")
+    assert columns(tmp_path / "data")["reward"].ndim == 2
+
+
+def test_a_column_of_another_shape_is_named_with_its_data_set_and_episode(tmp_path):
+    env = gymnasium.make("CartPole-v1")
+    buffers = [replace(buffer, rewards=np.zeros((len(buffer.rewards), 2))) for buffer in random_episodes(env, 2)]
+    minari.create_dataset_from_buffers("cart/wider-v0", buffer=buffers, env=env)
+    with pytest.raises(UserError, match=r"data set cart/wider-v0: episode 0: reward has values of shape \(2,\)"):
+        import_minari(["cart/wider-v0"], tmp_path / "data")

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from data_gen.agents.base import Agent, Spec, Transition
 from data_gen.agents.deep.encoding import Encoder
-from data_gen.agents.sweep import Count
 from data_gen.spaces import map_leaves
 from data_gen.streams import Seeds, SlotStreams, derive
 from icrl.support.allocator import keep_freed_memory
 
-HiddenSizes = Annotated[tuple[Count, ...], Field(min_length=1)]
+HiddenSizes = Annotated[tuple[Annotated[int, Field(ge=1, le=2**14)], ...], Field(min_length=1)]
 """Widths of a network's hidden layers."""
 
 

@@ -13,6 +13,9 @@ from icrl.support.errors import UserError
 
 _BYTE = 255.0
 
+_MOST_FEATURES = 2**24
+"""Most features of an observation. A larger space is refused before its one-hot vectors are allocated."""
+
 
 class Encoder:
     """Turns observations into features: Discrete ones into one-hot vectors, bytes divided by 255, others as they are.
@@ -34,6 +37,11 @@ class Encoder:
             raise UserError(f"networks cannot read observations of {one_line(space)}: the space is empty")
         self.size = sum(leaf.size for leaf in self._leaves.values())
         """Number of features, F."""
+        if not 0 < self.size <= _MOST_FEATURES:
+            raise UserError(
+                f"networks cannot read observations of {one_line(space)[:80]}: {self.size:,} features; the limits are "
+                f"1 and {_MOST_FEATURES:,}"
+            )
         self.is_number = torch.cat([torch.full((leaf.size,), leaf.numbers) for leaf in self._leaves.values()])
         """(F,) True for a number, which may be normalised; False for a part of a one-hot vector."""
 

@@ -26,7 +26,7 @@ class ActorCritic(Agent):
     limit, the return is bootstrapped from the value of the episode's last observation (Pardo et al. 2018).
     """
 
-    actors: Annotated[int, Field(ge=1)] = 4
+    actors: Annotated[int, Field(ge=1, le=2**16)] = 4
     """Environments that each learner acts in at once."""
     rollout_steps: Annotated[int, Field(ge=1)] = 5
     """Steps of every actor between updates."""

@@ -56,7 +56,7 @@ class PEARL(MetaLearner):
     """
 
     iterations: Count = 500
-    latent_size: Count = 5
+    latent_size: Annotated[Count, Field(le=2**12)] = 5
     hidden_sizes: HiddenSizes = (300, 300, 300)
     """Hidden layers of the policy and of each critic."""
     encoder_sizes: HiddenSizes = (200, 200, 200)

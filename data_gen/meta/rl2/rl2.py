@@ -71,7 +71,7 @@ class RL2(MetaLearner):
 
     cell: Cell = "gru"
     """Type of the recurrent layer."""
-    units: Count = 32
+    units: Annotated[Count, Field(le=2**14)] = 32
     """Units of the recurrent layer, H."""
     head_units: Annotated[int, Field(ge=0)] = 0
     """Units of a hidden layer between memory and heads, which also reads the step's inputs; 0 for no hidden layer."""

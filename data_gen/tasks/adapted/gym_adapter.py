@@ -5,6 +5,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from numpy.typing import NDArray
 from pydantic import Field
 
-from data_gen.spaces import storage_type, to_json
+from data_gen.spaces import is_column_name, storage_type, to_json
 from data_gen.streams import SlotStreams, make_seeds
 from data_gen.tasks.adapted.block import Space, check_space, closed, made
 from data_gen.tasks.adapted.process_vector import SLOTS_AT_ONCE, ExpertProcessVectorEnv, ProcessVectorEnv
@@ -34,6 +35,9 @@ _RESERVED = {
     "disable_env_checker": "leave it out",
 }
 """Arguments of `gymnasium.make` that are not the environment's own, and what to do instead."""
+
+_MOST_LISTED = 2**24
+"""Most combinations of values and layouts that are listed; each takes 8 bytes per name."""
 
 _RANDOM_RETURN_EPISODES = 8
 """Episodes per task. Scalar environments are a thousand times slower than the families that use 256."""
@@ -160,10 +164,14 @@ class GymnasiumTasks(TaskDistribution):
         return self._spaces[1]
 
     def all_tasks(self) -> Tasks | None:
-        """Every combination of values and layouts, the last name varying fastest; None if a range is among them."""
-        indices = [varied.places for varied in self._varied.values() if isinstance(varied, Choice)]
-        if len(indices) < len(self._varied):
+        """Every combination of values and layouts, the last name varying fastest; None if a range is among them.
+
+        More combinations than `_MOST_LISTED` are not listed but drawn, as those of a range are.
+        """
+        choices = [varied for varied in self._varied.values() if isinstance(varied, Choice)]
+        if len(choices) < len(self._varied) or math.prod(len(choice.values) for choice in choices) > _MOST_LISTED:
             return None
+        indices = [choice.places for choice in choices]
         return self._tasks([grid.ravel() for grid in np.meshgrid(*indices, indexing="ij")])
 
     def sample(self, num_tasks: int, seed: int) -> Tasks:
@@ -332,8 +340,13 @@ def _check_supported(env_id: str, observation_space: Space, action_space: Space)
     except UserError as error:
         if not isinstance(observation_space, gymnasium.spaces.Dict):
             raise UserError(f"{env_id}: observation space: {error}") from error
-        keys = ", ".join(name for name, part in observation_space.items() if _is_supported(part))
-        line = f"wrappers: [{{name: FilterObservation, filter_keys: [{keys}]}}]"
+        kept = [name for name, part in observation_space.items() if _is_supported(part)]
+        if all(is_column_name(name) for name in kept):
+            line = f"wrappers: [{{name: FilterObservation, filter_keys: [{', '.join(kept)}]}}]"
+        else:  # such as dm_control's `walker/joints`: the parts are fine, their names are not
+            filtered = f"{{name: FilterObservation, filter_keys: [{', '.join(kept)}]}}, "
+            rest = len(kept) < len(observation_space.spaces)
+            line = f"wrappers: [{filtered if rest else ''}{{name: FlattenObservation}}], which needs no keys"
         raise UserError(f"{env_id}: {error}, for instance by {line}") from error
 
 

@@ -64,12 +64,12 @@ class Choice:
 
     @property
     def places(self) -> NDArray[np.int64]:
-        """Every index that a task may hold."""
+        """Every index that a task may hold. Allocates them: only for as many as can be listed."""
         return self.first + np.arange(len(self.values))
 
     def at(self, share: NDArray[np.float64]) -> NDArray[Any]:
         """The indices at the fractions `share`, between 0 and 1, of the way from the first to the last."""
-        return self.places[np.minimum((share * len(self.values)).astype(np.int64), len(self.values) - 1)]
+        return self.first + np.minimum((share * len(self.values)).astype(np.int64), len(self.values) - 1)
 
     def value(self, number: Any) -> Any:
         """The value that a task's index stands for."""
@@ -77,7 +77,8 @@ class Choice:
 
     def holds(self, numbers: NDArray[Any]) -> NDArray[np.bool_]:
         """True for each of the tasks' indices that stands for a value."""
-        return np.isin(numbers, self.places)
+        inside: NDArray[np.bool_] = (numbers >= self.first) & (numbers < self.first + len(self.values))
+        return inside & (numbers == np.floor(numbers))
 
     def __str__(self) -> str:
         return f"indices {self.first} to {self.first + len(self.values) - 1}"

@@ -48,7 +48,7 @@ class DarkKeyToDoor(Grid):
     `size`, `episode_length`, `start`.
     """
 
-    size: Size = 9
+    size: Annotated[Size, Field(le=64)] = 9  # a family has size^4 tasks
     episode_length: Annotated[int, Field(ge=2)] = 50
     start: Start = "random"
 

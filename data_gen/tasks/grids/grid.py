@@ -14,7 +14,7 @@ from icrl.support.errors import UserError
 MOVES = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)])
 """(row, column) steps of the actions stay, up, down, left, right."""
 
-Size = Annotated[int, Field(ge=2)]
+Size = Annotated[int, Field(ge=2, le=4096)]
 Start = Literal["center", "corner", "random"] | tuple[int, int]
 
 _HALF = np.array([-0.5, 0.5])

@@ -44,7 +44,7 @@ class GridNavi(Grid):
     `size`, `episode_length`.
     """
 
-    size: Annotated[int, Field(ge=3)] = 5
+    size: Annotated[int, Field(ge=3, le=4096)] = 5
     episode_length: Annotated[int, Field(ge=2)] = 15
     start = "corner"
 

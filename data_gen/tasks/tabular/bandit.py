@@ -55,7 +55,7 @@ class Bandit(TaskDistribution):
     `arms`, `reward`, `noise`, `prior`, `episode_length`.
     """
 
-    arms: Annotated[int, Field(ge=2)] = 10
+    arms: Annotated[int, Field(ge=2, le=2**20)] = 10
     reward: Literal["bernoulli", "gaussian"] = "bernoulli"
     noise: Annotated[float, Field(ge=0)] | None = None
     prior: Literal["uniform", "normal", "odd_arms"] = "uniform"

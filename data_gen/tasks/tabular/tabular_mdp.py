@@ -18,6 +18,10 @@ _TRANSITIONS_AT_ONCE = 2**16  # probabilities per array operation; so many stay 
 _SUM_TOLERANCE = 1e-3  # of a row of probabilities; float32 sums of a thousand terms have a smaller error
 
 
+_MOST_PROBABILITIES = 2**24
+"""Most transition probabilities of a task: 128 MiB."""
+
+
 @component
 class TabularMDP(TaskDistribution):
     """Random tabular MDPs (Duan et al. 2016, "RL^2: Fast Reinforcement Learning via Slow Reinforcement Learning", 3.2).
@@ -57,6 +61,13 @@ class TabularMDP(TaskDistribution):
     reward_std: Annotated[float, Field(gt=0)] = 1.0
     noise: Annotated[float, Field(ge=0)] = 1.0
     concentration: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.states**2 * self.actions > _MOST_PROBABILITIES:
+            raise ValueError(
+                f"states {self.states} and actions {self.actions}: a task has states^2 x actions transition "
+                f"probabilities, the limit is {_MOST_PROBABILITIES:,}"
+            )
 
     @property
     def varies(self) -> str:

@@ -1,0 +1,60 @@
+"""The settings of accelerate, read back: what decides a result comes from the config, never from the environment.
+
+`accelerate` reads variables such as ACCELERATE_GRADIENT_ACCUMULATION_STEPS wherever they were set, and prefers them to
+its arguments.
+"""
+
+import os
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+
+from icrl.config.schema import ExperimentConfig
+from icrl.support.errors import UserError
+
+_PRECISIONS = ("no", "fp16", "bf16")
+_SHARDED_INPUT = ("tp_size", "cp_size", "sp_size")
+"""Kinds of parallelism in which several processes need the same windows; here, every process has its own."""
+
+
+def check_accelerator(accelerator: Accelerator, config: ExperimentConfig) -> None:
+    """Raises UserError, with the variable to unset, if the accelerator differs from the config."""
+    settings, runtime = config.training, config.runtime
+    _expect(
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+        accelerator.gradient_accumulation_steps,
+        settings.accumulation_steps,
+        "training.accumulation_steps",
+    )
+    wanted = (runtime.mixed_precision,) if runtime.mixed_precision else _PRECISIONS
+    if accelerator.mixed_precision not in wanted:
+        _expect(
+            "ACCELERATE_MIXED_PRECISION",
+            accelerator.mixed_precision,
+            runtime.mixed_precision or "one of no, fp16, bf16",
+            "runtime.mixed_precision",
+        )
+    plugin = getattr(accelerator.state, "dynamo_plugin", None)
+    compiled = plugin is not None and plugin.backend.value != "NO"
+    _expect("ACCELERATE_DYNAMO_BACKEND", compiled, runtime.compile, "runtime.compile")
+    for kind, variable in (
+        (DistributedType.DEEPSPEED, "ACCELERATE_USE_DEEPSPEED"),
+        (DistributedType.MEGATRON_LM, "ACCELERATE_USE_MEGATRON_LM"),
+    ):
+        if accelerator.distributed_type == kind:  # it clips, accumulates and steps by settings of its own
+            raise UserError(f"{variable}: {kind.value} is not supported: unset it, and launch with FSDP or MULTI_GPU")
+    parallel = getattr(accelerator, "parallelism_config", None)
+    for name in _SHARDED_INPUT:
+        if parallel is not None and (getattr(parallel, name, None) or 1) > 1:
+            raise UserError(f"PARALLELISM_CONFIG_{name.upper()}: is {getattr(parallel, name)}, but only 1 is supported")
+
+
+def _expect(variable: str, found: Any, wanted: Any, key: str) -> None:
+    if found == wanted:
+        return
+    if variable in os.environ:
+        value = os.environ[variable][:60]
+        advice = f"{variable}={value}: this variable overrides {key}: {wanted}; unset it, or set {key}"
+        raise UserError(f"{advice} (accelerate runs with {found})")
+    raise UserError(f"{key}: {wanted}, but accelerate runs with {found}; start a new process")

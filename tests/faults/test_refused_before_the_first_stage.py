@@ -1,0 +1,114 @@
+"""`icrl run` refuses whatever can be known before it generates data, and names the key."""
+
+import json
+import socket
+
+import pytest
+from accelerate.state import AcceleratorState, GradientState
+from conftest import TINY, merged
+
+from ad_model.build import build_model
+from ad_model.modeling_ad import ADModel
+from data_gen.experiment import Experiment
+from data_gen.spaces import to_json
+from eval.before import check_run
+from icrl import cli
+from icrl.config.loader import validate
+from icrl.config.schema import ExperimentConfig
+from icrl.run.command import Invocation
+from icrl.run.fingerprints import training_fingerprint
+from icrl.run.folder import run_folder
+from icrl.support.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def fresh_state():
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def refusal(config: ExperimentConfig) -> str:
+    with pytest.raises(UserError) as caught:
+        cli.run(Invocation(config, "config.yaml"))
+    assert not run_folder(config).data.exists()
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+def saved_model(config, folder):
+    family = Experiment(config).family
+    spaces = to_json(family.observation_space), to_json(family.action_space)
+    build_model(config, *spaces, family.episode_length).save_pretrained(folder)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"runtime": {"trackers": ["tensorbord"]}}, "runtime.trackers: 'tensorbord' is not a tracker"),
+        ({"evaluation": {"checkpoint": "nowhere/at/all"}}, "evaluation.checkpoint: nowhere/at/all"),
+        ({"data": {"shards": 99}}, "data.shards: 99 is more than"),
+        ({"runtime": {"device": "warp"}}, "runtime.device: cannot use 'warp'"),
+        ({"evaluation": {"figures": ["test_refused_before_the_first_stage:braces"]}}, "evaluation.figures: a title"),
+        ({"model": {"backbone": "lama"}}, "model.backbone: unknown backbone 'lama'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_setting_that_cannot_work(tiny, changes, expected):
+    assert refusal(tiny(**changes)).startswith(expected)
+
+
+def braces(scores):
+    return scores.final_steps
+
+
+braces.title = "{what}"
+
+
+def test_a_scheduler_that_is_not_there(tiny, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    wait = distributed.Client
+    monkeypatch.setattr(distributed, "Client", lambda address, timeout: wait(address, timeout=0.2))
+    address = f"tcp://127.0.0.1:{free_port()}"
+    line = refusal(tiny(runtime={"executor": "dask", "scheduler": address}))
+    assert line.startswith(f"runtime.scheduler: no Dask scheduler answers at {address}")
+
+
+def test_a_variable_of_the_environment_that_decides_the_training(tiny, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    assert refusal(tiny()).startswith("ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4: ")
+
+
+def test_a_model_for_other_spaces_or_damaged(tiny, tmp_path):
+    folder = saved_model(tiny(tasks={"size": 5}), tmp_path / "model")
+    config = tiny(evaluation={"checkpoint": str(folder)})
+    assert refusal(config).startswith(f"evaluation.checkpoint: {folder}: the checkpoint's observation space is ")
+    saved_model(tiny(), folder)
+    check_run(Experiment(config))
+    assert isinstance(ADModel.from_pretrained(folder), ADModel)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert str(folder) in refusal(config)
+
+
+def test_a_checkpoint_that_this_run_will_write_is_not_missing(tiny):
+    own = tiny()
+    path = run_folder(own).checkpoints / "step-000004"
+    check_run(Experiment(validate(merged(TINY, {"output": own.output, "evaluation": {"checkpoint": str(path)}}))))
+
+
+def test_finished_work_of_another_config(tiny):
+    config = tiny()
+    step = run_folder(config).checkpoints / "step-000006"
+    step.mkdir(parents=True)
+    record = {"fingerprint": "0" * 16}
+    (step / "training.json").write_text(json.dumps(record))
+    assert refusal(config).startswith(str(step))
+    assert training_fingerprint(config) != record["fingerprint"]
