@@ -15,7 +15,13 @@ from data_gen.storage.info import TrainedFigures
 from icrl.config.components import find_component
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
-from icrl.run.checkpoints import MetaTrainingRecord, checkpoint_path, checkpoint_record, checkpoint_steps
+from icrl.run.checkpoints import (
+    MetaTrainingRecord,
+    checkpoint_path,
+    checkpoint_record,
+    checkpoint_steps,
+    intact_record,
+)
 from icrl.run.fingerprints import meta_fingerprint
 from icrl.run.folder import META_WEIGHTS, RunFolder
 from icrl.support.errors import UserError
@@ -57,11 +63,11 @@ def trained_checkpoint(config: ExperimentConfig, folder: RunFolder, component: A
 
 
 def meta_record(path: Path, config: ExperimentConfig, component: AgentComponent) -> MetaTrainingRecord:
-    """The record of a checkpoint. Raises UserError if the checkpoint belongs to another meta-learner."""
+    """The record of a checkpoint. Raises UserError if the checkpoint is damaged, or of another meta-learner."""
     record = checkpoint_record(path, MetaTrainingRecord)
     if record.fingerprint != meta_fingerprint(config, component):
         raise UserError(f"{path}: the checkpoint belongs to another meta-learner than the folder's name; delete it")
-    return record
+    return intact_record(path, MetaTrainingRecord)
 
 
 def ready_agent(
@@ -80,6 +86,8 @@ def ready_agent(
         path = checkpoint or trained_checkpoint(config, folder, component)
         if path is None:
             raise not_trained(config, folder, component)
+        if checkpoint:
+            intact_record(checkpoint, MetaTrainingRecord)
         agent.weights = load_tensors(path / META_WEIGHTS)  # type: ignore[attr-defined]
     return agent
 
