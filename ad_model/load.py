@@ -83,7 +83,13 @@ def given_model(place: str, with_code: bool = False) -> Path:
         raise UserError(f"evaluation.checkpoint: {place}: this folder does not exist")
     try:
         remote = snapshot(repository(place, "model", "evaluation.checkpoint"))
-        wanted = ["config.json", CHECKSUMS, "*.safetensors", "model.safetensors.index.json", *(["*.py"] if with_code else [])]
+        wanted = [
+            "config.json",
+            CHECKSUMS,
+            "*.safetensors",
+            "model.safetensors.index.json",
+            *(["*.py"] if with_code else []),
+        ]
         return fetch(remote, remote.matching(wanted))
     except UserError as error:
         raise UserError(

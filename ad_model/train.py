@@ -165,7 +165,9 @@ def check_finite(
             own = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # a part of it under FSDP
             bad[number] += (~torch.isfinite(own)).any().to(bad)
     found: Any = accelerator.reduce(bad, reduction="sum")
-    names = [name for name, count in zip(("loss", "weights", "optimiser's state"), found.tolist(), strict=True) if count]
+    names = [
+        name for name, count in zip(("loss", "weights", "optimiser's state"), found.tolist(), strict=True) if count
+    ]
     if names:
         raise UserError(
             f"training diverged: the {' and the '.join(names)} after update {done} would not be finite; lower "

@@ -14,7 +14,7 @@ from data_gen.experiment import Experiment
 from data_gen.generation.checks import check_sources
 from data_gen.generation.executors import make_shards
 from data_gen.generation.shard import shard_config_fingerprint, swept_columns
-from data_gen.meta.store import source_weights, sources_steps
+from data_gen.meta.store import NotMetaTrained, source_weights, sources_steps
 from data_gen.spaces import to_json
 from data_gen.storage.columns import check_recordable
 from data_gen.storage.folder import check_task_files, finish_data_folder, load_info
@@ -128,7 +128,7 @@ def _source_weights(config: ExperimentConfig, folder: RunFolder, overwrite: bool
     """The sources' meta-trained weights; from the data's record if the data is complete but checkpoints are gone."""
     try:
         return source_weights(config, folder)
-    except UserError:
+    except NotMetaTrained:
         if overwrite or not folder.data_info.exists():
             raise
         return load_info(folder).meta_learners

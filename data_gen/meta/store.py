@@ -27,6 +27,11 @@ from icrl.run.folder import META_WEIGHTS, RunFolder
 from icrl.support.errors import UserError
 from icrl.support.files import sha256
 
+
+class NotMetaTrained(UserError):
+    """A meta-learner is needed whose meta-training is not finished."""
+
+
 _FOLDER_DIGITS = 8  # of a fingerprint
 
 
@@ -92,12 +97,12 @@ def ready_agent(
     return agent
 
 
-def not_trained(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> UserError:
+def not_trained(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> NotMetaTrained:
     """The error for a meta-learner that is needed but not meta-trained."""
     home = learner_folder(config, folder, component)
     steps = checkpoint_steps(home)
     state = f"stopped after {steps[-1]} iterations" if steps else "has not been done"
-    return UserError(f"{home}: meta-training of {component.name} {state}; run `icrl meta-train` with this config")
+    return NotMetaTrained(f"{home}: meta-training of {component.name} {state}; run `icrl meta-train` with this config")
 
 
 def source_weights(config: ExperimentConfig, folder: RunFolder) -> dict[str, TrainedFigures]:

@@ -109,12 +109,22 @@ def _train(
         if record is None and last == 0:
             _save(config, component, learner, home, 0, log)
         while done < last:
-            figures = learner.improve(done)
+            figures = _improved(component, learner, done)
             done += 1
             log.write(done, figures)
             _check_finite(component, done, learner, {})
             if done % config.runtime.meta_checkpoint_every == 0 or done == last:
                 _save(config, component, learner, home, done, log)
+
+
+def _improved(component: AgentComponent, learner: MetaLearner, done: int) -> dict[str, float]:
+    """The figures of one more iteration. Raises UserError if an update is too large for single precision."""
+    try:
+        return learner.improve(done)
+    except RuntimeError as error:
+        if "without overflow" not in str(error):  # torch's words for a step size that is no float
+            raise
+        raise _diverged(component, done + 1, "an update") from error
 
 
 def _resume(
@@ -180,7 +190,11 @@ def _check_finite(component: AgentComponent, done: int, learner: MetaLearner, st
     bad += [name for name, each in networks.named_buffers() if bool((each.isnan() | each.isposinf()).any())]
     bad += [name for name, each in state.items() if not bool(each.isfinite().all())]
     if bad:
-        raise UserError(
-            f"meta-training of {component.name} diverged in iteration {done}: {bad[0]} is NaN, infinite or too large; "
-            "lower its learning rates"
-        )
+        raise _diverged(component, done, bad[0])
+
+
+def _diverged(component: AgentComponent, iteration: int, what: str) -> UserError:
+    return UserError(
+        f"meta-training of {component.name} diverged in iteration {iteration}: {what} is NaN, infinite or too large; "
+        "lower its learning rates"
+    )

@@ -13,7 +13,7 @@ import numpy as np
 
 from data_gen.experiment import Experiment
 from data_gen.spaces import to_json
-from data_gen.storage.folder import check_task_files, load_info, load_tasks, read_info
+from data_gen.storage.folder import load_info, load_tasks, read_info
 from data_gen.storage.info import DataInfo, Given
 from data_gen.tasks.base import TaskDistribution
 from icrl.config.schema import ExperimentConfig

@@ -108,7 +108,9 @@ def results(folder: Path) -> dict[str, object]:
         found[pattern] = only(tiny, pattern).read_bytes()
     with np.load(tiny / "eval/paths.npz") as file:
         found["paths"] = {name: file[name].tolist() for name in file.files}
-    figures = re.sub(r'"(seconds|checkpoint|checksum|.*\.(npz|parquet))": .*', "", (tiny / "eval/summary.json").read_text())
+    figures = re.sub(
+        r'"(seconds|checkpoint|checksum|.*\.(npz|parquet))": .*', "", (tiny / "eval/summary.json").read_text()
+    )
     return {**found, "figures": figures}
 
 
