@@ -59,6 +59,8 @@ class CheckedFile:
 
     def verify(self, first: NDArray[np.int64], last: NDArray[np.int64]) -> None:
         """Verifies the blocks with the bytes `first` to `last`, one pair per range, that have not been verified yet."""
+        if not self.before[-1]:
+            return
         begin, end = first // self.block_bytes, last // self.block_bytes
         if not (self.before[end + 1] > self.before[begin]).any():
             return

@@ -208,7 +208,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(leaning):
     meta_train(config, until=4)
     path = learner_folder(config, run_folder(config), config.data.sources[0]) / "step-000004"
     (path / "weights.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="weights.safetensors: is damaged"):
+    with pytest.raises(UserError, match=r"weights.safetensors: is damaged"):
         meta_train(config)
 
 

@@ -43,7 +43,8 @@ FINISHED = (
 """Files of a finished run."""
 
 TRAINING = (
-    "cache/*/previous_reward.npy cache/*/observation.npy cache/*/action.npy cache/*/strands.npy cache/*/statistics.json "
+    "cache/*/previous_reward.npy cache/*/observation.npy cache/*/action.npy cache/*/strands.npy "
+    "cache/*/statistics.json cache/*/checksums.json "
     "checkpoints/step-000002/model.safetensors checkpoints/step-000002/optimizer.bin "
     "checkpoints/step-000002/random_states_0.pkl checkpoints/step-000002/training.json "
     "checkpoints/step-000002/model/model.safetensors training_log.jsonl"
