@@ -4,6 +4,7 @@ By default each kind of file gets one kind of damage. `FAULTS=long` tries every 
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -15,8 +16,15 @@ import pytest
 from accelerate.state import AcceleratorState
 from conftest import TINY, merged
 
+from ad_model.checked_arrays import CheckedFolder
+from ad_model.load import check_checksums
+from data_gen.storage.folder import check_task_files, checked_shards, load_info
+from eval.summary import intact_summary
 from icrl.cli import main
 from icrl.config.loader import dump, validate
+from icrl.run.checkpoints import MetaTrainingRecord, TrainingRecord, intact_record
+from icrl.run.folder import RunFolder, config_text
+from icrl.support.errors import UserError
 
 LONG = os.environ.get("FAULTS") == "long"
 FLIPS = 100 if LONG else 1
@@ -163,3 +171,57 @@ def test_a_damaged_file_is_made_again_or_named_and_never_used(states, tmp_path, 
             assert code in (1, 2) and len(errors) == 1 and str(folder) in errors[0], lines
             assert "another config" not in errors[0], "told as something else"
         shutil.rmtree(folder)
+
+
+def opened_cache(tiny: Path) -> None:
+    """Opens the token cache and reads every window, as training would."""
+    cache = CheckedFolder(only(tiny, "cache/*"))
+    for name in ("strands.npy", "likelihoods.npy"):
+        cache.whole(name)
+    cache.file("statistics.json").verify_all()
+    for name in ("observation", "previous_action", "previous_reward", "boundary", "action"):
+        array = cache.array(f"{name}.npy")
+        for row in range(0, len(array.values), 7):
+            array.verify(np.array([row]), min(7, len(array.values) - row))
+
+
+USES = {
+    "cache/*/*.npy": opened_cache,
+    "cache/*/*.json": opened_cache,
+    "checkpoints/step-000004/*.*": lambda tiny: intact_record(tiny / "checkpoints/step-000004", TrainingRecord),
+    "checkpoints/step-000004/model/*.*": lambda tiny: check_checksums(tiny / "checkpoints/step-000004/model"),
+    "meta/*/step-000002/*.*": lambda tiny: intact_record(only(tiny, "meta/*/step-000002"), MetaTrainingRecord),
+    "eval/*": lambda tiny: intact_summary(RunFolder(tiny)),
+    "data/tasks-*.npz": lambda tiny: check_task_files(tiny / "data", load_info(RunFolder(tiny))),
+    "data/*.h5": lambda tiny: list(checked_shards(RunFolder(tiny), load_info(RunFolder(tiny)))),
+    "config.yaml": lambda tiny: config_text(tiny / "config.yaml"),
+}
+"""What the next stage does before it uses the files of a pattern."""
+
+
+@pytest.mark.parametrize("pattern", USES)
+def test_random_flips_of_a_file_are_noticed_before_it_is_used(states, tmp_path, pattern):
+    shutil.copytree(states["finished"] / "tiny", tmp_path / "tiny")
+    for path in (tmp_path / "tiny").glob(pattern):
+        if not path.is_file() or path.suffix == ".py":  # a model's own code is not used here
+            continue
+        whole, rng = path.read_bytes(), np.random.default_rng(zlib.crc32(path.name.encode()))
+        for at in [0, len(whole) - 2, *rng.integers(len(whole), size=1000 if LONG else 20)]:
+            changed = bytearray(whole)
+            changed[at] ^= 1 << int(rng.integers(8))
+            path.write_bytes(changed)
+            try:
+                USES[pattern](tmp_path / "tiny")
+            except UserError as error:
+                assert "\n" not in str(error)
+            else:  # only the name of a checksum, or a blank, may differ without a word: what is read is the same
+                assert path.suffix in (".json", ".yaml"), (path, at)
+                assert same_values(bytes(changed), whole, path.suffix), (path, at)
+        path.write_bytes(whole)
+
+
+def same_values(changed: bytes, whole: bytes, suffix: str) -> bool:
+    if suffix == ".yaml":
+        return changed.split(b"\n", 1)[1] == whole.split(b"\n", 1)[1]
+    read, right = json.loads(changed), json.loads(whole)
+    return all(read.get(key) == value for key, value in right.items() if key != "checksum")
