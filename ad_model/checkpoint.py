@@ -6,6 +6,7 @@ checkpoints before the new one is written, and never checks that a checkpoint is
 """
 
 import contextlib
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,19 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
+from ad_model.load import write_checksums
 from icrl.run.checkpoints import (
     TrainingRecord,
     checkpoint_path,
     checkpoint_record,
     checkpoint_steps,
-    delete_checkpoint,
+    intact_record,
     keep_last_checkpoints,
 )
 from icrl.run.folder import MODEL, RECORD, stale
 from icrl.run.records import write_record
 from icrl.support.errors import UserError
-from icrl.support.files import TEMPORARY_SUFFIX, sync
+from icrl.support.files import TEMPORARY_SUFFIX, checksums, remove, sync
 
 _COMPILED = "_orig_mod."  # torch.compile puts this before the names of weights
 
@@ -32,14 +34,16 @@ _COMPILED = "_orig_mod."  # torch.compile puts this before the names of weights
 def resume_step(folder: Path, fingerprint: str, data: str) -> int:
     """The update to resume from; 0 without a checkpoint.
 
-    Raises UserError if the last checkpoint belongs to another config or to other data.
+    Raises UserError if the last checkpoint belongs to another config or to other data, or is damaged.
     """
     steps = checkpoint_steps(folder)
     if not steps:
         return 0
-    record = checkpoint_record(checkpoint_path(folder, steps[-1]), TrainingRecord)
+    path = checkpoint_path(folder, steps[-1])
+    record = checkpoint_record(path, TrainingRecord)
     if (record.fingerprint, record.data) != (fingerprint, data):
-        raise stale(checkpoint_path(folder, steps[-1]))
+        raise stale(path)
+    intact_record(path, TrainingRecord)
     return steps[-1]
 
 
@@ -53,25 +57,27 @@ def save_checkpoint(accelerator: Accelerator, model: Any, folder: Path, record: 
     try:
         # Every process writes its part of the state under the temporary name.
         if accelerator.is_main_process:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
             temporary.mkdir(parents=True)
         accelerator.wait_for_everyone()
         accelerator.save_state(str(temporary))
         weights = {name.replace(_COMPILED, ""): tensor for name, tensor in accelerator.get_state_dict(model).items()}
         # The record comes last, then the name: only now is the checkpoint complete.
+        accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             accelerator.unwrap_model(model).save_pretrained(temporary / MODEL, state_dict=weights)
-            write_record(temporary / RECORD, record)
+            write_checksums(temporary / MODEL)
+            write_record(temporary / RECORD, record.model_copy(update={"files": checksums(temporary)}))
             for file in temporary.rglob("*"):
                 sync(file)
-            delete_checkpoint(path)
+            remove(path)
             temporary.rename(path)
             sync(folder)
             keep_last_checkpoints(folder, keep)
         accelerator.wait_for_everyone()
     except (OSError, RuntimeError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(temporary)
+        with contextlib.suppress(UserError):
+            remove(temporary)
         why = " ".join(str(error).split())[:300]
         free = shutil.disk_usage(folder).free // 2**20
         raise UserError(f"cannot write the checkpoint {path}: {why} ({free} MiB free on that disk)") from error
@@ -83,7 +89,10 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
     path = checkpoint_path(folder, step)
     try:
         accelerator.load_state(str(path))
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, SafetensorError) as error:
+    except (
+        *(OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError),
+        *(EOFError, pickle.UnpicklingError, SafetensorError),
+    ) as error:  # of a checkpoint without checksums, or in place of its files
         why = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path}: the checkpoint is damaged ({why}); delete this folder to resume from an older one"

@@ -9,11 +9,19 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import logging
 
 from ad_model import ADModel  # which registers it with transformers
-from icrl.run.folder import MODEL
+from icrl.run.folder import CHECKSUMS, MODEL
+from icrl.run.records import Record, read_record, write_record
 from icrl.support.device import check_device
 from icrl.support.errors import UserError
-from icrl.support.files import read_json
+from icrl.support.files import check_files, checksums, read_json
 from icrl.support.hub import fetch, repository, snapshot
+
+
+class Checksums(Record):
+    """`checksums.json` of a model folder; model folders of earlier versions have none."""
+
+    files: dict[str, str]
+    """SHA-256 of every other file of the folder, by its name."""
 
 
 def load_model(place: Path | str, device: str | None = None, trust_remote_code: bool = False) -> ADModel:
@@ -29,6 +37,7 @@ def load_model(place: Path | str, device: str | None = None, trust_remote_code: 
     path = given_model(str(place), trust_remote_code)
     check_device(device)
     where = torch.device(device or (torch.accelerator.current_accelerator() or "cpu"))
+    check_checksums(path)
     if (
         not trust_remote_code
         and (path / "config.json").exists()
@@ -49,6 +58,18 @@ def load_model(place: Path | str, device: str | None = None, trust_remote_code: 
         raise UserError(f"{path}: cannot load the model: {' '.join(str(error).split())[:300]}") from error
 
 
+def write_checksums(path: Path) -> None:
+    """Writes the checksums of the weights and the config in the model folder `path` beside them."""
+    kept = {name: value for name, value in checksums(path).items() if name.endswith((".json", ".safetensors"))}
+    write_record(path / CHECKSUMS, Checksums(files=kept))
+
+
+def check_checksums(path: Path) -> None:
+    """Raises UserError if a file of the model folder `path` differs from its checksum, or is missing."""
+    if (path / CHECKSUMS).exists():
+        check_files(path, read_record(path / CHECKSUMS, Checksums).files, "use another checkpoint, or train again")
+
+
 def given_model(place: str, with_code: bool = False) -> Path:
     """The model folder at `place`: the folder itself, the one in a checkpoint, or one fetched from the hub.
 
@@ -62,7 +83,13 @@ def given_model(place: str, with_code: bool = False) -> Path:
         raise UserError(f"evaluation.checkpoint: {place}: this folder does not exist")
     try:
         remote = snapshot(repository(place, "model", "evaluation.checkpoint"))
-        wanted = ["config.json", "*.safetensors", "model.safetensors.index.json", *(["*.py"] if with_code else [])]
+        wanted = [
+            "config.json",
+            CHECKSUMS,
+            "*.safetensors",
+            "model.safetensors.index.json",
+            *(["*.py"] if with_code else []),
+        ]
         return fetch(remote, remote.matching(wanted))
     except UserError as error:
         raise UserError(

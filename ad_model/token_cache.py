@@ -12,12 +12,12 @@ Files of the cache:
     strands.npy           (strands, 2): first row and number of rows of each strand that holds a whole window
     likelihoods.npy       (strands,): likelihood of each strand; read if `training.selection.likelihood` is not uniform
     statistics.json       the scale of the data, which becomes a part of the model's config
+    checksums.json        a checksum per block of every file (`ad_model.checked_arrays`)
 
 Histories that `training.selection` leaves out are not in the cache.
 """
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from ad_model.checked_arrays import CheckedArray, CheckedFolder, write_block_checksums
 from ad_model.statistics import ActionRange, DataStatistics
 from ad_model.tokens import token_columns, tokens_in_order
 from data_gen.scoring.scores import history_scores
@@ -35,9 +36,9 @@ from data_gen.storage.folder import checked_shards, load_info, read_histories
 from data_gen.storage.info import DataInfo, Statistics
 from icrl.config.loader import fingerprint
 from icrl.config.schema import SelectionConfig
-from icrl.run.folder import RunFolder
+from icrl.run.folder import CHECKSUMS, RunFolder
 from icrl.support.errors import ConfigError, UserError
-from icrl.support.files import new_folder, write_json
+from icrl.support.files import new_folder, remove, write_json
 from icrl.support.terminal import say
 
 _STATISTICS, _STRANDS, _LIKELIHOODS = "statistics.json", "strands.npy", "likelihoods.npy"
@@ -56,6 +57,13 @@ class TokenCache:
     """The objective's columns among `columns`; all others are token columns."""
     likelihoods: NDArray[np.float64] | None = None
     """(strands,) likelihood of each strand, relative to the others; None if all are equally likely."""
+    checked: Sequence[CheckedArray] = ()
+    """The arrays of the columns that are on disk."""
+
+    def verify(self, first: NDArray[np.int64], length: int) -> None:
+        """Verifies the rows from each of `first` on, `length` of them, in every column. Raises UserError."""
+        for array in self.checked:
+            array.verify(first, length)
 
 
 def token_cache(
@@ -81,18 +89,23 @@ def token_cache(
     check_wanted(wanted, info, str(folder.data))
     identity = fingerprint(info.identity, subsample, context_length, selection, list(wanted), "strands")
     path = folder.cache / f"tokens-{identity}"
-    if not path.exists():
+    columns = dict.fromkeys([*token_columns(info.observation_space), *wanted])
+    files = (*(f"{name}.npy" for name in columns), _STRANDS, _LIKELIHOODS, _STATISTICS, CHECKSUMS)
+    if not all((path / name).exists() for name in files):
         likelihoods = _likelihoods_of_histories(folder, info, selection)
-        shutil.rmtree(folder.cache, ignore_errors=True)  # caches of other data or settings, or unfinished ones
+        remove(folder.cache)  # caches of other data or settings, or incomplete ones
         with new_folder(path) as temporary:
             _build(temporary, folder, info, subsample, context_length, likelihoods, wanted)
+            write_block_checksums(temporary)
     try:
-        statistics = Statistics.model_validate_json((path / _STATISTICS).read_text())
-        names = dict.fromkeys([*token_columns(info.observation_space), *wanted])
-        columns = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in names}
-        drawn = np.load(path / _LIKELIHOODS) if selection.likelihood != "uniform" else None
-        return TokenCache(columns, np.load(path / _STRANDS), statistics, tuple(wanted), drawn)
-    except (OSError, ValueError, KeyError) as error:
+        on_disk = CheckedFolder(path)
+        statistics = Statistics.model_validate_json(bytes(on_disk.file(_STATISTICS).verify_all().content))
+        arrays = {name: on_disk.array(f"{name}.npy") for name in columns}
+        drawn = on_disk.whole(_LIKELIHOODS) if selection.likelihood != "uniform" else None
+        values = {name: array.values for name, array in arrays.items()}
+        strands = on_disk.whole(_STRANDS)
+        return TokenCache(values, strands, statistics, tuple(wanted), drawn, tuple(arrays.values()))
+    except (OSError, ValueError, KeyError, EOFError) as error:
         raise UserError(
             f"{path}: the token cache is damaged ({error}); delete this folder, and training builds it again"
         ) from error

@@ -13,7 +13,6 @@ losses.
 import contextlib
 import math
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -40,12 +39,12 @@ from icrl.config.schema import ExperimentConfig, TrainingConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_record, last_checkpoint
 from icrl.run.command import Invocation, run_module
 from icrl.run.fingerprints import data_fingerprint, training_fingerprint
-from icrl.run.folder import RunFolder, locked, origin, stale, write_config
+from icrl.run.folder import RunFolder, keep_config, locked, origin, stale, write_config
 from icrl.run.purpose import Purpose
 from icrl.run.trackers import check_trackers
 from icrl.support.allocator import keep_freed_memory
 from icrl.support.errors import UserError
-from icrl.support.files import remove_leftovers
+from icrl.support.files import remove, remove_leftovers
 from icrl.support.interruption import stop_requested
 from icrl.support.terminal import leave, say
 
@@ -74,6 +73,8 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
         fingerprint = training_fingerprint(config)
         start = 0 if overwrite else resume_step(folder.checkpoints, fingerprint, info.identity)
         if start == settings.steps:
+            if accelerator.is_main_process:
+                keep_config(config, folder)
             return False
         # Windows, model, optimiser.
         check_objective(config, experiment.family)
@@ -106,6 +107,8 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
                 if done % config.runtime.log_every == 0 or done == settings.steps:
                     log.write(done, rate, gradient_norm)
                 if done % config.runtime.checkpoint_every == 0 or done == settings.steps or stop:
+                    batch = send_to_device(windows[done * settings.accumulation_steps - 1], accelerator.device)
+                    check_finite(accelerator, model, optimizer, objective, batch, done)
                     record = log.record(done, fingerprint, info.identity, made_with)
                     keep = config.runtime.keep_checkpoints
                     saved = save_checkpoint(accelerator, model, folder.checkpoints, record, keep)
@@ -150,6 +153,33 @@ def train_step(
             optimizer.zero_grad()
         losses.append(loss.detach())
     return losses, gradient_norm
+
+
+def check_finite(
+    accelerator: Accelerator, model: Any, optimizer: Any, objective: Objective, batch: Batch, done: int
+) -> None:
+    """Raises UserError if a checkpoint after `done` updates would not be finite. Every process calls it.
+
+    Weights may be finite and still too large for any use, so the loss of one more batch is computed with them.
+    """
+    bare: Any = accelerator.unwrap_model(model, keep_torch_compile=False)  # without gradients it would compile again
+    with torch.no_grad(), accelerator.autocast():
+        loss = objective.loss(bare, batch["tokens"], batch["columns"])
+    moments = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    bad = torch.zeros(3, device=accelerator.device)
+    for number, tensors in enumerate(([loss], [*model.parameters()], moments)):
+        for tensor in tensors:
+            own = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # a part of it under FSDP
+            bad[number] += (~torch.isfinite(own)).any().to(bad)
+    found: Any = accelerator.reduce(bad, reduction="sum")
+    names = [
+        name for name, count in zip(("loss", "weights", "optimiser's state"), found.tolist(), strict=True) if count
+    ]
+    if names:
+        raise UserError(
+            f"training diverged: the {' and the '.join(names)} after update {done} would not be finite; lower "
+            "training.learning_rate"
+        )
 
 
 def main(call: Invocation, experiment: Experiment | None = None) -> None:
@@ -224,7 +254,7 @@ def _prepare_folder(config: ExperimentConfig, folder: RunFolder, accelerator: Ac
     if accelerator.is_main_process:
         if overwrite:
             for path in (folder.checkpoints, folder.logs):
-                shutil.rmtree(path, ignore_errors=True)
+                remove(path)
         folder.checkpoints.mkdir(exist_ok=True)
         remove_leftovers(folder.checkpoints)
         write_config(config, folder)

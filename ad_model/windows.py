@@ -72,6 +72,7 @@ class WindowDataset(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         update, part = divmod(index, self.accumulation_steps)
         rows = self.first_rows(update).reshape(self.accumulation_steps, self.num_processes, -1)[part, self.process]
+        self.cache.verify(rows, self.context_length)
         steps = rows[:, None] + np.arange(self.context_length)  # (windows, T)
         tensors = {name: torch.from_numpy(values[steps]) for name, values in self.cache.columns.items()}
         tokens = {name: tensor for name, tensor in tensors.items() if name not in self.cache.wanted}

@@ -17,7 +17,7 @@ from icrl.config.loader import load_config
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import Source
 from icrl.run.checkpoints import last_checkpoint
-from icrl.run.folder import MODEL, RunFolder, run_folder
+from icrl.run.folder import MODEL, RunFolder, config_text, run_folder
 from icrl.run.purpose import Purpose
 from icrl.support.errors import UserError
 
@@ -99,6 +99,7 @@ def open_run(path: str | Path) -> Experiment:
     folder = RunFolder(Path(path))
     if not folder.config.exists():
         raise UserError(f"{path}: is not a run folder: it has no {folder.config.name}")
+    config_text(folder.config)  # verifies the checksum
     home = folder.path.resolve()
     config = load_config(folder.config, [])
     experiment = Experiment(config.model_copy(update={"output": str(home.parent), "name": home.name}))

@@ -4,7 +4,7 @@ import sys
 
 from data_gen.experiment import Experiment
 from eval.evaluate import evaluate
-from eval.report import write_report
+from eval.report import report_exists, write_report
 from eval.summary import describe, load_summary
 from eval.tracking import track_evaluation
 from icrl.run.command import Invocation, run_module
@@ -17,7 +17,7 @@ def main(call: Invocation, experiment: Experiment | None = None) -> None:
     check_trackers(call.config.runtime.trackers)
     experiment = experiment or Experiment(call.config)
     folder = experiment.folder
-    if evaluate(experiment, call.overwrite) or not folder.report.exists():
+    if evaluate(experiment, call.overwrite) or not report_exists(folder):
         say(f"evaluate: {folder.summary} and {folder.returns.name}")
         write_report(experiment)
     else:

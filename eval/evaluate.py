@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ad_model.load import given_model, load_model
+from ad_model.load import check_checksums, given_model, load_model
 from ad_model.modeling_ad import ADModel
 from ad_model.objectives.base import Objective
 from data_gen.agents.base import Agent
@@ -19,17 +19,17 @@ from eval.figures import FINAL_EPISODES, load_figures
 from eval.in_context import TransformerAgent
 from eval.lifetimes import run_lifetimes
 from eval.results import returns_scale, returns_table, scores_of
-from eval.summary import TRANSFORMER, ReturnScale, Summary, figure_titles, load_summary, split_figures
+from eval.summary import TRANSFORMER, ReturnScale, Summary, figure_titles, intact_summary, load_summary, split_figures
 from icrl.config.loader import fingerprint
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
-from icrl.run.checkpoints import TrainingRecord, checkpoint_record, last_checkpoint
+from icrl.run.checkpoints import TrainingRecord, checkpoint_record, intact_record, last_checkpoint
 from icrl.run.fingerprints import evaluation_fingerprint, training_fingerprint
-from icrl.run.folder import MODEL, PATHS, RETURNS, SUMMARY, RunFolder, locked, origin, stale, write_config
+from icrl.run.folder import MODEL, PATHS, RETURNS, SUMMARY, RunFolder, keep_config, locked, origin, stale, write_config
 from icrl.run.records import write_record
 from icrl.support.device import check_device
 from icrl.support.errors import UserError
-from icrl.support.files import new_folder, remove_leftovers, sha256
+from icrl.support.files import checksums, new_folder, sha256
 
 # Model cards that were pushed earlier import `load_model` from here.
 __all__ = ["check_agents", "evaluate", "evaluated_weights", "load_model", "model_path"]
@@ -55,14 +55,17 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
     config, folder, identity = experiment.config, experiment.folder, evaluation_fingerprint(experiment.config)
     with locked(folder):
         # An earlier evaluation of the same weights is kept.
-        remove_leftovers(folder.path)
         path = model_path(config, folder)
         weights = evaluated_weights(config, folder, path)
         if folder.summary.exists() and not overwrite:
             done = load_summary(folder)
             if (done.fingerprint, done.weights) != (identity, weights):
+                load_model(path, config.runtime.device, config.evaluation.trust_remote_code)  # raises if damaged
                 raise stale(folder.eval)
-            return False
+            if folder.returns.exists() and folder.paths.exists():  # otherwise all of it is made again
+                intact_summary(folder)
+                keep_config(config, folder)
+                return False
         # Every agent on every split.
         check_agents(experiment)
         figures = load_figures(config.evaluation.figures, config.evaluation.episodes)
@@ -113,14 +116,19 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         with new_folder(folder.eval) as temporary:
             table.to_parquet(temporary / RETURNS, index=False)
             np.savez(temporary / PATHS, **lifetimes[TRANSFORMER, "test"].paths)  # type: ignore[arg-type]
-            write_record(temporary / SUMMARY, summary)
+            write_record(temporary / SUMMARY, summary.model_copy(update={"files": checksums(temporary)}))
     return True
 
 
 def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
-    """The model folder to evaluate. Raises UserError if training is not finished, or belongs to another config."""
+    """The model folder to evaluate, verified.
+
+    Raises UserError if training is not finished, belongs to another config, or its weights are damaged.
+    """
     if config.evaluation.checkpoint is not None:
-        return given_model(config.evaluation.checkpoint, config.evaluation.trust_remote_code)
+        given = given_model(config.evaluation.checkpoint, config.evaluation.trust_remote_code)
+        check_checksums(given)
+        return given
     checkpoint = last_checkpoint(folder.checkpoints)
     record = checkpoint_record(checkpoint, TrainingRecord)
     other_data = folder.data_info.exists() and record.data != load_info(folder).identity
@@ -131,6 +139,7 @@ def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
             f"{checkpoint}: training stopped at update {record.step} of {config.training.steps}; run `icrl train` "
             f"to resume, or evaluate this checkpoint with --evaluation.checkpoint {checkpoint}"
         )
+    intact_record(checkpoint, TrainingRecord)
     return checkpoint / MODEL
 
 

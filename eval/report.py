@@ -3,6 +3,7 @@
 import base64
 import io
 import zipfile
+import zlib
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ from data_gen.tasks.base import TaskDistribution, Tasks
 from eval.figures import FINAL_EPISODES
 from eval.results import scores_array
 from eval.statistics import iqm, iqm_interval
-from eval.summary import TRANSFORMER, Estimate, Summary, load_summary, trained_with
+from eval.summary import TRANSFORMER, Estimate, Summary, intact_summary, trained_with
 from icrl.config.schema import ExperimentConfig
-from icrl.run.folder import RunFolder
+from icrl.run.folder import RunFolder, config_text, locked
 from icrl.support.errors import UserError
 from icrl.support.files import write_file
 
@@ -52,15 +53,25 @@ def write_report(given: Experiment | ExperimentConfig) -> Path:
     Raises UserError if the evaluation's files cannot be read.
     """
     experiment = Experiment.of(given)
+    with locked(experiment.folder):
+        return _write_report(experiment)
+
+
+def report_exists(folder: RunFolder) -> bool:
+    """True if the report and its first picture exist."""
+    return folder.report.exists() and (folder.report_pictures / "curves.png").exists()
+
+
+def _write_report(experiment: Experiment) -> Path:
     config, folder = experiment.config, experiment.folder
-    summary = load_summary(folder)
+    summary = intact_summary(folder)
     info = load_info(folder) if folder.data_info.exists() else None  # a checkpoint can be evaluated without data
     report = data_report(folder, info) if info and not info.streamed else None
     try:
         table = pd.read_parquet(folder.returns)
         with np.load(folder.paths, allow_pickle=False) as file:
             paths = dict(file)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{folder.eval}: cannot be read ({error}); run `icrl evaluate --overwrite`") from error
     with matplotlib.rc_context(_STYLE):
         figures = {
@@ -92,7 +103,7 @@ def write_report(given: Experiment | ExperimentConfig) -> Path:
         trained_with=trained_with,
         pictures=pictures,
         log=read_log(folder.training_log),
-        config=folder.config.read_text(),
+        config=config_text(folder.config),
     )
     write_file(folder.report, html)
     return folder.report

@@ -13,6 +13,7 @@ from eval.statistics import iqm, iqm_interval
 from icrl.config.describe import aligned
 from icrl.run.folder import RunFolder
 from icrl.run.records import Record, read_record
+from icrl.support.files import check_files
 
 TRANSFORMER = "transformer"
 """The transformer's name among the agents."""
@@ -90,6 +91,8 @@ class Summary(Record):
     figures: list[FigureTitle]
     agents: dict[str, dict[str, SplitFigures]]
     """By agent and split, `test` and `train`."""
+    files: dict[str, str] = {}
+    """SHA-256 of the other files of the evaluation, by name; empty in evaluations of earlier versions."""
 
     @property
     def scale(self) -> ScaleName:
@@ -119,6 +122,13 @@ class Summary(Record):
 def load_summary(folder: RunFolder) -> Summary:
     """The summary of a run's evaluation. Raises UserError if it is missing or damaged."""
     return read_record(folder.summary, Summary)
+
+
+def intact_summary(folder: RunFolder) -> Summary:
+    """The summary, after the other files of the evaluation are verified. Raises UserError."""
+    summary = load_summary(folder)
+    check_files(folder.eval, summary.files, "run `icrl evaluate --overwrite` to make the evaluation again")
+    return summary
 
 
 def figure_titles(figures: list[Figure], **numbers: int) -> list[FigureTitle]:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from data_gen.experiment import open_run
-from icrl.run.folder import CARD, CONFIG, INFO, SUMMARY, folder_of_data
+from icrl.run.folder import CARD, CHECKSUMS, CONFIG, INFO, SUMMARY, folder_of_data
 from icrl.support.errors import UserError
 from icrl.support.hub import Kind, Repository, fetch, repository, snapshot
 from icrl.support.terminal import say
@@ -14,7 +14,7 @@ from icrl.support.terminal import say
 _LAYOUT = {
     "dataset": (INFO, "*.npz", "*.h5", "data/*.parquet", CARD, CONFIG, "*.png"),
     "model": (
-        *("config.json", "*.safetensors", "model.safetensors.index.json"),
+        *("config.json", CHECKSUMS, "*.safetensors", "model.safetensors.index.json"),
         *(CARD, SUMMARY, "experiment.yaml", "*.png", "*.html"),
     ),
 }

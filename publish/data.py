@@ -1,7 +1,6 @@
 """A data folder as a repository of the hub: the files that are pushed, with shards as HDF5 or as Parquet."""
 
 import io
-import json
 import re
 import tempfile
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 from ad_model.statistics import DataStatistics
 from data_gen.scoring.report import DataReport, data_report
 from data_gen.storage.card import PICTURE, config_name, dataset_card
-from data_gen.storage.folder import checked_shards, load_info, read_histories
+from data_gen.storage.folder import check_task_files, checked_shards, load_info, read_histories
 from data_gen.storage.info import DataInfo, Shard, checked_info
 from eval.report import learning_curve
-from icrl.run.folder import CARD, CONFIG, INFO, TASK_FILES, RunFolder
+from icrl.run.folder import CARD, CONFIG, INFO, TASK_FILES, RunFolder, config_text
+from icrl.run.records import record_text
 from icrl.support.errors import UserError
 from icrl.support.files import TEMPORARY_SUFFIX, remove_leftovers
 from icrl.support.hub import Repository, Snapshot, fetch, hub_errors, snapshot
@@ -58,7 +58,7 @@ def config_of_data(folder: RunFolder, info: DataInfo) -> bytes | None:
 
 def public_config(config: Path) -> bytes:
     """The text of a config file without the path of the run folder on its machine."""
-    return re.sub(r"(?m)^output:.*$", "output: runs", config.read_text()).encode()
+    return re.sub(r"(?m)^output:.*$", "output: runs", config_text(config)).encode()
 
 
 def _beside(
@@ -74,6 +74,7 @@ def _beside(
 
     `header` replaces this project's metadata about the files in the card.
     """
+    check_task_files(folder.data, info)
     files: dict[str, Path | bytes] = {file: folder.data / file for file in TASK_FILES if (folder.data / file).exists()}
     config = config_of_data(folder, load_info(folder))
     if config is not None:
@@ -83,7 +84,7 @@ def _beside(
     learning_curve(report).savefig(picture, format="png", dpi=150)
     files[PICTURE] = picture.getvalue()
     files[CARD] = (card if header is None else _with_header(card, header)).encode()
-    files[INFO] = (json.dumps(info.plain(), indent=2, allow_nan=False) + "\n").encode()
+    files[INFO] = record_text(info.plain()).encode()
     return files
 
 

@@ -12,7 +12,7 @@ from data_gen.spaces import to_json
 from data_gen.storage.folder import load_info
 from data_gen.storage.info import DataInfo
 from eval.evaluate import evaluated_weights, model_path
-from eval.summary import TRANSFORMER, Estimate, Summary, load_summary, value_text
+from eval.summary import TRANSFORMER, Estimate, Summary, intact_summary, value_text
 from icrl.config.describe import first_line
 from icrl.config.schema import ExperimentConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_record
@@ -40,13 +40,13 @@ def model_parcel(experiment: Experiment, repo: Repository, licence: str | None =
     if not any(name.endswith(".safetensors") for name in files):
         raise UserError(f"{path}: has no safetensors weights; other formats are not pushed")
     files |= {file.name: file for file in sorted(Path(str(ad_model.__file__)).parent.glob("*_ad.py"))}
-    summary = load_summary(folder) if folder.summary.exists() else None
+    summary = intact_summary(folder) if folder.summary.exists() else None
     if summary is not None and summary.weights != evaluated_weights(config, folder, path):
         raise UserError(f"{folder.eval}: belongs to other weights than {path}: run `icrl evaluate --overwrite`")
     picture = folder.report_pictures / _CURVES
     if summary is not None:
         files[SUMMARY] = folder.summary
-        if folder.report.exists():  # otherwise its pictures may be of an earlier evaluation
+        if folder.report.exists() and picture.exists():  # otherwise its pictures may be of an earlier evaluation
             files |= {"report.html": folder.report, _CURVES: picture}
     info = load_info(folder) if folder.data_info.exists() else None
     files["experiment.yaml"] = public_config(folder.config)

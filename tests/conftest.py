@@ -77,6 +77,22 @@ def tiny_file(tmp_path, tiny):
     return path
 
 
+def seal(checkpoint: Path) -> None:
+    """Records the checksums of a checkpoint's files anew, after a test has replaced some of them."""
+    from ad_model.load import write_checksums
+    from icrl.run.checkpoints import CheckpointRecord, checkpoint_record
+    from icrl.run.records import write_record
+    from icrl.support.files import checksums
+
+    record = checkpoint_record(checkpoint, CheckpointRecord)
+    for extra in ("training.json", "model/checksums.json"):
+        (checkpoint / extra).unlink(missing_ok=True)
+    if (checkpoint / "model").exists():
+        write_checksums(checkpoint / "model")
+    files = checksums(checkpoint)
+    write_record(checkpoint / "training.json", record.model_copy(update={"files": files}))
+
+
 @pytest.fixture
 def hub(tmp_path):
     """A hub on the loopback interface, for processes that are given its `environment`."""

@@ -23,7 +23,7 @@ from eval.report import write_report
 from icrl.config.loader import dump, validate
 from icrl.run.checkpoints import last_checkpoint
 from icrl.run.folder import RunFolder, run_folder
-from tests.conftest import ROOT, TINY, merged
+from tests.conftest import ROOT, TINY, merged, seal
 from tests.data_gen.test_given import histories, recorded
 
 DATA, MODEL = "tester/histories", "tester/transformer"
@@ -306,6 +306,9 @@ def test_a_model_is_pushed_only_with_its_own_evaluation(made, tmp_path):
     checkpoint = last_checkpoint(run / "checkpoints") / "model" / "model.safetensors"
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (damaged,) = answers(made.hub, tmp_path, [["push", "model", str(run), "--repo", "tester/moved", "--dry-run"]])
+    assert "model.safetensors: is damaged" in damaged.error
+    seal(checkpoint.parent.parent)
     push = ["push", "model", str(run), "--repo", "tester/moved", "--dry-run"]
     (done,) = answers(made.hub, tmp_path, [push])
     assert done.code == 1

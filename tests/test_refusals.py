@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from accelerate.state import AcceleratorState
-from conftest import ROOT, TINY, merged
+from conftest import ROOT, TINY, merged, seal
 from safetensors.torch import load_file, save_file
 
 from ad_model.build import build_model, check_model
@@ -21,6 +21,7 @@ from icrl.config.schema import ModelConfig
 from icrl.run.checkpoints import checkpoint_steps, last_checkpoint
 from icrl.run.command import Invocation
 from icrl.run.folder import run_folder
+from icrl.run.records import record_text
 from icrl.support.errors import ConfigError, UserError
 
 
@@ -113,7 +114,7 @@ def test_changed_data_makes_later_stages_stale(broken):
     info = run_folder(broken).data_info
     record = json.loads(info.read_text())
     record["shards"][0]["sha256"] = "0" * 64
-    info.write_text(json.dumps(record))
+    info.write_text(record_text(record))
     for stage in (train, evaluate):
         with pytest.raises(UserError, match="step-000006 belongs to another config"):
             stage(broken)
@@ -124,6 +125,7 @@ def test_an_evaluation_of_other_weights_is_stale(broken):
     values = load_file(weights)
     values["head.linear.bias"] += 1
     save_file(values, weights, metadata={"format": "pt"})
+    seal(weights.parent.parent)
     with pytest.raises(UserError, match="eval belongs to another config"):
         evaluate(broken)
 
@@ -132,6 +134,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(broken):
     model = last_checkpoint(run_folder(broken).checkpoints) / "model"
     values = {name: value for name, value in load_file(model / "model.safetensors").items() if "head" not in name}
     save_file(values, model / "model.safetensors", metadata={"format": "pt"})
+    seal(model.parent)
     with pytest.raises(UserError, match=r"the weights do not match the config, see head\."):
         load_model(model)
 

@@ -10,7 +10,6 @@ data set's description says so. An algorithm that bootstraps at truncations has 
 
 import contextlib
 import os
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,13 +26,13 @@ from tqdm.auto import tqdm
 from data_gen.exchange.minari_store import RECORD, minari_folder, minari_library
 from data_gen.exchange.minari_tasks import ENTRY_POINT
 from data_gen.spaces import Space, column_name, leaves, map_leaves, space_from_json
-from data_gen.storage.folder import checked_shards, load_info
+from data_gen.storage.folder import checked_shards, load_info, load_tasks
 from data_gen.storage.info import DataInfo
 from data_gen.storage.shards import STEP_COLUMNS, read_shard
 from data_gen.tasks.base import Tasks
 from icrl.run.folder import TASK_FILES, RunFolder
 from icrl.support.errors import UserError
-from icrl.support.files import new_folder, temporary_name
+from icrl.support.files import new_folder, remove, temporary_name
 
 _DESCRIPTION = (
     "Learning histories: each is the lifetime of one learner on one task, its episodes one after another. The metadata "
@@ -83,7 +82,7 @@ def export_minari(
         if target.exists():
             raise UserError(f"data set {one}: already exists; choose another id, or run `minari delete {one}`")
     credit = {"author": author, "author_email": author_email, "code_permalink": code_permalink}
-    train = Tasks.load(folder.data / TASK_FILES[0]) if (folder.data / TASK_FILES[0]).exists() else None
+    train = load_tasks(folder.data, info, TASK_FILES[0])
     writers = {one: _Writer(one, info, [task for task in tasks if ids[task] == one], train, credit) for one in targets}
     # write to a scratch folder, then move complete data sets to their final path
     with _scratch(minari_folder(), dataset_id) as scratch:
@@ -243,7 +242,7 @@ def _scratch(root: Path, dataset_id: str) -> Iterator[Path]:
     """A hidden folder beside Minari's data sets. Removes the leftovers of a killed export of the same id first."""
     name = dataset_id.replace("/", ".")
     for leftover in root.glob(f".{name}.*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove(leftover)
     scratch = temporary_name(root / name)
     try:
         scratch.mkdir()
@@ -251,7 +250,7 @@ def _scratch(root: Path, dataset_id: str) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"data set {dataset_id}: cannot be written ({error.strerror or error})") from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove(scratch)
 
 
 @contextlib.contextmanager

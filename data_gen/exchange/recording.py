@@ -80,7 +80,7 @@ class Recording:
     def load(path: str | Path) -> "Recording":
         """Reads a file that `save` wrote. Raises UserError if the file is missing, damaged, or not a recording."""
         try:
-            with h5py.File(path) as file:
+            with h5py.File(path, locking=False) as file:
                 about = {name: json.loads(value) for name, value in file.attrs.items()}
                 if about["schema_version"] != SCHEMA_VERSION:
                     raise UserError(f"{path}: has schema version {about['schema_version']}, expected {SCHEMA_VERSION}")

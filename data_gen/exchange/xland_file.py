@@ -111,7 +111,7 @@ def longest_episode(done: NDArray[np.bool_]) -> int:
 def open_xland(file: Path) -> h5py.File:
     """Opens the file. Raises UserError if the file is missing or is not HDF5."""
     try:
-        return h5py.File(file)
+        return h5py.File(file, locking=False)
     except OSError as error:
         why = f"is not an HDF5 file, or is damaged ({error})" if file.exists() else "file not found"
         raise UserError(f"{file}: {why}") from error

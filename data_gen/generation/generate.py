@@ -4,7 +4,6 @@ A shard is a pure function of (config, shard index). So the same config gives th
 finished shards are skipped on a restart, and any executor can make them.
 """
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,17 @@ from data_gen.experiment import Experiment
 from data_gen.generation.checks import check_generation
 from data_gen.generation.executors import make_shards
 from data_gen.generation.shard import shard_config_fingerprint, swept_columns
-from data_gen.meta.store import source_weights, sources_steps
+from data_gen.meta.store import NotMetaTrained, source_weights, sources_steps
 from data_gen.spaces import to_json
-from data_gen.storage.folder import finish_data_folder, load_info
+from data_gen.storage.folder import check_task_files, finish_data_folder, load_info
 from data_gen.storage.given import take_given
 from data_gen.storage.info import TrainedFigures
 from data_gen.storage.shards import damaged, shard_fingerprint, shard_name
 from icrl.config.schema import ExperimentConfig
 from icrl.run.fingerprints import data_fingerprint
-from icrl.run.folder import TASK_FILES, RunFolder, locked, stale, write_config
+from icrl.run.folder import CARD, TASK_FILES, RunFolder, keep_config, locked, stale, write_config
 from icrl.support.errors import UserError
-from icrl.support.files import remove_leftovers, sha256
+from icrl.support.files import remove, remove_leftovers, sha256
 
 
 def generate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool:
@@ -47,7 +46,7 @@ def generate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         # Find out by checksum which shards are finished and which are missing.
         trained = _source_weights(config, folder, overwrite)
         if overwrite:
-            shutil.rmtree(folder.data, ignore_errors=True)
+            remove(folder.data)
         folder.data.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder.data)
         recorded = _recorded_checksums(folder, data_fingerprint(config), trained)
@@ -59,7 +58,9 @@ def generate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         if unexpected:
             raise stale(folder.data / min(unexpected))
         missing = [index for index, name in enumerate(names) if checksums[name] is None]
-        if not missing and recorded and all((folder.data / name).exists() for name in TASK_FILES):
+        if not missing and recorded and all((folder.data / name).exists() for name in (*TASK_FILES, CARD)):
+            check_task_files(folder.data, load_info(folder))
+            keep_config(config, folder)
             return False
         write_config(config, folder)
         # Make the missing shards.
@@ -124,7 +125,7 @@ def _source_weights(config: ExperimentConfig, folder: RunFolder, overwrite: bool
     """The sources' meta-trained weights; from the data's record if the data is complete but checkpoints are gone."""
     try:
         return source_weights(config, folder)
-    except UserError:
+    except NotMetaTrained:
         if overwrite or not folder.data_info.exists():
             raise
         return load_info(folder).meta_learners

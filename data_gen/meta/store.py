@@ -15,11 +15,22 @@ from data_gen.storage.info import TrainedFigures
 from icrl.config.components import find_component
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
-from icrl.run.checkpoints import MetaTrainingRecord, checkpoint_path, checkpoint_record, checkpoint_steps
+from icrl.run.checkpoints import (
+    MetaTrainingRecord,
+    checkpoint_path,
+    checkpoint_record,
+    checkpoint_steps,
+    intact_record,
+)
 from icrl.run.fingerprints import meta_fingerprint
 from icrl.run.folder import META_WEIGHTS, RunFolder
 from icrl.support.errors import UserError
 from icrl.support.files import sha256
+
+
+class NotMetaTrained(UserError):
+    """A meta-learner is needed whose meta-training is not finished."""
+
 
 _FOLDER_DIGITS = 8  # of a fingerprint
 
@@ -57,11 +68,11 @@ def trained_checkpoint(config: ExperimentConfig, folder: RunFolder, component: A
 
 
 def meta_record(path: Path, config: ExperimentConfig, component: AgentComponent) -> MetaTrainingRecord:
-    """The record of a checkpoint. Raises UserError if the checkpoint belongs to another meta-learner."""
+    """The record of a checkpoint. Raises UserError if the checkpoint is damaged, or of another meta-learner."""
     record = checkpoint_record(path, MetaTrainingRecord)
     if record.fingerprint != meta_fingerprint(config, component):
         raise UserError(f"{path}: the checkpoint belongs to another meta-learner than the folder's name; delete it")
-    return record
+    return intact_record(path, MetaTrainingRecord)
 
 
 def ready_agent(
@@ -80,16 +91,18 @@ def ready_agent(
         path = checkpoint or trained_checkpoint(config, folder, component)
         if path is None:
             raise not_trained(config, folder, component)
+        if checkpoint:
+            intact_record(checkpoint, MetaTrainingRecord)
         agent.weights = load_tensors(path / META_WEIGHTS)  # type: ignore[attr-defined]
     return agent
 
 
-def not_trained(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> UserError:
+def not_trained(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> NotMetaTrained:
     """The error for a meta-learner that is needed but not meta-trained."""
     home = learner_folder(config, folder, component)
     steps = checkpoint_steps(home)
     state = f"stopped after {steps[-1]} iterations" if steps else "has not been done"
-    return UserError(f"{home}: meta-training of {component.name} {state}; run `icrl meta-train` with this config")
+    return NotMetaTrained(f"{home}: meta-training of {component.name} {state}; run `icrl meta-train` with this config")
 
 
 def source_weights(config: ExperimentConfig, folder: RunFolder) -> dict[str, TrainedFigures]:

@@ -4,12 +4,13 @@ Everything random in an iteration is a function of (seed, iteration), and a chec
 iteration depends on. A run that was killed and resumed therefore ends with exactly the weights of an uninterrupted run.
 """
 
-import shutil
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from data_gen.experiment import Experiment
 from data_gen.interaction import spec_of
@@ -22,13 +23,15 @@ from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
 from icrl.run.checkpoints import MetaTrainingRecord, checkpoint_path, checkpoint_steps, keep_last_checkpoints
 from icrl.run.fingerprints import data_fingerprint, meta_fingerprint
-from icrl.run.folder import META_STATE, META_WEIGHTS, RECORD, locked, origin, write_config
+from icrl.run.folder import META_STATE, META_WEIGHTS, RECORD, keep_config, locked, origin, write_config
 from icrl.run.records import write_record
 from icrl.run.trackers import check_trackers
 from icrl.support.device import check_device
 from icrl.support.errors import ConfigError, UserError
-from icrl.support.files import new_folder, remove_leftovers
+from icrl.support.files import checksums, new_folder, remove, remove_leftovers
 from icrl.support.interruption import stop_requested
+
+_LARGEST = 1e18  # below the root of the largest number in single precision, 1.8e19
 
 
 def meta_train(given: Experiment | ExperimentConfig, overwrite: bool = False, until: int | None = None) -> list[Path]:
@@ -53,15 +56,17 @@ def meta_train(given: Experiment | ExperimentConfig, overwrite: bool = False, un
     training = check_meta_learners(experiment)
     worked = []
     with locked(folder):
+        remove_leftovers(folder.meta)
         for component in learners.values():
             home = learner_folder(config, folder, component)
             if overwrite:
-                shutil.rmtree(home, ignore_errors=True)
+                remove(home)
             if trained_checkpoint(config, folder, component) is None:
                 check_data(experiment)
                 write_config(config, folder)
                 _train(config, component, training[component.sees], home, until)
                 worked.append(home)
+        keep_config(config, folder)
     return worked
 
 
@@ -106,18 +111,24 @@ def _train(
         if record is None and last == 0:
             _save(config, component, learner, home, 0, log)
         while done < last:
-            figures = learner.improve(done)
+            figures = _improved(component, learner, done)
             done += 1
             log.write(done, figures)
-            if any(weights.isnan().any() for weights in learner.trained_networks.state_dict().values()):
-                raise UserError(
-                    f"meta-training of {component.name} diverged in iteration {done}: its weights are NaN; "
-                    "lower its learning rates"
-                )
+            _check_finite(component, done, learner, {})
             if done % config.runtime.meta_checkpoint_every == 0 or done == last or stop:
                 _save(config, component, learner, home, done, log)
             if stop:
                 stop.leave(checkpoint_path(home, done))
+
+
+def _improved(component: AgentComponent, learner: MetaLearner, done: int) -> dict[str, float]:
+    """The figures of one more iteration. Raises UserError if an update is too large for single precision."""
+    try:
+        return learner.improve(done)
+    except RuntimeError as error:
+        if "without overflow" not in str(error):  # torch's words for a step size that is no float
+            raise
+        raise _diverged(component, done + 1, "an update") from error
 
 
 def _resume(
@@ -132,7 +143,7 @@ def _resume(
     try:
         learner.trained_networks.load_state_dict(load_tensors(path / META_WEIGHTS))
         learner.load_training_state(load_tensors(path / META_STATE))
-    except (RuntimeError, KeyError, ValueError) as error:
+    except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         why = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: the checkpoint is damaged ({why}); delete it to resume from an older one") from error
     return record
@@ -159,13 +170,35 @@ def _save(
     )
     networks = learner.trained_networks.state_dict()
     state = {} if done == learner.iterations else learner.training_state()
+    _check_finite(component, done, learner, state)
     path = checkpoint_path(home, done)
     try:
         with new_folder(path) as temporary:
             save_file({name: tensor.cpu().contiguous() for name, tensor in networks.items()}, temporary / META_WEIGHTS)
             save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, temporary / META_STATE)
-            write_record(temporary / RECORD, record)
+            write_record(temporary / RECORD, record.model_copy(update={"files": checksums(temporary)}))
     except (SafetensorError, RuntimeError) as error:
         why = " ".join(str(error).split())[:300]
         raise UserError(f"cannot write the checkpoint {path}: {why}") from error
     keep_last_checkpoints(home, config.runtime.keep_checkpoints)
+
+
+def _check_finite(component: AgentComponent, done: int, learner: MetaLearner, state: Mapping[str, Tensor]) -> None:
+    """Raises UserError if weights are not finite or too large, or if `state` or a buffer holds NaN or infinity.
+
+    The square of a number above _LARGEST overflows, so the next activations of such weights would be infinite. Minus
+    infinity is allowed in buffers, where it masks.
+    """
+    networks = learner.trained_networks
+    bad = [name for name, each in networks.named_parameters() if not bool((each.abs() < _LARGEST).all())]
+    bad += [name for name, each in networks.named_buffers() if bool((each.isnan() | each.isposinf()).any())]
+    bad += [name for name, each in state.items() if not bool(each.isfinite().all())]
+    if bad:
+        raise _diverged(component, done, bad[0])
+
+
+def _diverged(component: AgentComponent, iteration: int, what: str) -> UserError:
+    return UserError(
+        f"meta-training of {component.name} diverged in iteration {iteration}: {what} is NaN, infinite or too large; "
+        "lower its learning rates"
+    )

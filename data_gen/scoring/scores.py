@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.returns import episode_returns
-from data_gen.storage.folder import checked_shards, read_histories
+from data_gen.storage.folder import checked_shards, load_tasks, read_histories
 from data_gen.storage.info import DataInfo
-from data_gen.tasks.base import TaskDistribution, Tasks
+from data_gen.tasks.base import TaskDistribution
 from icrl.config.components import TASKS, find_component
 from icrl.run.folder import TASK_FILES, RunFolder
 from icrl.support.yaml12 import read_yaml
@@ -85,12 +85,11 @@ def normaliser(
     folder: RunFolder, info: DataInfo
 ) -> Callable[[NDArray[np.floating], NDArray[np.int64]], NDArray[np.float64]]:
     """The function (returns, numbers of their tasks) -> normalised returns of complete data; NaN for unknown scales."""
-    path = folder.data / TASK_FILES[0]
-    if info.tasks is None or not path.exists() or not _may_be_built(folder, info.tasks):
+    train = load_tasks(folder.data, info, TASK_FILES[0])
+    if info.tasks is None or train is None or not _may_be_built(folder, info.tasks):
         return lambda returns, numbers: np.full(np.shape(returns), np.nan)
     parameters = {key: value for key, value in info.tasks.items() if key != "name"}
     distribution: TaskDistribution = find_component(info.tasks["name"], TASKS)(**parameters)
-    train = Tasks.load(path)
     return lambda returns, numbers: distribution.normalise(returns, train.take(numbers))
 
 

@@ -19,9 +19,9 @@ from data_gen.storage.info import DataInfo, checked_info
 from data_gen.storage.shards import damaged, read_shard
 from data_gen.tasks.base import Tasks
 from icrl.run.folder import CARD, INFO, SCHEMA_VERSION, TASK_FILES, RunFolder, origin
-from icrl.run.records import versioned
+from icrl.run.records import record_text, versioned
 from icrl.support.errors import UserError
-from icrl.support.files import sha256, write_file, write_json
+from icrl.support.files import check_files, sha256, write_file
 
 
 def finish_data_folder(
@@ -40,10 +40,11 @@ def finish_data_folder(
             some.save(folder / file)
     train, test = (None if some is None else len(some) for some in tasks)
     counts = {"num_train_tasks": train, "num_test_tasks": test}
-    record = {"schema_version": SCHEMA_VERSION, **about, **counts, "made_with": origin()}
+    files = {name: sha256(folder / name) for name, some in zip(TASK_FILES, tasks, strict=True) if some is not None}
+    record = {"schema_version": SCHEMA_VERSION, **about, **counts, "files": files, "made_with": origin()}
     info = checked_info(record, folder / INFO)
     write_file(folder / CARD, dataset_card(name, info))
-    write_json(folder / INFO, info.plain())  # last: its existence marks the data as complete
+    write_file(folder / INFO, record_text(info.plain()))  # last: its existence marks the data as complete
     return info
 
 
@@ -58,6 +59,21 @@ def load_info(folder: RunFolder) -> DataInfo:
 def read_info(path: Path) -> DataInfo:
     """The record in an `info.json` from anywhere. Raises UserError if the file does not hold one."""
     return checked_info(versioned(path), path)
+
+
+def load_tasks(folder: Path, info: DataInfo, name: str) -> Tasks | None:
+    """The tasks in the file `name` of a data folder, verified by checksum; None if they are not known.
+
+    Raises UserError if the file is damaged, or is missing although the record names it.
+    """
+    check_task_files(folder, info, name)
+    return Tasks.load(folder / name) if (folder / name).exists() else None
+
+
+def check_task_files(folder: Path, info: DataInfo, *names: str) -> None:
+    """Raises UserError if one of the task files `names` differs from the record, or is missing; by default, of all."""
+    expected = {name: checksum for name, checksum in info.files.items() if name in (names or TASK_FILES)}
+    check_files(folder, expected, "delete the file, and `icrl generate` writes it again")
 
 
 def checked_shards(folder: RunFolder, info: DataInfo) -> Iterator[Path]:

@@ -13,14 +13,15 @@ import numpy as np
 
 from data_gen.experiment import Experiment
 from data_gen.spaces import to_json
-from data_gen.storage.folder import load_info, read_info
+from data_gen.storage.folder import load_info, load_tasks, read_info
 from data_gen.storage.info import DataInfo, Given
-from data_gen.tasks.base import TaskDistribution, Tasks
+from data_gen.tasks.base import TaskDistribution
 from icrl.config.schema import ExperimentConfig
 from icrl.run.fingerprints import data_fingerprint
 from icrl.run.folder import CONFIG, INFO, TASK_FILES, RunFolder, locked, stale, write_config
+from icrl.run.records import record_text
 from icrl.support.errors import ConfigError, UserError
-from icrl.support.files import new_folder, write_json
+from icrl.support.files import new_folder, write_file
 from icrl.support.hub import Repository, Snapshot, fetch, repository, snapshot
 
 _BESIDE = (*TASK_FILES, CONFIG)
@@ -62,7 +63,7 @@ def take_given(experiment: Experiment, overwrite: bool = False) -> bool:
                 elif name in shards:
                     raise UserError(f"data: {source} has no {name}, which its {INFO} names")
             own = {"tasks": _believed(config, info), "given": origin, "fingerprint": data_fingerprint(config)}
-            write_json(temporary / INFO, info.model_copy(update=own).plain())
+            write_file(temporary / INFO, record_text(info.model_copy(update=own).plain()))
     return True
 
 
@@ -135,10 +136,9 @@ def _check_leak(experiment: Experiment, source: Path, info: DataInfo) -> None:
     Two tasks are the same if their arrays are equal, whatever the other parameters of their family. Tasks of another
     family are not compared, since the same numbers may mean something else there.
     """
-    path = source / TASK_FILES[0]
-    if not path.exists() or (info.tasks is not None and info.tasks["name"] != experiment.config.tasks.name):
+    trained, test = load_tasks(source, info, TASK_FILES[0]), experiment.test_tasks
+    if trained is None or (info.tasks is not None and info.tasks["name"] != experiment.config.tasks.name):
         return
-    trained, test = Tasks.load(path), experiment.test_tasks
     if [*trained] != [*test]:
         return
     seen = int(np.isin(test.keys(), trained.keys()).sum())

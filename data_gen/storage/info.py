@@ -94,6 +94,8 @@ class DataInfo(Record):
     meta_learners: dict[str, TrainedFigures] = {}
     """The meta-learners among the sources, by the config key that names each."""
     shards: Annotated[list[Shard], Field(min_length=1)]
+    files: dict[str, str] = {}
+    """SHA-256 of the task files, by name; empty in data of earlier versions."""
     seconds: Number
     made_with: dict[str, str] = {}
     device: str | None = None

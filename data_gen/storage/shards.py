@@ -11,9 +11,11 @@ A shard is built in memory and then written whole, so that its bytes depend only
 ordinary error.
 """
 
+import errno
 import hashlib
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from icrl.support.errors import UserError
+from icrl.support.errors import ENVIRONMENT_ERRNOS, UserError
 from icrl.support.files import write_file
 
 STEP_COLUMNS = ("observation", "action", "reward", "terminated", "truncated", "optimal_action")
@@ -78,10 +80,20 @@ def read_shard(path: Path, names: Sequence[str] | None = None) -> dict[str, NDAr
     try:
         if path.suffix == ".parquet":
             return _read_parquet(path, names)
-        with h5py.File(path) as file:
+        with h5py.File(path, locking=False) as file:
             return {name: _dataset(file, name)[()] for name in (file if names is None else names)}
     except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise damaged(path, " ".join(str(error).split())) from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> UserError:
+    """The error for a shard that could not be read: it is missing, or in use, or refused by the system, or damaged."""
+    number = getattr(error, "errno", None)
+    if number in (errno.EAGAIN, errno.EBUSY, errno.ETXTBSY):
+        return UserError(f"{path}: is in use by another process: wait until it has ended")
+    if number == errno.ENOENT or number in ENVIRONMENT_ERRNOS:
+        return UserError(f"{path}: cannot be read: {os.strerror(number or 0)}")
+    return damaged(path, " ".join(str(error).split()))
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
@@ -128,10 +140,10 @@ def shard_fingerprint(path: Path) -> str:
     """The config fingerprint that a shard was made with, after reading all of it. Raises UserError if it is damaged."""
     read_shard(path)
     try:
-        with h5py.File(path) as file:
+        with h5py.File(path, locking=False) as file:
             return str(json.loads(file.attrs.get("fingerprint", '"none"')))
     except (OSError, RuntimeError, ValueError) as error:
-        raise damaged(path, str(error)) from error
+        raise unreadable(path, error) from error
 
 
 def damaged(path: Path, why: str) -> UserError:

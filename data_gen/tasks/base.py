@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class Tasks:
         try:
             with np.load(path, allow_pickle=False) as file:
                 return Tasks({name: file[name] for name in file.files})
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             why = f"{path}: is not a file of tasks ({error})"
             raise UserError(f"{why}; delete the file, and `icrl generate` writes it again") from error
 

@@ -5,7 +5,6 @@ store their checkpoints in the same way.
 """
 
 import re
-import shutil
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,7 +13,7 @@ from pydantic import Field
 from icrl.run.folder import RECORD
 from icrl.run.records import Record, read_record
 from icrl.support.errors import UserError
-from icrl.support.files import TEMPORARY_SUFFIX
+from icrl.support.files import check_files, remove
 
 
 class CheckpointRecord(Record):
@@ -26,6 +25,8 @@ class CheckpointRecord(Record):
     """Fingerprint of the training that the checkpoint belongs to."""
     seconds: float
     made_with: dict[str, str] = {}
+    files: dict[str, str] = {}
+    """SHA-256 of every other file of the checkpoint, by its path; empty in checkpoints of earlier versions."""
 
 
 class TrainingRecord(CheckpointRecord):
@@ -79,16 +80,14 @@ def checkpoint_record(path: Path, kind: type[Kind]) -> Kind:
     return read_record(path / RECORD, kind)
 
 
-def delete_checkpoint(path: Path) -> None:
-    """Renames a checkpoint, then deletes it: a kill must not leave a half-deleted one that looks complete."""
-    if path.exists():
-        going = path.with_name(f".{path.name}.deleted{TEMPORARY_SUFFIX}")
-        shutil.rmtree(going, ignore_errors=True)
-        path.rename(going)
-        shutil.rmtree(going)
+def intact_record(path: Path, kind: type[Kind]) -> Kind:
+    """The record of a checkpoint, after every file of the checkpoint is verified. Raises UserError."""
+    record = checkpoint_record(path, kind)
+    check_files(path, record.files, f"delete {path} to resume from an older checkpoint, or to start again")
+    return record
 
 
 def keep_last_checkpoints(folder: Path, keep: int) -> None:
     """Deletes all complete checkpoints but the last `keep`."""
     for old in checkpoint_steps(folder)[:-keep]:
-        delete_checkpoint(checkpoint_path(folder, old))
+        remove(checkpoint_path(folder, old))

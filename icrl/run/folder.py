@@ -5,9 +5,12 @@ config sections that the stage depends on. A stage with another fingerprint is o
 """
 
 import contextlib
+import errno
 import fcntl
+import hashlib
 import platform
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,7 +19,7 @@ from pathlib import Path
 from icrl.config.loader import dump
 from icrl.config.schema import ExperimentConfig
 from icrl.support.errors import UserError
-from icrl.support.files import write_file
+from icrl.support.files import remove_leftovers, write_file
 from icrl.support.yaml12 import write_yaml
 
 SCHEMA_VERSION = 2
@@ -28,6 +31,12 @@ SUMMARY, RETURNS, PATHS = "summary.json", "returns.parquet", "paths.npz"
 TRAINING_LOG, RECORD, MODEL = "training_log.jsonl", "training.json", "model"
 META_WEIGHTS, META_STATE = "weights.safetensors", "training_state.safetensors"
 REPORT, LOGS = "report.html", "logs"
+CHECKSUMS = "checksums.json"
+"""In a model folder and in a token cache: the checksums of the other files."""
+
+_CONFIG_CHECKSUM = "# sha256: "
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+"""Error numbers of file systems without locks, such as some NFS and Lustre mounts."""
 
 _PACKAGES = ("in-context-rl", "torch", "transformers", "datasets", "accelerate", "gymnasium", "h5py", "numpy")
 
@@ -128,9 +137,38 @@ def stale(path: Path, flag: str = "--overwrite") -> UserError:
 
 
 def write_config(config: ExperimentConfig, folder: RunFolder) -> None:
-    """Writes the resolved config, headed by versions and the git commit. A stage calls it only if it has work to do."""
+    """Writes the resolved config, headed by its checksum, versions and the git commit; called by stages with work."""
     header = "".join(f"# {line}\n" for line in write_yaml(origin()).splitlines())
-    write_file(folder.config, header + dump(config))
+    text = header + dump(config)
+    write_file(folder.config, f"{_CONFIG_CHECKSUM}{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+
+
+def keep_config(config: ExperimentConfig, folder: RunFolder) -> None:
+    """Writes the resolved config again if it is missing or damaged; called by stages that are complete."""
+    try:
+        config_text(folder.config)
+    except UserError:
+        write_config(config, folder)
+
+
+def config_text(path: Path) -> str:
+    """The text of a config file in a run folder, without its checksum.
+
+    Raises UserError if the file is missing, or differs from its checksum. A file of an earlier version has none.
+    """
+    again = "run a stage of this experiment with its own config, and the file is written again"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: is missing; {again}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: is damaged ({error}); {again}") from error
+    first, _, rest = text.partition("\n")
+    if not first.startswith(_CONFIG_CHECKSUM):
+        return text
+    if first.removeprefix(_CONFIG_CHECKSUM) != hashlib.sha256(rest.encode()).hexdigest():
+        raise UserError(f"{path}: is damaged, or was edited: it differs from its checksum; {again}")
+    return rest
 
 
 def origin() -> dict[str, str]:
@@ -158,9 +196,10 @@ def _versions() -> dict[str, str]:
 
 @contextlib.contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Locks the run folder for one writing process. Raises UserError if another process holds the lock.
+    """Locks the run folder for one writing process, and removes what killed processes left in it.
 
-    The operating system releases the lock when a process is killed.
+    The operating system releases the lock when a process is killed. Where the file system has no locks, a warning is
+    printed and the user has to see to it. Raises UserError if another process holds the lock.
     """
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -174,4 +213,14 @@ def locked(folder: RunFolder) -> Iterator[None]:
             raise UserError(
                 f"{folder.path} is in use by another process: wait until it has ended, or choose another --name"
             ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise UserError(f"{folder.path} cannot be locked: {error.strerror}") from error
+            print(
+                f"warning: {folder.path}: its file system has no locks ({error.strerror}): run one command at a time "
+                "in this folder",
+                file=sys.stderr,
+            )
+        else:
+            remove_leftovers(folder.path)  # nobody else is at work here
         yield

@@ -1,5 +1,11 @@
-"""Records: the small JSON files that a stage writes last, as typed objects instead of dictionaries."""
+"""Records: the small JSON files that a stage writes last, as typed objects instead of dictionaries.
 
+A record ends with the checksum of its own content, so that a flipped digit is noticed. Files of earlier versions have
+none and are accepted as they are.
+"""
+
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -7,7 +13,10 @@ import pydantic
 
 from icrl.run.folder import SCHEMA_VERSION
 from icrl.support.errors import UserError
-from icrl.support.files import read_json, write_json
+from icrl.support.files import read_json, write_file
+
+CHECKSUM = "checksum"
+"""The last key of a record: SHA-256 of the other keys and their values."""
 
 
 class Record(pydantic.BaseModel):
@@ -36,6 +45,11 @@ def versioned(path: Path) -> dict[str, Any]:
             f"{path}: is not a record of schema version {SCHEMA_VERSION}: the file is damaged, or another version of "
             "this project wrote it; make it again with --overwrite"
         )
+    checksum = content.pop(CHECKSUM, None)
+    if checksum is not None and checksum != _checksum(content):
+        raise UserError(
+            f"{path}: is damaged, or was edited: its content differs from its checksum; make it again with --overwrite"
+        )
     return content
 
 
@@ -53,4 +67,14 @@ def checked_record(content: dict[str, Any], kind: type[Kind], path: object) -> K
 
 def write_record(path: Path, record: Record) -> None:
     """Writes a record, whole or not at all. Raises UserError if the file cannot be written."""
-    write_json(path, {"schema_version": SCHEMA_VERSION, **record.plain()})
+    write_file(path, record_text({"schema_version": SCHEMA_VERSION, **record.plain()}))
+
+
+def record_text(content: dict[str, Any]) -> str:
+    """The text of a record with this plain content, checksum included."""
+    plain = json.loads(json.dumps({key: value for key, value in content.items() if key != CHECKSUM}))
+    return json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=2, allow_nan=False) + "\n"
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Atomic files: written under a temporary name, synced, then renamed.
+"""Atomic files: written under a temporary name, synced, then renamed. Deletion renames first, too.
 
 A process killed at any moment leaves either the old file or the new one, and perhaps temporary files, which the next
-run of the same command removes.
+run of the same command removes. What was written is verified by its checksum before it is used again.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,33 @@ def remove_leftovers(folder: Path, pattern: str = ".*") -> None:
             if not original.exists():
                 path.replace(original)
                 continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            _delete(path)
+
+
+def remove(path: Path) -> None:
+    """Deletes a file or a folder, if it exists. A killed process leaves all of it, or nothing under its name.
+
+    Of a symbolic link, only the link is deleted, so nothing outside of the run folder is touched. Raises UserError.
+    """
+    if not os.path.lexists(path):
+        return
+    going = path.with_name(f".{path.name}.{os.getpid()}.deleted{TEMPORARY_SUFFIX}")
+    try:
+        _delete(going)
+        path.rename(going)
+        sync(path.parent)
+        _delete(going)
+    except OSError as error:
+        raise UserError(f"cannot delete {path}: {error.strerror or error}") from error
+
+
+def _delete(path: Path) -> None:
+    """Deletes `path`, whatever it is, without following links."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -76,20 +99,21 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises UserError if the file is missing, unreadable or not JSON."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def read_json_lines(path: Path, keys: set[str]) -> list[dict[str, Any]]:
-    """The lines of a log that have these keys. A line that a killed process left unfinished is dropped."""
+    """The lines of a log that have a number under each of these keys. Lines that are damaged, or that a killed process
+    left unfinished, are dropped."""
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
+    for text in path.read_bytes().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError, RecursionError):
             line = json.loads(text)
-            if isinstance(line, dict) and keys <= line.keys():
+            if isinstance(line, dict) and all(type(line.get(key)) in (int, float) for key in keys):
                 lines.append(line)
     return lines
 
@@ -104,25 +128,45 @@ def new_folder(path: Path) -> Iterator[Path]:
     replaced = path.with_name(f".{path.name}.{os.getpid()}{_REPLACED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        _delete(temporary)
         temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):
             sync(file)
         sync(temporary)
         # The old version stays on disk until the new one is in place.
-        if path.exists():
+        if os.path.lexists(path):
             path.replace(replaced)
         temporary.replace(path)
         sync(path.parent)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+        for left in (temporary, replaced):
+            with contextlib.suppress(OSError):  # the next run of the command removes it
+                _delete(left)
 
 
 def sha256(path: Path) -> str:
-    """The file's SHA-256 as hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The file's SHA-256 as hexadecimal digits. Raises UserError if the file cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file in `folder`, by its path in the folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+
+
+def check_files(folder: Path, expected: Mapping[str, str], remedy: str) -> None:
+    """Raises UserError, which ends with `remedy`, for the first file that is missing or differs from its checksum."""
+    for name, checksum in expected.items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path}: is missing; {remedy}")
+        if sha256(path) != checksum:
+            raise UserError(f"{path}: is damaged (its checksum differs from the recorded one); {remedy}")

@@ -24,6 +24,7 @@ from icrl.config.schema import TrainingConfig
 from icrl.run.checkpoints import checkpoint_steps, last_checkpoint
 from icrl.run.fingerprints import data_fingerprint
 from icrl.run.folder import run_folder
+from icrl.run.records import record_text
 from icrl.support.errors import UserError
 
 
@@ -202,11 +203,11 @@ def test_a_damaged_checkpoint_is_named(tiny):
     train(config)
     checkpoint = last_checkpoint(run_folder(config).checkpoints)
     record = json.loads((checkpoint / "training.json").read_text())
-    (checkpoint / "training.json").write_text(json.dumps({**record, "step": 3}))
+    (checkpoint / "training.json").write_text(record_text({**record, "step": 3}))
     checkpoint.rename(checkpoint.with_name("step-000003"))
     (checkpoint.with_name("step-000003") / "model.safetensors").write_bytes(b"half")
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.raises(UserError, match=r"step-000003: the checkpoint is damaged .* delete this folder"):
+    with pytest.raises(UserError, match=r"step-000003/model.safetensors: is damaged .* delete .*step-000003"):
         train(config)
 
 

@@ -21,6 +21,7 @@ from eval.summary import load_summary
 from icrl.config.loader import validate
 from icrl.config.schema import ExperimentConfig
 from icrl.run.folder import folder_of_data, run_folder
+from icrl.run.records import record_text
 from icrl.support.errors import ConfigError, UserError
 from tests.conftest import TINY, merged
 
@@ -106,7 +107,7 @@ def test_the_description_of_a_data_set_is_not_trusted(given, tiny, tmp_path):
     info = json.loads((hostile / "info.json").read_text())
 
     def with_info(**changes):
-        (hostile / "info.json").write_text(json.dumps({**info, **changes}))
+        (hostile / "info.json").write_text(record_text({**info, **changes}))
         return given(folder=hostile)
 
     for name in ("../../made/data/train-00000-of-00003.h5", "/etc/passwd", "a\\b"):
@@ -147,7 +148,7 @@ def test_the_tasks_of_a_pulled_folder_import_nothing(tiny, tmp_path):
     pulled = tmp_path / "pulled"
     shutil.copytree(run_folder(tiny(name="made")).data, pulled)
     info = json.loads((pulled / "info.json").read_text())
-    (pulled / "info.json").write_text(json.dumps({**info, "tasks": {"name": "antigravity:Tasks"}}))
+    (pulled / "info.json").write_text(record_text({**info, "tasks": {"name": "antigravity:Tasks"}}))
     folder = folder_of_data(pulled)
     assert not data_report(folder, load_info(folder)).normalised
     assert "antigravity" not in sys.modules
@@ -175,7 +176,7 @@ def test_shards_that_contradict_the_info_are_refused(given, tiny, tmp_path, chan
     checksum = write_shard(path, columns, {"fingerprint": "lying"})
     info = json.loads((lying / "info.json").read_text())
     info["shards"][0]["sha256"] = checksum
-    (lying / "info.json").write_text(json.dumps(info))
+    (lying / "info.json").write_text(record_text(info))
     config = given(folder=lying)
     generate(config)
     with pytest.raises(UserError, match=message):

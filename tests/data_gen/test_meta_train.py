@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, seal
 from killing import killed_at
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -189,6 +189,9 @@ def test_data_records_the_weights_that_made_it(leaning):
     assert info.iterations == 6 and info.environment_steps == 240
     path = trained_checkpoint(config, run_folder(config), config.data.sources[0]) / "weights.safetensors"
     save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+    with pytest.raises(UserError, match="is damaged"):
+        generate(config)
+    seal(path.parent)
     with pytest.raises(UserError, match="meta-trained again since"):
         generate(config)
 
@@ -198,7 +201,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(leaning):
     meta_train(config, until=4)
     path = learner_folder(config, run_folder(config), config.data.sources[0]) / "step-000004"
     (path / "weights.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"weights.safetensors: is damaged"):
         meta_train(config)
 
 
