@@ -20,7 +20,8 @@ from eval.figures import FINAL_EPISODES, load_figures
 from eval.in_context import TransformerAgent
 from eval.lifetimes import run_lifetimes
 from eval.results import returns_scale, returns_table, scores_of
-from eval.summary import TRANSFORMER, ReturnScale, Summary, figure_titles, load_summary, split_figures
+from eval.statistics import INTERVAL
+from eval.summary import TRANSFORMER, Summary, figure_titles, load_summary, split_figures
 from icrl.config.loader import fingerprint
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
@@ -81,7 +82,7 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         }
         # Returns, on each task's own scale, and their figures.
         sources = [*_named(config)][: len(config.data.sources)] or _learned(config)
-        scale, one = returns_scale(experiment.family, splits, sources, lifetimes)
+        scale, meaning = returns_scale(experiment.family, splits, sources, lifetimes)
         table = returns_table(scale, lifetimes)
         num_final_episodes = min(FINAL_EPISODES, config.evaluation.episodes)
         by_agent: dict[str, dict[str, object]] = {name: {} for name in agents}
@@ -98,12 +99,8 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
                 "device": str(model.device),
                 "episodes": config.evaluation.episodes,
                 "num_final_episodes": num_final_episodes,
-                "interval": "95% bootstrap over tasks",
-                "normalised_return": ReturnScale(
-                    zero="the random policy's expected return on that task",
-                    one=one,
-                    known=not any(bool(np.isnan(span).any()) for _, span in scale.values()),
-                ),
+                "interval": INTERVAL,
+                "normalised_return": meaning,
                 "training_steps": _training_steps(experiment),
                 "figures": figure_titles(figures, num_final_episodes=num_final_episodes),
                 "agents": by_agent,

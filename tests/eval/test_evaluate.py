@@ -62,8 +62,7 @@ def test_figures_of_the_summary_agree_with_the_table(trained):
         last = rows.groupby(["task", "seed"])[column].mean()  # all 3 episodes are among the last ten
         assert found[column]["first_episode"]["iqm"] == pytest.approx(trim_mean(first, 0.25))
         assert found[column]["final_episodes"]["iqm"] == pytest.approx(trim_mean(last, 0.25))
-        low, high = found[column]["final_episodes"]["interval"]
-        assert low <= found[column]["final_episodes"]["iqm"] <= high
+        assert found[column]["final_episodes"]["interval"] == [None, None]  # three tasks are too few
     experiment = Experiment(config)
     distribution, test = experiment.family, experiment.test_tasks
     tasks = test.take(slice(3))
@@ -138,7 +137,7 @@ def test_a_task_without_a_known_scale_has_no_normalised_return(trained, monkeypa
     config = trained(evaluation={"episodes": 12})
     evaluate(config)
     table, summary = read(config)
-    assert "the best source's mean return over its last 10" in summary["normalised_return"]["1"]
+    assert "the best source's mean return over its last 10" in summary["normalised_return"]["1"]["test"]
     rows = table[(table["agent"] == "q_learning") & (table["split"] == "test")]
     experiment = Experiment(config)
     distribution, test = experiment.family, experiment.test_tasks
