@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 TASKS = (5, 8, 16, 64)
 SEEDS = 8
-_SAMPLES = 2000
+_SAMPLES = 1500
 _RESAMPLES = 500  # few tasks get more
 _PERCENTILE_RESAMPLES = 500
 _TRUTH_TASKS = 400_000

@@ -38,10 +38,12 @@ __all__ = ["check_agents", "evaluate", "evaluated_weights", "load_model", "model
 
 
 class Contestant(NamedTuple):
-    """An agent of the evaluation, and what the agent is shown: `observation` or `state`."""
+    """An agent of the evaluation, what it is shown (`observation` or `state`), and the lifetime that it plans for."""
 
     agent: Agent
     sees: str
+    planned_steps: int
+    """Steps that the agent plans for: its schedules run over them."""
 
 
 def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool:
@@ -73,7 +75,7 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
             "test": experiment.test_tasks.take(slice(config.evaluation.test_tasks)),
             "train": experiment.train_tasks.take(slice(config.evaluation.train_tasks)),
         }
-        agents = _contestants(config, folder, model)
+        agents = _contestants(experiment, model)
         lifetimes = {
             (name, split): run_lifetimes(experiment, tasks, split, name, *contestant)
             for split, tasks in splits.items()
@@ -101,7 +103,9 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
                 "num_final_episodes": num_final_episodes,
                 "interval": INTERVAL,
                 "normalised_return": meaning,
-                "training_steps": _training_steps(experiment),
+                "training_steps": {
+                    name: steps for name, steps in _training_steps(experiment).items() if name in agents
+                },
                 "figures": figure_titles(figures, num_final_episodes=num_final_episodes),
                 "agents": by_agent,
             }
@@ -160,15 +164,29 @@ def evaluated_weights(config: ExperimentConfig, folder: RunFolder, path: Path) -
     return fingerprint([*files, *learners])
 
 
-def _contestants(config: ExperimentConfig, folder: RunFolder, model: ADModel) -> dict[str, Contestant]:
-    """The transformer, then the sources and the baselines, by name in the results."""
+def _contestants(experiment: Experiment, model: ADModel) -> dict[str, Contestant]:
+    """The transformer, then the sources and the baselines, by name in the results.
+
+    Where the evaluation is shorter than the histories of the data, a learner with a schedule has hardly begun it when
+    the evaluation ends. So it takes part twice: as in the data, and planned for the lifetime of the evaluation.
+    """
+    config, folder = experiment.config, experiment.folder
+    planned, lived = experiment.planned_steps, experiment.lived_steps
     objective: Objective = config.training.objective.build()
     _check_heads(objective.heads(), model)
     transformer = TransformerAgent(model, config.evaluation.temperature, objective)
-    agents = {TRANSFORMER: Contestant(transformer, "observation")}
+    agents = {TRANSFORMER: Contestant(transformer, "observation", planned)}
     for name, component in _named(config).items():
-        agents[name] = Contestant(ready_agent(config, folder, component), component.sees)
+        agent = ready_agent(config, folder, component)
+        agents[name] = Contestant(agent, component.sees, planned)
+        if lived < planned and agent.follows_plan:
+            agents[replanned(name, config.evaluation.episodes)] = Contestant(agent, component.sees, lived)
     return agents
+
+
+def replanned(name: str, episodes: int) -> str:
+    """Name, in the results, of the learner called `name` when it plans for a lifetime of `episodes` episodes."""
+    return f"{name} (over {episodes})"
 
 
 def _check_heads(wanted: Mapping[str, int], model: ADModel) -> None:
@@ -207,4 +225,5 @@ def _training_steps(experiment: Experiment) -> dict[str, int | None]:
     for name, component in _named(config).items():
         trained = is_meta_learner(component)
         steps[name] = trained_figures(config, folder, component).environment_steps if trained else 0
+        steps[replanned(name, config.evaluation.episodes)] = steps[name]
     return steps

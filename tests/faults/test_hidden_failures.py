@@ -48,7 +48,7 @@ def test_mean_and_share_stand_in_terminal_report_and_model_card(tiny):
     text = describe(summary)
     head, row = text.splitlines()[0], next(line for line in text.splitlines() if "-> transformer" in line)
     assert "reach 0.8" in head and f"({mean:.2f})" in row and f"{share:.2f}" in row
-    assert max(map(len, text.splitlines())) <= 120
+    assert max(map(len, text.splitlines())) <= 130
     html = folder.report.read_text()
     assert "<th>reach 0.8</th>" in html and "<br>mean " in html
     card = model_parcel(Experiment(config), Repository("me/model", "model")).files["README.md"].decode()
