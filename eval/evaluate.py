@@ -19,7 +19,8 @@ from eval.figures import FINAL_EPISODES, load_figures
 from eval.in_context import TransformerAgent
 from eval.lifetimes import run_lifetimes
 from eval.results import returns_scale, returns_table, scores_of
-from eval.summary import TRANSFORMER, ReturnScale, Summary, figure_titles, intact_summary, load_summary, split_figures
+from eval.statistics import INTERVAL
+from eval.summary import TRANSFORMER, Summary, figure_titles, intact_summary, load_summary, split_figures
 from icrl.config.loader import fingerprint
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
@@ -36,10 +37,12 @@ __all__ = ["check_agents", "evaluate", "evaluated_weights", "load_model", "model
 
 
 class Contestant(NamedTuple):
-    """An agent of the evaluation, and what the agent is shown: `observation` or `state`."""
+    """An agent of the evaluation, what it is shown (`observation` or `state`), and the lifetime that it plans for."""
 
     agent: Agent
     sees: str
+    planned_steps: int
+    """Steps that the agent plans for: its schedules run over them."""
 
 
 def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool:
@@ -74,7 +77,7 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
             "test": experiment.test_tasks.take(slice(config.evaluation.test_tasks)),
             "train": experiment.train_tasks.take(slice(config.evaluation.train_tasks)),
         }
-        agents = _contestants(config, folder, model)
+        agents = _contestants(experiment, model)
         lifetimes = {
             (name, split): run_lifetimes(experiment, tasks, split, name, *contestant)
             for split, tasks in splits.items()
@@ -83,7 +86,7 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         }
         # Returns, on each task's own scale, and their figures.
         sources = [*_named(config)][: len(config.data.sources)] or _learned(config)
-        scale, one = returns_scale(experiment.family, splits, sources, lifetimes)
+        scale, meaning = returns_scale(experiment.family, splits, sources, lifetimes)
         table = returns_table(scale, lifetimes)
         num_final_episodes = min(FINAL_EPISODES, config.evaluation.episodes)
         by_agent: dict[str, dict[str, object]] = {name: {} for name in agents}
@@ -100,13 +103,11 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
                 "device": str(model.device),
                 "episodes": config.evaluation.episodes,
                 "num_final_episodes": num_final_episodes,
-                "interval": "95% bootstrap over tasks",
-                "normalised_return": ReturnScale(
-                    zero="the random policy's expected return on that task",
-                    one=one,
-                    known=not any(bool(np.isnan(span).any()) for _, span in scale.values()),
-                ),
-                "training_steps": _training_steps(experiment),
+                "interval": INTERVAL,
+                "normalised_return": meaning,
+                "training_steps": {
+                    name: steps for name, steps in _training_steps(experiment).items() if name in agents
+                },
                 "figures": figure_titles(figures, num_final_episodes=num_final_episodes),
                 "agents": by_agent,
             }
@@ -171,14 +172,28 @@ def evaluated_weights(config: ExperimentConfig, folder: RunFolder, path: Path) -
     return fingerprint([*files, *learners])
 
 
-def _contestants(config: ExperimentConfig, folder: RunFolder, model: ADModel) -> dict[str, Contestant]:
-    """The transformer, then the sources and the baselines, by name in the results."""
+def _contestants(experiment: Experiment, model: ADModel) -> dict[str, Contestant]:
+    """The transformer, then the sources and the baselines, by name in the results.
+
+    Where the evaluation is shorter than the histories of the data, a learner with a schedule has hardly begun it when
+    the evaluation ends. So it takes part twice: as in the data, and planned for the lifetime of the evaluation.
+    """
+    config, folder = experiment.config, experiment.folder
+    planned, lived = experiment.planned_steps, experiment.lived_steps
     objective: Objective = config.training.objective.build()
     transformer = TransformerAgent(model, config.evaluation.temperature, objective)
-    agents = {TRANSFORMER: Contestant(transformer, "observation")}
+    agents = {TRANSFORMER: Contestant(transformer, "observation", planned)}
     for name, component in _named(config).items():
-        agents[name] = Contestant(ready_agent(config, folder, component), component.sees)
+        agent = ready_agent(config, folder, component)
+        agents[name] = Contestant(agent, component.sees, planned)
+        if lived < planned and agent.follows_plan:
+            agents[replanned(name, config.evaluation.episodes)] = Contestant(agent, component.sees, lived)
     return agents
+
+
+def replanned(name: str, episodes: int) -> str:
+    """Name, in the results, of the learner called `name` when it plans for a lifetime of `episodes` episodes."""
+    return f"{name} (over {episodes})"
 
 
 def _named(config: ExperimentConfig) -> dict[str, AgentComponent]:
@@ -207,4 +222,5 @@ def _training_steps(experiment: Experiment) -> dict[str, int | None]:
     for name, component in _named(config).items():
         trained = is_meta_learner(component)
         steps[name] = trained_figures(config, folder, component).environment_steps if trained else 0
+        steps[replanned(name, config.evaluation.episodes)] = steps[name]
     return steps

@@ -51,8 +51,10 @@ class Lifetimes:
         return self.returns[:, :, : self.episodes]
 
 
-def run_lifetimes(experiment: Experiment, tasks: Tasks, split: str, name: str, agent: Agent, sees: str) -> Lifetimes:
-    """Runs an agent on every task with every seed at once. Learners plan for `experiment.planned_steps`.
+def run_lifetimes(
+    experiment: Experiment, tasks: Tasks, split: str, name: str, agent: Agent, sees: str, planned_steps: int
+) -> Lifetimes:
+    """Runs an agent on every task with every seed at once.
 
     For a learner with several actors, the episodes are those of the first actor, and the steps those of all actors.
 
@@ -62,6 +64,7 @@ def run_lifetimes(experiment: Experiment, tasks: Tasks, split: str, name: str, a
         split, name: names of the split and of the agent, for the progress bar.
         agent: the agent, which is reset first.
         sees: `observation` or `state`, as in `interact`.
+        planned_steps: the lifetime that the agent's schedules run over.
     """
     config, family = experiment.config, experiment.family
     seeds, episodes, actors = config.evaluation.seeds, config.evaluation.episodes, agent.actors
@@ -77,7 +80,7 @@ def run_lifetimes(experiment: Experiment, tasks: Tasks, split: str, name: str, a
             envs,
             experiment.lived_steps,
             make_seeds(lifetimes, config.seed, Purpose.EVALUATION),
-            planned_steps=experiment.planned_steps,
+            planned_steps=planned_steps,
             sees=sees,
             recorded=slice(None, None, actors),
             device=experiment.source_device,

@@ -4,12 +4,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_gen.tasks.base import TaskDistribution, Tasks
+from data_gen.tasks.base import TaskDistribution, Tasks, return_span
 from eval.figures import FINAL_EPISODES, ScaleName, Scores
 from eval.lifetimes import Lifetimes
+from eval.summary import ReturnScale
 
 Scale = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 """By split, two arrays (task,): the return that becomes 0, and the distance to the return that becomes 1, or NaN."""
+
+_ZERO = "the random policy's expected return on that task"
+_OPTIMUM = "the optimal policy's expected return on that task"
+_BEST_SOURCE = f"the best source's mean return over its last {FINAL_EPISODES} episodes on that task"
 
 ByAgent = dict[tuple[str, str], Lifetimes]
 """Lifetimes by agent and split."""
@@ -17,23 +22,34 @@ ByAgent = dict[tuple[str, str], Lifetimes]
 
 def returns_scale(
     distribution: TaskDistribution, splits: dict[str, Tasks], sources: list[str], lifetimes: ByAgent
-) -> tuple[Scale, str]:
-    """The scale of normalised returns, and the meaning of 1.
+) -> tuple[Scale, ReturnScale]:
+    """The scale of normalised returns, and the meaning of 0 and 1 on each split.
 
-    If the optimum of a task is unknown, 1 is the final return of the best source (of the best baseline, if the data is
-    given and the config has no sources). If that return is unknown too, or not above random, the scale is NaN.
+    On a task whose optimum is unknown, 1 is the final return of the best source (of the best baseline, if the data is
+    given and the config has no sources); other tasks keep their optimum. If that return is unknown too, or not above
+    random, the task's scale is NaN.
     """
-    scale, one = {}, "the optimal policy's expected return on that task"
+    scale: Scale = {}
+    zero, one, errors, unknown = {}, {}, {}, {}
     for split, tasks in splits.items():
         if not len(tasks):
             continue
-        random, best = distribution.random_return(tasks), distribution.optimal_return(tasks)
-        if np.isnan(best).any():
-            one = f"the best source's mean return over its last {FINAL_EPISODES} episodes on that task"
+        random, error = distribution.random_estimate(tasks)
+        best = distribution.optimal_return(tasks)
+        guessed = np.isnan(best)
+        if guessed.any():
             finals = [lifetimes[name, split].compared[:, :, -FINAL_EPISODES:].mean(axis=(1, 2)) for name in sources]
-            best = np.max([random, *finals], axis=0)
-        scale[split] = random, np.where(best > random, best - random, np.nan)
-    return scale, one
+            best = np.where(guessed, np.max([random, *finals], axis=0), best)
+        span = return_span(random, best)
+        relative = (error / span)[~np.isnan(span)]
+        scale[split], unknown[split] = (random, span), int(np.isnan(span).sum())
+        errors[split] = float(np.sqrt(np.square(relative).mean())) if len(relative) else None
+        zero[split] = _ZERO + (", estimated from simulated episodes" if error.any() else "")
+        one[split] = _BEST_SOURCE if guessed.all() else _OPTIMUM
+        if guessed.any() and not guessed.all():
+            one[split] += f"; where that is unknown, on {guessed.sum()} of {len(tasks)} tasks, {_BEST_SOURCE}"
+    known = not any(unknown.values())
+    return scale, ReturnScale(zero=zero, one=one, zero_error=errors, known=known, unknown_tasks=unknown)
 
 
 def returns_table(scale: Scale, lifetimes: ByAgent) -> pd.DataFrame:

@@ -8,8 +8,8 @@ import pydantic
 from numpy.typing import NDArray
 from pydantic import Field
 
-from eval.figures import BOTH_SCALES, Figure, ScaleName, Scores, figure_values
-from eval.statistics import iqm, iqm_interval
+from eval.figures import BOTH_SCALES, LEVEL, Figure, ScaleName, Scores, figure_values
+from eval.statistics import LEAST_TASKS, iqm, iqm_interval
 from icrl.config.describe import aligned
 from icrl.run.folder import RunFolder
 from icrl.run.records import Record, read_record
@@ -29,8 +29,17 @@ class Estimate(pydantic.BaseModel):
     iqm: float | None = None
     """Interquartile mean over tasks and seeds."""
     interval: tuple[float | None, float | None] = (None, None)
-    """95% bootstrap interval of the interquartile mean, over tasks."""
+    """95% bootstrap interval of the interquartile mean, over tasks; None below `LEAST_TASKS` tasks."""
     mean: float | None = None
+    """Plain mean. Unlike the interquartile mean, it shows the lifetimes that fail."""
+    tasks: int | None = None
+    """Number of tasks with a value; None in summaries that were written before it was counted."""
+
+    @property
+    def without_interval(self) -> str:
+        """Why there is no interval, in a few words; empty if there is one."""
+        few = self.tasks is not None and self.tasks < LEAST_TASKS
+        return f"no interval: {self.tasks} tasks, fewer than {LEAST_TASKS}" if few else ""
 
 
 Value = Estimate | float | None
@@ -63,12 +72,23 @@ class SplitFigures(Record):
 
 
 class ReturnScale(Record):
-    """The meaning of 0 and 1 on the scale of normalised returns."""
+    """The meaning of 0 and 1 on the scale of normalised returns, by split."""
 
-    zero: Annotated[str, Field(alias="0")]
-    one: Annotated[str, Field(alias="1")]
+    zero: Annotated[dict[str, str], Field(alias="0")]
+    one: Annotated[dict[str, str], Field(alias="1")]
+    zero_error: Annotated[dict[str, float | None], Field(alias="standard_error_of_0")] = {}
+    """Standard error of a task's 0, the root mean square over tasks with a scale, in normalised return: 0 where the
+    random policy's return is exact, None if no task has a scale."""
     known: bool
     """False if the scale of some task is unknown; raw returns are then shown."""
+    unknown_tasks: dict[str, int] = {}
+    """Number of tasks whose scale is unknown, which figures of normalised returns leave out."""
+
+    @pydantic.field_validator("zero", "one", mode="before")
+    @classmethod
+    def _by_split(cls, given: Any) -> Any:
+        """Earlier summaries have one meaning for both splits."""
+        return {"test": given, "train": given} if isinstance(given, str) else given
 
 
 class Summary(Record):
@@ -166,28 +186,39 @@ def describe(summary: Summary) -> str:
     """The figures on held-out tasks as a few lines of text."""
     title = "normalised return" if summary.normalised_return.known else "return"
     shown = summary.shown()
-    rows = [(f"  {title} on held-out tasks (IQM):", *(figure.title for figure in shown), "trained with")]
+    rows = [("  held-out tasks", *(figure.title for figure in shown), "trained with")]
     for agent in summary.agents:
         mark = "->" if agent == TRANSFORMER else "  "
-        cells = (value_text(summary.value(agent, "test", figure)) for figure in shown)
+        cells = (value_text(summary.value(agent, "test", figure), figure.unit) for figure in shown)
         rows.append((f"  {mark} {agent}", *cells, trained_with(summary, agent)))
     widths = [max(len(row[column]) for row in rows) for column in range(1, len(rows[0]))]
     padded = [(row[0], *(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))) for row in rows]
-    return "\n".join(
-        [
-            aligned(padded),
-            "  last tenth: of the steps; where episodes end early, these are later episodes",
-            "  trained with: environment steps before these lifetimes began",
-        ]
-    )
+    lines = [
+        aligned(padded),
+        f"  figures: {title}, interquartile mean over tasks and lifetimes, and the plain mean in brackets",
+        "  last tenth: of the steps; where episodes end early, these are later episodes",
+        "  trained with: environment steps before these lifetimes began",
+    ]
+    if f"reached_{LEVEL}" in (figure.key for figure in shown):
+        last = f"last {summary.num_final_episodes} episodes"
+        lines.insert(2, f"  reach {LEVEL}: share of the lifetimes whose {last} have a mean of {LEVEL} or more")
+    if any(agent.endswith(f" (over {summary.episodes})") for agent in summary.agents):
+        lines.append(
+            f"  over {summary.episodes}: schedules planned for these {summary.episodes} episodes, not as in the data"
+        )
+    reason = next(filter(None, (value.without_interval for _, _, value in summary.estimates(TRANSFORMER, "test"))), "")
+    return "\n".join([*lines, *([f"  {reason}"] if reason else [])])
 
 
-def value_text(value: Value) -> str:
-    """A value in a few characters; an estimate is shown by its interquartile mean."""
-    number = value.iqm if isinstance(value, Estimate) else value
-    if number is None:
-        return "unknown" if isinstance(value, Estimate) else "-"
-    return f"{number:.0f}" if not isinstance(value, Estimate) and float(number).is_integer() else f"{number:.2f}"
+def value_text(value: Value, unit: str = "return", mean: bool = True) -> str:
+    """A value in a few characters: of an estimate, the interquartile mean, and in brackets the plain one if `mean`."""
+    if isinstance(value, Estimate):
+        if value.iqm is None:
+            return "unknown"
+        return f"{value.iqm:.2f}" + (f" ({value.mean:.2f})" if mean and value.mean is not None else "")
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if unit != "share" and float(value).is_integer() else f"{value:.2f}"
 
 
 def trained_with(summary: Summary, agent: str) -> str:
@@ -217,6 +248,6 @@ def _without_unknown(scores: Scores) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 def _estimate(values: NDArray[Any]) -> Estimate:
     if not len(values):
-        return Estimate(iqm=None, interval=(None, None), mean=None)
-    low, high = iqm_interval(values, _RESAMPLES)
-    return Estimate(iqm=float(iqm(values)), interval=(float(low), float(high)), mean=float(values.mean()))
+        return Estimate()
+    low, high = (None if np.isnan(end) else float(end) for end in iqm_interval(values, _RESAMPLES))
+    return Estimate(iqm=float(iqm(values)), interval=(low, high), mean=float(values.mean()), tasks=len(values))

@@ -181,11 +181,12 @@ def _result(config: ExperimentConfig, summary: Summary) -> dict[str, Any]:
     """The transformer's figures on held-out tasks, in the format of model-index."""
     metrics = [
         {
-            "type": f"{scale}_{figure.key}",
-            "value": round(float(estimate.iqm or 0.0), 4),
-            "name": f"IQM of the {scale.replace('_', ' ')}, {figure.title}",
+            "type": f"{scale}_{figure.key}{suffix}",
+            "value": round(float(value or 0.0), 4),
+            "name": f"{kind} of the {scale.replace('_', ' ')}, {figure.title}",
         }
         for scale, figure, estimate in summary.estimates(TRANSFORMER, "test")
+        for kind, suffix, value in (("IQM", "", estimate.iqm), ("mean", "_mean", estimate.mean))
     ]
     return {
         "task": {"type": "reinforcement-learning", "name": "in-context reinforcement learning"},
@@ -202,13 +203,13 @@ def _evaluation(summary: Summary | None, picture: bool) -> str:
     scale = "normalised return (0 random, 1 optimal or best known)" if known else "return"
     rows = [f"| agent | {' | '.join(_escaped(figure.title) for figure in shown)} |", "|---|" + "---|" * len(shown)]
     for agent in summary.agents:
-        cells = (_cell(summary.value(agent, "test", figure)) for figure in shown)
+        cells = (_cell(summary.value(agent, "test", figure), figure.unit) for figure in shown)
         rows.append(f"| {agent} | {' | '.join(cells)} |")
     curves = f"\n\n![Return against the episode, held-out tasks]({_CURVES})" if picture else ""
     return (
         f"On held-out tasks, {scale}: interquartile means over tasks and lifetimes of {summary.episodes} episodes, "
-        "with 95% bootstrap intervals over tasks. Weights do not change; every agent has the same tasks and the same "
-        "number of steps.\n\n" + "\n".join(rows) + curves
+        f"with the {summary.interval} in brackets, and plain means. Weights do not change; every agent has the same "
+        "tasks and the same number of steps.\n\n" + "\n".join(rows) + curves
     )
 
 
@@ -217,12 +218,12 @@ def _escaped(title: str) -> str:
     return title.replace("|", "\\|")
 
 
-def _cell(value: Estimate | float | None) -> str:
-    text = value_text(value)
+def _cell(value: Estimate | float | None, unit: str) -> str:
+    text = value_text(value, unit, mean=False)
     if isinstance(value, Estimate) and None not in value.interval:
         low, high = value.interval
         text += f" ({low:.2f} to {high:.2f})"
-    return text
+    return text + (f", mean {value.mean:.2f}" if isinstance(value, Estimate) and value.mean is not None else "")
 
 
 def _training(info: DataInfo | None, record: TrainingRecord | None) -> str:

@@ -63,6 +63,11 @@ class Agent(ABC):
         """First step, counted from 1, after which behaviour may change; no learning shows in a shorter lifetime."""
         return 1
 
+    @property
+    def follows_plan(self) -> bool:
+        """True if `Spec.planned_steps` changes what the agent does: it has a schedule over its planned lifetime."""
+        return False
+
     @abstractmethod
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         """Forgets everything and begins a new lifetime in every environment.

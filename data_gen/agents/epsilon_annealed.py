@@ -25,6 +25,10 @@ class EpsilonAnnealed(Optimal):
     end: Annotated[float, Field(ge=0, le=1)] = 0.0
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
 
+    @property
+    def follows_plan(self) -> bool:
+        return self.start != self.end
+
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         super().reset(spec, num_envs, seeds)
         self.space = spec.action_space

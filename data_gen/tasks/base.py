@@ -22,6 +22,8 @@ _RANDOM_RETURN_EPISODES = 256
 _RANDOM_RETURN_SLOTS = 32
 _SLOTS_AT_ONCE = 2**14
 _HASHED_AT_ONCE = 2**16  # words; a block of this size stays in a processor's cache
+_LEAST_SPAN = 1e-9  # between random and best return, relative; sums over thousands of steps round by less
+_LEAST_RETURN = 1e-12  # a difference of returns below this is rounding, even of returns near 0
 _MOST_DRAWS = 16  # draws per wanted task, in a split of a family whose tasks repeat
 
 
@@ -140,10 +142,22 @@ class TaskDistribution(ABC):
     def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
         """Expected undiscounted return of an episode under uniformly random actions, shape (num_tasks,).
 
-        By default, an estimate from 256 simulated episodes per task with fixed seeds, 8 in each of 32 slots. A family
-        overrides this method if it knows the exact value or if its simulation is slow.
+        By default, an estimate (`random_estimate`). A family overrides this method if it knows the exact value.
         """
+        if type(self).random_estimate is not TaskDistribution.random_estimate:
+            return self.random_estimate(tasks)[0]
         return simulated_random_return(self, tasks, _RANDOM_RETURN_EPISODES, _RANDOM_RETURN_SLOTS)
+
+    def random_estimate(self, tasks: Tasks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`random_return`, and its standard error: 0 where it is exact. Both have shape (num_tasks,).
+
+        By default, an estimate from 256 simulated episodes per task, 8 in each of 32 slots, with seeds that follow from
+        the task alone; or what a family's own `random_return` gives, which counts as exact. A family overrides this
+        method if its simulation is slow.
+        """
+        if type(self).random_return is not TaskDistribution.random_return:
+            return self.random_return(tasks), np.zeros(len(tasks))
+        return simulated_random_estimate(self, tasks, _RANDOM_RETURN_EPISODES, _RANDOM_RETURN_SLOTS)
 
     def draw(self, axes: Any, task: Tasks, observation: Any, reward: NDArray[Any]) -> bool:
         """Draws one episode on one task onto matplotlib axes; returns True if the family has a picture.
@@ -209,7 +223,10 @@ class TaskDistribution(ABC):
         return drawn.take(first[: int(train)]), drawn.take(first[int(train) :])
 
     def normalise(self, returns: NDArray[np.floating], tasks: Tasks) -> NDArray[np.float64]:
-        """Rescales returns, (num_tasks, ...), so that random is 0 and optimal is 1; NaN where optimal is unknown."""
+        """Rescales returns, (num_tasks, ...), so that random is 0 and optimal is 1.
+
+        The result is NaN where the optimum is unknown, or not above random (`return_span`).
+        """
         _, first, inverse = np.unique(tasks.keys(), return_index=True, return_inverse=True)
         distinct = tasks.take(first)
         optimal = self.optimal_return(distinct)[inverse]
@@ -217,7 +234,18 @@ class TaskDistribution(ABC):
             return np.full(np.shape(returns), np.nan)
         random = self.random_return(distinct)[inverse]
         shape = (len(tasks),) + (1,) * (np.ndim(returns) - 1)
-        return (returns - random.reshape(shape)) / (optimal - random).reshape(shape)
+        return (returns - random.reshape(shape)) / return_span(random, optimal).reshape(shape)
+
+
+def return_span(random: NDArray[np.float64], best: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance from 0 to 1 on the scale of normalised returns, in return; NaN where no scale is known.
+
+    No scale is known if the best return is unknown, infinite, or not above the random one by more than rounding.
+    """
+    with np.errstate(invalid="ignore"):
+        span = best - random
+        noise = np.maximum(_LEAST_SPAN * np.maximum(np.abs(best), np.abs(random)), _LEAST_RETURN)
+        return np.where(np.isfinite(span) & (span > noise), span, np.nan)
 
 
 def simulated_random_return(
@@ -227,27 +255,48 @@ def simulated_random_return(
     slots_per_task: int,
     slots_at_once: int = _SLOTS_AT_ONCE,
 ) -> NDArray[np.float64]:
-    """Mean return of uniformly random actions over `episodes` episodes per task, shape (num_tasks,).
+    """Mean return of uniformly random actions, shape (num_tasks,): the first part of `simulated_random_estimate`."""
+    return simulated_random_estimate(distribution, tasks, episodes, slots_per_task, slots_at_once)[0]
 
-    Each task runs in `slots_per_task` slots. `slots_at_once` bounds the slots at any one time, and so the memory.
+
+def simulated_random_estimate(
+    distribution: TaskDistribution,
+    tasks: Tasks,
+    episodes: int,
+    slots_per_task: int,
+    slots_at_once: int = _SLOTS_AT_ONCE,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean return of uniformly random actions over `episodes` episodes per task, and its standard error.
+
+    Both have shape (num_tasks,). Each task runs in `slots_per_task` slots. Seeds follow from the task's own value,
+    so that the other tasks and its place among them change nothing. `slots_at_once` bounds the slots at any one time,
+    and so the memory.
     """
-    means, block = [], max(1, slots_at_once // slots_per_task)
+    means, squares, block = [], [], max(1, slots_at_once // slots_per_task)
+    each = episodes // slots_per_task
     for first in range(0, len(tasks), block):
         part = tasks.take(slice(first, first + block))
         envs = distribution.make_vec(part.take(np.repeat(np.arange(len(part)), slots_per_task)))
-        seeds = make_seeds(envs.num_envs, episodes, first)
+        seeds = hashed(part.keys()[:, None] + make_seeds(slots_per_task, episodes)).ravel()
         streams = SlotStreams(derive(seeds, 1))
         total, ended = np.zeros(envs.num_envs), np.zeros(envs.num_envs)
+        begun, square = np.zeros(envs.num_envs), np.zeros(envs.num_envs)  # total when the episode began; of each return
         envs.reset(seed=seeds)  # type: ignore[arg-type]
-        while (ended < episodes // slots_per_task).any():
+        while (ended < each).any():
             _, rewards, terminated, truncated, _ = envs.step(sample_actions(distribution.action_space, streams))
             # Each slot counts its first episodes. In a fixed number of steps, short episodes would be over-represented.
-            counted = ended < episodes // slots_per_task
+            counted = ended < each
             total += rewards * counted
-            ended += terminated | truncated
+            over = terminated | truncated
+            square[over] += np.square(total - begun)[over]
+            begun[over] = total[over]
+            ended += over
         envs.close()
         means.append(total.reshape(len(part), slots_per_task).sum(axis=1) / episodes)
-    return np.concatenate(means)
+        squares.append(square.reshape(len(part), slots_per_task).sum(axis=1) / episodes)
+    mean = np.concatenate(means)
+    variance = np.maximum(np.concatenate(squares) - np.square(mean), 0)
+    return mean, np.sqrt(variance / max(1, episodes - 1))
 
 
 def sample_actions(space: gymnasium.Space[Any], streams: SlotStreams) -> NDArray[Any]:

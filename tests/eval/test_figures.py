@@ -98,7 +98,7 @@ def test_the_figures_of_the_table_equal_numbers_computed_by_hand():
     ):
         assert values[key].iqm == pytest.approx(trim_mean(expected.ravel(), 0.25)), key
         assert values[key].mean == pytest.approx(expected.mean()), key
-        assert values[key].interval[0] <= values[key].iqm <= values[key].interval[1]
+        assert values[key].interval == (None, None), key  # two tasks are too few
     assert values["episodes_to_0.8"] is None
     assert "episodes_to_0.8" not in found.returns  # this figure needs normalised returns
     high = Scores(RETURNS + np.array([0, 0.2, 0.4, 0.6]), final[:2])

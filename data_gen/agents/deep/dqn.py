@@ -68,6 +68,10 @@ class DQN(OffPolicy):
     double: bool = False
     """Double DQN: the learned network chooses the action, the target network values it (van Hasselt et al. 2016)."""
 
+    @property
+    def follows_plan(self) -> bool:
+        return self.epsilon_start != self.epsilon_end
+
     def begin(self, spec: Spec) -> None:
         super().begin(spec)
         space = spec.action_space

@@ -72,6 +72,10 @@ class OnPolicy(DeepLearner):
     def first_update(self) -> int:
         return self.rollout_steps
 
+    @property
+    def follows_plan(self) -> bool:
+        return self.final_learning_rate != 1
+
     def begin(self, spec: Spec) -> None:
         # Networks: the policy, the value, and free parameters of the distribution, in one stack.
         features, actors = self.encoder.size, self.actors

@@ -33,6 +33,10 @@ class QLearning(Agent):
     epsilon_fraction: Annotated[float, Field(gt=0, le=1)] = 0.6
     """Fraction of the lifetime over which epsilon falls linearly from start to end."""
 
+    @property
+    def follows_plan(self) -> bool:
+        return self.epsilon_start != self.epsilon_end
+
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         self.index, self.actions = (
             TableIndex(space, self.called) for space in (spec.observation_space, spec.action_space)

@@ -18,7 +18,7 @@ from data_gen.tasks.adapted.block import check_space, closed, made
 from data_gen.tasks.adapted.gym_lookup import RESERVED, check_supported, find_spec, find_wrapper, unknown_keyword
 from data_gen.tasks.adapted.process_vector import SLOTS_AT_ONCE, ExpertProcessVectorEnv, ProcessVectorEnv
 from data_gen.tasks.adapted.variation import Choice, Variation, parse_variation
-from data_gen.tasks.base import TaskDistribution, Tasks, simulated_random_return
+from data_gen.tasks.base import TaskDistribution, Tasks, simulated_random_estimate
 from icrl.config.components import component
 from icrl.support.errors import UserError
 
@@ -178,9 +178,9 @@ class GymnasiumTasks(TaskDistribution):
         kind = ExpertProcessVectorEnv if expert else ProcessVectorEnv
         return kind(makers, observation_space, action_space, self.episode_length)
 
-    def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
-        """An estimate from 8 episodes per task with fixed seeds; a foreign environment can only be simulated."""
-        return simulated_random_return(self, tasks, _RANDOM_RETURN_EPISODES, 1, SLOTS_AT_ONCE)
+    def random_estimate(self, tasks: Tasks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """An estimate from 8 episodes per task; a foreign environment can only be simulated."""
+        return simulated_random_estimate(self, tasks, _RANDOM_RETURN_EPISODES, 1, SLOTS_AT_ONCE)
 
     def draw(self, axes: Any, task: Tasks, observation: Any, reward: NDArray[Any]) -> bool:
         """Draws the environment's picture of the task's first state, or else the values of the task's keywords."""

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from data_gen.tasks.adapted.block import made
 from data_gen.tasks.adapted.process_vector import SLOTS_AT_ONCE, ExpertProcessVectorEnv
-from data_gen.tasks.base import TaskDistribution, Tasks, simulated_random_return
+from data_gen.tasks.base import TaskDistribution, Tasks, simulated_random_estimate
 from icrl.config.components import component
 from icrl.support.errors import ConfigError, UserError, did_you_mean
 
@@ -145,9 +145,9 @@ class MetaWorld(TaskDistribution):
             self._makers(tasks), self.observation_space, self.action_space, self.episode_length
         )
 
-    def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
-        """An estimate from 4 episodes per task with fixed seeds."""
-        return simulated_random_return(self, tasks, _RANDOM_RETURN_EPISODES, 1, SLOTS_AT_ONCE)
+    def random_estimate(self, tasks: Tasks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """An estimate from 4 episodes per task."""
+        return simulated_random_estimate(self, tasks, _RANDOM_RETURN_EPISODES, 1, SLOTS_AT_ONCE)
 
     def draw(self, axes: Any, task: Tasks, observation: Any, reward: NDArray[Any]) -> bool:
         """The table from above: the starts of the hand and the first object, the goal, and the hand's path."""

@@ -99,6 +99,9 @@ class Pixels(TaskDistribution):
     def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
         return self._grid.random_return(tasks)
 
+    def random_estimate(self, tasks: Tasks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return self._grid.random_estimate(tasks)
+
     def images(self) -> NDArray[np.uint8]:
         """The image for each cell, by row and column: (rows, columns, rows * tile, columns * tile, 3)."""
         rows, columns = self._grid.observation_space.nvec  # type: ignore[attr-defined]

@@ -172,7 +172,7 @@ class Locomotion(TaskDistribution):
                 return f"factors of {name} must lie in [{1 / limit:.3g}, {limit:.3g}], set by log_scale_limit"
         return ""
 
-    def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
+    def random_estimate(self, tasks: Tasks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """An estimate from 64 simulated episodes per task with fixed seeds.
 
         If no dynamics vary, the goal changes the rewards of an episode but not its states, so the same 128 episodes are
@@ -181,15 +181,14 @@ class Locomotion(TaskDistribution):
         if not self.vary:
             played = tasks.take(np.zeros(_RANDOM_EPISODES_OF_ALL, dtype=np.intp))
             scored = [tasks.take([task]) for task in range(len(tasks))]
-            return self._random_returns(played, make_seeds(len(played), _RANDOM_SEED), scored).mean(axis=1)
+            return _mean_and_error(self._random_returns(played, make_seeds(len(played), _RANDOM_SEED), scored))
         seeds, at_once = make_seeds(_RANDOM_EPISODES, _RANDOM_SEED), _MOST_SLOTS // _RANDOM_EPISODES
-        means = []
+        returns = []
         for first in range(0, len(tasks), at_once):
             block = tasks.take(slice(first, first + at_once))
             played = block.take(np.repeat(np.arange(len(block)), len(seeds)))
-            returns = self._random_returns(played, np.tile(seeds, len(block)), [played])
-            means.append(returns.reshape(len(block), len(seeds)).mean(axis=1))
-        return np.concatenate(means)
+            returns.append(self._random_returns(played, np.tile(seeds, len(block)), [played]).reshape(len(block), -1))
+        return _mean_and_error(np.concatenate(returns))
 
     def _random_returns(self, played: Tasks, seeds: Seeds, scored: list[Tasks]) -> NDArray[np.float64]:
         """Returns of the random policy's first episode in each slot, as scored by each of `scored`.
@@ -226,3 +225,8 @@ class Locomotion(TaskDistribution):
             path = seconds * (np.cumsum(velocity, axis=0) - velocity)
         draw_task(axes, self.goal, {name: task[name][0] for name in task}, times, path, seconds * self.episode_length)
         return True
+
+
+def _mean_and_error(returns: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means of (tasks, episodes) returns, and their standard errors, (tasks,) each."""
+    return returns.mean(axis=1), returns.std(axis=1, ddof=1) / np.sqrt(returns.shape[1])
