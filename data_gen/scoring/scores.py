@@ -16,15 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from data_gen.returns import episode_returns
 from data_gen.storage.folder import checked_shards, read_histories
 from data_gen.storage.info import DataInfo
-from data_gen.tasks.base import TaskDistribution, Tasks
-from icrl.config.components import TASKS, find_component
-from icrl.run.folder import TASK_FILES, RunFolder
+from data_gen.storage.named_family import named_family
+from icrl.run.folder import RunFolder
 
 SCORED_COLUMNS = ("reward", "terminated", "truncated", "task", "source")
 """Columns that scores are computed from. Observations, which may be images, stay on disk."""
@@ -85,24 +83,11 @@ def normaliser(
     folder: RunFolder, info: DataInfo
 ) -> Callable[[NDArray[np.floating], NDArray[np.int64]], NDArray[np.float64]]:
     """The function (returns, numbers of their tasks) -> normalised returns of complete data; NaN for unknown scales."""
-    path = folder.data / TASK_FILES[0]
-    if info.tasks is None or not path.exists() or not _may_be_built(folder, info.tasks):
+    named = named_family(folder, info)
+    if named is None:
         return lambda returns, numbers: np.full(np.shape(returns), np.nan)
-    parameters = {key: value for key, value in info.tasks.items() if key != "name"}
-    distribution: TaskDistribution = find_component(info.tasks["name"], TASKS)(**parameters)
-    train = Tasks.load(path)
-    return lambda returns, numbers: distribution.normalise(returns, train.take(numbers))
-
-
-def _may_be_built(folder: RunFolder, tasks: dict[str, Any]) -> bool:
-    """True if the run's own config names these tasks, or if building them imports only this project.
-
-    A data folder may come from anywhere, and a name such as `module:Class` imports that module.
-    """
-    if folder.own_data is None and folder.config.exists():
-        own = yaml.safe_load(folder.config.read_text())
-        return isinstance(own, dict) and own.get("tasks", {}).get("name") == tasks["name"]
-    return tasks["name"] in TASKS and not any(":" in value for value in tasks.values() if isinstance(value, str))
+    family, train = named
+    return lambda returns, numbers: family.normalise(returns, train.take(numbers))
 
 
 def part_of(episodes: NDArray[Any] | int) -> NDArray[np.int64]:

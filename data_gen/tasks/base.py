@@ -3,7 +3,7 @@
 import io
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,18 @@ class TaskDistribution(ABC):
             reward: (steps,) the reward of each step.
         """
         return False
+
+    def comparable(self, tasks: Tasks, described: Mapping[str, Any] | None = None) -> Tasks:
+        """The tasks in a form in which equal tasks have equal values, also those of another run.
+
+        By default, the tasks themselves. A family whose tasks hold places in a list of choices overrides this method.
+
+        Args:
+            tasks: the tasks.
+            described: the family that numbered them, as a file names it; by default this family. It may come from
+                anywhere, so nothing in it is built or imported.
+        """
+        return tasks
 
     def split(self, train: float, test: float, seed: int) -> tuple[Tasks, Tasks]:
         """Disjoint training and held-out tasks; a pure function of the arguments.
