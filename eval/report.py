@@ -26,6 +26,7 @@ from eval.statistics import iqm, iqm_interval
 from eval.summary import TRANSFORMER, Estimate, Summary, load_summary, trained_with
 from icrl.config.schema import ExperimentConfig
 from icrl.run.folder import RunFolder
+from icrl.support.arrays import read_npz
 from icrl.support.errors import UserError
 from icrl.support.files import write_file
 
@@ -57,8 +58,7 @@ def write_report(given: Experiment | ExperimentConfig) -> Path:
     report = data_report(folder, info) if info and not info.streamed else None
     try:
         table = pd.read_parquet(folder.returns)
-        with np.load(folder.paths, allow_pickle=False) as file:
-            paths = dict(file)
+        paths = read_npz(folder.paths)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{folder.eval}: cannot be read ({error}); run `icrl evaluate --overwrite`") from error
     with matplotlib.rc_context(_STYLE):

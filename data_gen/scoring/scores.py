@@ -23,6 +23,7 @@ from data_gen.storage.folder import checked_shards, read_histories
 from data_gen.storage.info import DataInfo
 from data_gen.storage.named_family import named_family
 from icrl.run.folder import RunFolder
+from icrl.support.errors import UserError
 
 SCORED_COLUMNS = ("reward", "terminated", "truncated", "task", "source")
 """Columns that scores are computed from. Observations, which may be images, stay on disk."""
@@ -84,10 +85,19 @@ def normaliser(
 ) -> Callable[[NDArray[np.floating], NDArray[np.int64]], NDArray[np.float64]]:
     """The function (returns, numbers of their tasks) -> normalised returns of complete data; NaN for unknown scales."""
     named = named_family(folder, info)
-    if named is None:
-        return lambda returns, numbers: np.full(np.shape(returns), np.nan)
-    family, train = named
-    return lambda returns, numbers: family.normalise(returns, train.take(numbers))
+
+    def normalise(returns: NDArray[np.floating], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+        if named is None:
+            return np.full(np.shape(returns), np.nan)
+        family, train, own = named
+        try:
+            return family.normalise(returns, train.take(numbers))
+        except (UserError, ValueError, LookupError, ArithmeticError):
+            if own:
+                raise
+            return np.full(np.shape(returns), np.nan)  # the file's tasks are not in the family, say beyond a wall
+
+    return normalise
 
 
 def part_of(episodes: NDArray[Any] | int) -> NDArray[np.int64]:

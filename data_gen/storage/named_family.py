@@ -37,8 +37,11 @@ _MOST_STEPS = 2 * 10**8  # simulated steps of the random policy
 _RANDOM_EPISODES = 256
 
 
-def named_family(folder: RunFolder, info: DataInfo) -> tuple[TaskDistribution, Tasks] | None:
-    """The family that complete data names, and the data's tasks; None if it is unknown or may not be built."""
+def named_family(folder: RunFolder, info: DataInfo) -> tuple[TaskDistribution, Tasks, bool] | None:
+    """The family that complete data names, and the data's tasks; None if it is unknown or may not be built.
+
+    The last value is True if the run's own config names the family.
+    """
     path = folder.data / TASK_FILES[0]
     if info.tasks is None or not path.exists():
         return None
@@ -46,17 +49,14 @@ def named_family(folder: RunFolder, info: DataInfo) -> tuple[TaskDistribution, T
         own = _own_tasks(folder)
         if own is None or not same_tasks(own, info.tasks):
             return None
-        return _build(own), Tasks.load(path)
+        return _build(own), Tasks.load(path), True
     if not is_plain(info.tasks):
         return None
     try:
         family = _build(info.tasks)
         tasks = in_form(family, Tasks.load(path))
-        if tasks is None or not _fits(family, info, len(tasks)):
-            return None
-        family.random_return(tasks.take([0, -1]))  # refuses values outside of the family, such as goals beyond a wall
-        family.optimal_return(tasks)
-        return family, tasks
+        known = tasks is not None and len(tasks) == info.num_train_tasks and _fits(family, info, len(tasks))
+        return (family, tasks, False) if known and tasks is not None else None
     except (UserError, pydantic.ValidationError, ValueError, TypeError, ArithmeticError, LookupError):
         return None  # parameters of another version, or nonsense: the scale is unknown
 

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
 from data_gen.streams import SlotStreams, derive, hashed, make_seeds
+from icrl.support.arrays import read_npz
 from icrl.support.errors import ConfigError, UserError
 from icrl.support.files import write_file
 
@@ -78,9 +80,13 @@ class Tasks:
     def load(path: str | Path) -> "Tasks":
         """Reads a file that `save` has written. Raises UserError if the file is missing or damaged."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return Tasks({name: file[name] for name in file.files})
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            arrays = read_npz(path)
+            if any(array.dtype.kind not in "iubf" or not array.ndim for array in arrays.values()):
+                raise ValueError("an array does not hold one number or more per task")
+            if len({len(array) for array in arrays.values()}) != 1:
+                raise ValueError("the arrays have different numbers of tasks")
+            return Tasks(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
             why = f"{path}: is not a file of tasks ({error})"
             raise UserError(f"{why}; delete the file, and `icrl generate` writes it again") from error
 

@@ -6,7 +6,7 @@ import functools
 import importlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ from data_gen.spaces import storage_type, to_json
 from data_gen.streams import SlotStreams, make_seeds
 from data_gen.tasks.adapted.block import Space, check_space, closed, made
 from data_gen.tasks.adapted.process_vector import SLOTS_AT_ONCE, ExpertProcessVectorEnv, ProcessVectorEnv
-from data_gen.tasks.adapted.variation import Choice, Variation, find_attribute, parse_variation
+from data_gen.tasks.adapted.variation import Choice, Variation, find_attribute, parse_variation, values_of
 from data_gen.tasks.base import TaskDistribution, Tasks, sample_actions, simulated_random_return
 from icrl.config.components import component
 from icrl.support.errors import UserError, did_you_mean
@@ -170,6 +170,26 @@ class GymnasiumTasks(TaskDistribution):
         """Draws each keyword and the layout independently and uniformly, or log-uniformly if the range says so."""
         rng = np.random.default_rng(seed)
         return self._tasks([varied.at(rng.random(num_tasks)) for varied in self._varied.values()])
+
+    def comparable(self, tasks: Tasks, described: Mapping[str, Any] | None = None) -> Tasks:
+        """The tasks with values in place of places in lists; raises UserError for a list that only code can make."""
+        given = described.get("vary") if described else None
+        vary = given if isinstance(given, dict) else self.vary
+        arrays = {}
+        for name in tasks:
+            varied = None if name == _LAYOUT else self._varied.get(name)
+            if varied is not None and name in vary and vary[name] != self.vary[name]:
+                if isinstance(vary[name], dict) and "call" in vary[name]:
+                    raise UserError(
+                        f"tasks.vary.{name}: the data names another function, {vary[name]['call']!r}, which is not "
+                        "called, so held-out tasks cannot be told from its training tasks: give the same as the data"
+                    )
+                try:
+                    varied = parse_variation(f"vary.{name}", vary[name])
+                except ValueError as error:
+                    raise UserError(f"tasks of the data: {error}") from error
+            arrays[name] = tasks[name] if varied is None else values_of(varied, tasks[name])
+        return Tasks(arrays)
 
     def make_vec(self, tasks: Tasks) -> ProcessVectorEnv:
         """One environment per slot. Raises UserError for a task outside the family."""
