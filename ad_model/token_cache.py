@@ -31,7 +31,7 @@ from ad_model.statistics import DataStatistics
 from ad_model.tokens import token_columns, tokens_in_order
 from data_gen.scoring.scores import history_scores
 from data_gen.scoring.selection import ALL_HISTORIES, history_likelihoods
-from data_gen.storage.folder import checked_shards, load_info, read_histories
+from data_gen.storage.folder import check_sizes, checked_shards, load_info, read_histories
 from data_gen.storage.info import DataInfo, Statistics
 from icrl.config.loader import fingerprint
 from icrl.config.schema import SelectionConfig
@@ -82,6 +82,7 @@ def token_cache(
     identity = fingerprint(info.identity, subsample, context_length, selection, list(wanted), "strands")
     path = folder.cache / f"tokens-{identity}"
     if not path.exists():
+        check_sizes(folder, info)
         likelihoods = _likelihoods_of_histories(folder, info, selection)
         shutil.rmtree(folder.cache, ignore_errors=True)  # caches of other data or settings, or unfinished ones
         with new_folder(path) as temporary:

@@ -35,11 +35,13 @@ from data_gen.experiment import Experiment
 from data_gen.storage.folder import load_info
 from data_gen.storage.info import DataInfo
 from data_gen.streams import make_seeds
+from data_gen.tasks.base import Tasks
+from data_gen.tasks.same import in_form, training_tasks_record
 from icrl.config.schema import ExperimentConfig, TrainingConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_record, last_checkpoint
 from icrl.run.command import Invocation, run_module
 from icrl.run.fingerprints import data_fingerprint, training_fingerprint
-from icrl.run.folder import RunFolder, locked, origin, stale, write_config
+from icrl.run.folder import TASK_FILES, RunFolder, locked, origin, stale, write_config
 from icrl.run.purpose import Purpose
 from icrl.run.trackers import check_trackers
 from icrl.support.allocator import keep_freed_memory
@@ -78,6 +80,7 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
         windows = _windows(config, folder, info, objective, length, accelerator)
         spaces = info.observation_space, info.action_space
         model = build_model(config, *spaces, info.episode_length, windows.cache.statistics, objective.heads())
+        model.config.training_tasks = _training_tasks(experiment)
         optimizer = torch.optim.AdamW(
             parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas, fused=True
         )
@@ -218,6 +221,16 @@ def _prepare_folder(config: ExperimentConfig, folder: RunFolder, accelerator: Ac
         remove_leftovers(folder.checkpoints)
         write_config(config, folder)
     accelerator.wait_for_everyone()
+
+
+def _training_tasks(experiment: Experiment) -> dict[str, Any] | None:
+    """The record of the tasks that the data comes from, which an evaluation compares with its held-out tasks.
+
+    None if the tasks of given data are unknown.
+    """
+    path = experiment.folder.data / TASK_FILES[0]
+    tasks = in_form(experiment.family, Tasks.load(path)) if path.exists() else None
+    return None if tasks is None else training_tasks_record(experiment.family, tasks)
 
 
 def _updates(

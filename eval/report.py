@@ -188,5 +188,5 @@ def learning_curve(report: DataReport) -> Figure:
     axes: Axes = figure.subplots()
     axes.plot(np.arange(1, len(report.curve) + 1), report.curve, color=_COLORS[0])
     scale = "normalised return" if report.normalised else "return"
-    axes.set(xlabel="episode of the history", ylabel=f"mean {scale}", xlim=(1, len(report.curve)))
+    axes.set(xlabel="episode of the history", ylabel=f"mean {scale}", xlim=(1, max(2, len(report.curve))))
     return figure

@@ -86,6 +86,10 @@ class Summary(Record):
     normalised_return: ReturnScale
     training_steps: dict[str, int | None]
     """Environment steps that each agent was trained with before this evaluation; None if unknown."""
+    seen_tasks: int | None = None
+    """Number of the held-out tasks that the transformer was trained on; None if it has no record of its tasks."""
+    held_out_tasks: int | None = None
+    """Number of the held-out tasks."""
     figures: list[FigureTitle]
     agents: dict[str, dict[str, SplitFigures]]
     """By agent and split, `test` and `train`."""
@@ -98,6 +102,15 @@ class Summary(Record):
     def shown(self) -> list[FigureTitle]:
         """The figures that exist on the scale to show."""
         return [figure for figure in self.figures if self.scale in figure.scales]
+
+    @property
+    def seen(self) -> str:
+        """A sentence about held-out tasks that the transformer was trained on; "" if there are none."""
+        if self.held_out_tasks is None or self.seen_tasks == 0:
+            return ""
+        if self.seen_tasks is None:
+            return "unknown whether the transformer was trained on these tasks: it has no record of its training tasks"
+        return f"the transformer was trained on {self.seen_tasks} of the {self.held_out_tasks} held-out tasks"
 
     def estimates(self, agent: str, split: str) -> list[tuple[ScaleName, FigureTitle, Estimate]]:
         """All figures of an agent on a split that are estimates with a value, with their scales."""
@@ -156,6 +169,7 @@ def describe(summary: Summary) -> str:
             aligned(padded),
             "  last tenth: of the steps; where episodes end early, these are later episodes",
             "  trained with: environment steps before these lifetimes began",
+            *([f"  warning: {summary.seen}"] if summary.seen else []),
         ]
     )
 

@@ -14,6 +14,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -242,7 +243,7 @@ def _and_last(values: NDArray[Any]) -> NDArray[Any]:
 def _scratch(root: Path, dataset_id: str) -> Iterator[Path]:
     """A hidden folder beside Minari's data sets. Removes the leftovers of a killed export of the same id first."""
     name = dataset_id.replace("/", ".")
-    for leftover in root.glob(f".{name}.*.tmp"):
+    for leftover in root.glob(f".{escape(name)}.*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
     scratch = temporary_name(root / name)
     try:

@@ -13,7 +13,7 @@ from icrl.run.records import Record
 from icrl.support.errors import UserError
 from icrl.support.hub import check_name
 
-_MOST_NUMBERS = 2**28
+_MOST_NUMBERS = 2**24
 """Most numbers in one element of a space. A larger space is refused before an array of that size is created."""
 
 Number = Annotated[float, Field(allow_inf_nan=False)]

@@ -4,6 +4,7 @@ Arrays from elsewhere may hold the same tasks in another form: in another order,
 another list of choices.
 """
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,25 @@ def in_form(family: TaskDistribution, given: Tasks) -> Tasks | None:
 def task_keys(family: TaskDistribution, tasks: Tasks) -> NDArray[np.uint64]:
     """One key per task that depends only on the task's value, shape (num_tasks,); see `Tasks.keys`."""
     return _keys(dict(family.comparable(tasks).arrays))
+
+
+def training_tasks_record(family: TaskDistribution, tasks: Tasks) -> dict[str, Any]:
+    """A compact record of a model's training tasks, as plain values: their keys, 8 bytes each."""
+    keys = np.unique(task_keys(family, tasks)).astype("<u8")
+    return {"family": type(family).__qualname__, "keys": base64.b64encode(keys.tobytes()).decode()}
+
+
+def seen_in_record(family: TaskDistribution, tasks: Tasks, record: Any) -> int | None:
+    """How many of `tasks` are in a record of training tasks, which may come from anywhere; None if it is not one."""
+    try:
+        if not isinstance(record["family"], str):
+            return None
+        keys = np.frombuffer(base64.b64decode(record["keys"], validate=True), "<u8")
+    except (TypeError, KeyError, ValueError):
+        return None
+    if record["family"] != type(family).__qualname__:
+        return 0  # the same numbers mean something else there
+    return int(np.isin(task_keys(family, tasks), keys).sum())
 
 
 def seen_among(

@@ -32,7 +32,9 @@ def read_npz(path: Path | str) -> dict[str, NDArray[Any]]:
                 version = np.lib.format.read_magic(file)
                 if version not in ((1, 0), (2, 0)):
                     raise ValueError(f"{member.filename} is not an array")
-                header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                header = (
+                    np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                )
                 shape, _, dtype = header(file)
                 if dtype.hasobject or math.prod(shape) * dtype.itemsize > member.file_size or min(shape, default=0) < 0:
                     raise ValueError(f"{member.filename} declares shape {shape}, but its bytes hold less")

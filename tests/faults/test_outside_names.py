@@ -99,9 +99,7 @@ def test_plain_families_of_a_pulled_folder_still_have_their_scale(made, pulled):
     folder = folder_of_data(pulled(load_info(run_folder(made)).tasks))
     report = data_report(folder, load_info(folder))
     assert report.normalised
-    np.testing.assert_array_equal(
-        report.curve, data_report(run_folder(made), load_info(run_folder(made))).curve
-    )
+    np.testing.assert_array_equal(report.curve, data_report(run_folder(made), load_info(run_folder(made))).curve)
     assert is_plain({"name": "pixels", "of": {"name": "dark_room", "size": 5}, "tile": 2})
     assert is_plain({"name": "cart_pole", "vary": ["length", "gravity"]})
 
