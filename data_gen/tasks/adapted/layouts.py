@@ -23,6 +23,7 @@ from icrl.support.errors import ConfigError
 _DEEPEST = 8
 _MOST_VALUES = 20_000  # of one environment's attributes; the rest is not compared
 
+_TRIED_AGAIN = 4  # layouts, to find the attributes that change from reset to reset
 _SHORT = 32  # bytes that are kept as they are
 
 _SKIPPED = ("_np_random", "_np_random_seed", "np_random", "spec", "observation_space", "action_space", "metadata")
@@ -41,16 +42,18 @@ def first_states(make: Callable[..., gymnasium.Env[Any, Any]], layouts: Sequence
     try:
         seen = {layout: _first_observation(env, layout, str(make)) for layout in dict.fromkeys(layouts)}
         # Attributes only of those layouts that begin alike.
-        states = {layout: (_state(env, layout), _state(env, layout)) for layout in _equal(seen)}
+        states = {layout: _state(env, layout) for layout in _equal(seen)}
+        again = {layout: _state(env, layout) for layout in [*states][:_TRIED_AGAIN]}
         drawn = "rgb_array" in (env.metadata.get("render_modes") or ())
     finally:
         closed(env)
-    # An attribute that changes between two resets with one seed, in any layout, is not part of the layout.
+    # An attribute that changes between two resets with one seed is not part of the layout.
     noise = _seeds(states)
-    for first, second in states.values():
+    for layout, second in again.items():
+        first = states[layout]
         noise |= {path for path in first.keys() | second.keys() if first.get(path) != second.get(path)}
-    for layout, (first, _) in states.items():
-        kept = sorted((path, value) for path, value in first.items() if path not in noise)
+    for layout, state in states.items():
+        kept = sorted((path, value) for path, value in state.items() if path not in noise)
         seen[layout] += _digest(repr(kept))
     return _with_pictures(make, seen) if drawn else seen
 
@@ -83,11 +86,11 @@ def _state(env: gymnasium.Env[Any, Any], layout: int) -> State:
     return dict(_attributes(env.unwrapped))
 
 
-def _seeds(states: Mapping[int, tuple[State, State]]) -> set[str]:
+def _seeds(states: Mapping[int, State]) -> set[str]:
     """Attributes that hold the seed itself."""
     seed = {layout: _digest(layout) for layout in states}
-    every = {path for first, _ in states.values() for path in first}
-    return {path for path in every if all(first.get(path) == seed[layout] for layout, (first, _) in states.items())}
+    every = {path for state in states.values() for path in state}
+    return {path for path in every if all(state.get(path) == seed[layout] for layout, state in states.items())}
 
 
 def _with_pictures(make: Callable[..., gymnasium.Env[Any, Any]], digests: dict[int, bytes]) -> dict[int, bytes]:
