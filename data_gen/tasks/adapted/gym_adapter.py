@@ -202,7 +202,7 @@ class GymnasiumTasks(TaskDistribution):
             for group, tasks in zip(groups, (trained, held_out), strict=True)
         ]
         repeats = np.zeros(len(held_out), dtype=np.bool_)
-        for key in np.intersect1d(*keys):  # tasks with other arguments cannot be the same
+        for key in np.intersect1d(keys[0], keys[1]):  # tasks with other arguments cannot be the same
             rows, own = (np.flatnonzero(each == key) for each in keys)
             wanted = [trained[_LAYOUT][rows].tolist(), held_out[_LAYOUT][own].tolist()]
             maker = dataclasses.replace(self.maker(trained, int(rows[0])), layout=None)
