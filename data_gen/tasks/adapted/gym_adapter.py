@@ -2,10 +2,7 @@
 
 import copy
 import dataclasses
-import difflib
 import functools
-import importlib
-import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,30 +10,22 @@ from typing import Annotated, Any, Literal
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 from pydantic import Field
 
-from data_gen.spaces import storage_type, to_json
-from data_gen.streams import SlotStreams, make_seeds
-from data_gen.tasks.adapted.block import Space, check_space, closed, made
+from data_gen.tasks.adapted.block import check_space, closed, made
+from data_gen.tasks.adapted.gym_lookup import RESERVED, check_supported, find_spec, find_wrapper, unknown_keyword
 from data_gen.tasks.adapted.layouts import first_states
 from data_gen.tasks.adapted.process_vector import SLOTS_AT_ONCE, ExpertProcessVectorEnv, ProcessVectorEnv
-from data_gen.tasks.adapted.variation import Choice, Variation, find_attribute, parse_variation, values_of
-from data_gen.tasks.base import TaskDistribution, Tasks, sample_actions, simulated_random_return
+from data_gen.tasks.adapted.variation import Choice, Variation, parse_variation, values_of
+from data_gen.tasks.base import TaskDistribution, Tasks, simulated_random_return
 from icrl.config.components import component
-from icrl.support.errors import ConfigError, UserError, did_you_mean
+from icrl.support.errors import ConfigError, UserError
 from icrl.support.terminal import say
 
 _LAYOUT = "layout"
 """Name of the array that holds a task's layout, next to the arrays of the varied keywords."""
-
-_RESERVED = {
-    "max_episode_steps": "give episode_length",
-    "render_mode": "leave it out",
-    "disable_env_checker": "leave it out",
-}
-"""Arguments of `gymnasium.make` that are not the environment's own, and what to do instead."""
 
 _RANDOM_RETURN_EPISODES = 8
 """Episodes per task. Scalar environments are a thousand times slower than the families that use 256."""
@@ -102,8 +91,8 @@ class GymnasiumTasks(TaskDistribution):
     varies: Literal["rewards", "dynamics", "rewards and dynamics"] = "rewards and dynamics"
 
     def __post_init__(self) -> None:
-        self._spec = _find_spec(self.env_id)
-        self._wrappers = [_find_wrapper(position, wrapper) for position, wrapper in enumerate(self.wrappers)]
+        self._spec = find_spec(self.env_id)
+        self._wrappers = [find_wrapper(position, wrapper) for position, wrapper in enumerate(self.wrappers)]
         self._varied: dict[str, Variation] = {
             name: parse_variation(f"vary.{name}", given) for name, given in self.vary.items()
         }
@@ -123,8 +112,8 @@ class GymnasiumTasks(TaskDistribution):
     def _check_keywords(self) -> None:
         """Raises ValueError for a keyword that is reserved, nested in another, or both fixed and varied."""
         for name in [*self.kwargs, *self.vary]:
-            if name in _RESERVED:
-                raise ValueError(f"{name!r} is not an argument of the environment: {_RESERVED[name]}")
+            if name in RESERVED:
+                raise ValueError(f"{name!r} is not an argument of the environment: {RESERVED[name]}")
         for name in self.vary:
             if name == _LAYOUT and self.layouts is not None:
                 raise ValueError(f"vary.{name}: the name is taken by `layouts`: give one of the two")
@@ -146,7 +135,7 @@ class GymnasiumTasks(TaskDistribution):
         env = made(self.maker(self._extreme(0.0), 0))
         spaces, expert = (env.observation_space, env.action_space), env.has_wrapper_attr("optimal_action")
         closed(env)
-        _check_supported(self.env_id, *spaces)
+        check_supported(self.env_id, *spaces)
         last = self.maker(self._extreme(1.0), 0)
         env = made(last)
         check_space(last, "observation", env.observation_space, spaces[0])
@@ -299,7 +288,7 @@ class EnvMaker:
         try:
             env = gymnasium.make(self.spec, max_episode_steps=-1, disable_env_checker=True, **self.kwargs, **kwargs)
         except TypeError as error:
-            unknown = _unknown_keyword(self.spec, self.kwargs)
+            unknown = unknown_keyword(self.spec, self.kwargs)
             if unknown is not None:
                 raise unknown from error
             raise
@@ -338,68 +327,3 @@ class FixedLayout(gymnasium.Wrapper[Any, Any, Any, Any]):
         started = self.env.reset(seed=self.layout, options=options)
         self.unwrapped.np_random = self.generator
         return started
-
-
-def _find_spec(env_id: str) -> EnvSpec:
-    """The spec of the id, after importing its module. Raises ValueError, with the nearest id, if the id is unknown."""
-    module, _, name = env_id.rpartition(":")
-    if module:
-        try:
-            importlib.import_module(module)
-        except Exception as error:  # importing may raise any error
-            why = f"{type(error).__name__}: {error}"
-            raise ValueError(f"env_id {env_id!r}: cannot import {module!r} ({why}): install its package") from error
-    spec = gymnasium.registry.get(name)
-    if spec is None:
-        near = difflib.get_close_matches(name, gymnasium.registry, n=1)
-        hint = did_you_mean(name, near) if near else "; to import its package first, write package:Id-v0"
-        raise ValueError(f"env_id {env_id!r}: is not a registered environment{hint}")
-    if spec.entry_point is None:
-        raise ValueError(f"env_id {env_id!r} has only a vector form: give an id with a scalar form")
-    return spec
-
-
-def _unknown_keyword(spec: EnvSpec, kwargs: dict[str, Any]) -> UserError | None:
-    """The error for the first of `kwargs` that the environment does not take; None if it takes them all."""
-    creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
-    known = inspect.signature(creator).parameters if creator is not None else {}
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
-    unknown = [name for name in kwargs if name not in known and not takes_any]
-    if not unknown:
-        return None
-    valid = [name for name in known if name not in _RESERVED]
-    return UserError(f"{spec.id}: takes no argument {unknown[0]!r}{did_you_mean(unknown[0], valid)}")
-
-
-def _find_wrapper(position: int, wrapper: dict[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The wrapper class and its arguments. Raises ValueError, which names the wrapper's position, if not found."""
-    where = f"wrappers.{position}"
-    if "name" not in wrapper:
-        raise ValueError(f"{where}: give a name, as module:Class or as a class of gymnasium.wrappers")
-    kind = find_attribute(f"{where}.name", wrapper["name"], "gymnasium.wrappers")
-    return kind, {key: value for key, value in wrapper.items() if key != "name"}
-
-
-def _check_supported(env_id: str, observation_space: Space, action_space: Space) -> None:
-    """Raises UserError for spaces that cannot be recorded; names a wrapper that leaves out the part at fault."""
-    try:
-        storage_type(action_space)
-        sample_actions(action_space, SlotStreams(make_seeds(1, 0)))  # refuses a Box without bounds
-    except UserError as error:
-        raise UserError(f"{env_id}: action space: {error}") from error
-    try:
-        to_json(observation_space)
-    except UserError as error:
-        if not isinstance(observation_space, gymnasium.spaces.Dict):
-            raise UserError(f"{env_id}: observation space: {error}") from error
-        keys = ", ".join(name for name, part in observation_space.items() if _is_supported(part))
-        line = f"wrappers: [{{name: FilterObservation, filter_keys: [{keys}]}}]"
-        raise UserError(f"{env_id}: {error}, for instance by {line}") from error
-
-
-def _is_supported(space: Space) -> bool:
-    try:
-        to_json(space)
-    except UserError:
-        return False
-    return True
