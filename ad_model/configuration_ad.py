@@ -17,6 +17,8 @@ class ADConfig(PreTrainedConfig):
         observation_statistics: `mean` and `std` in training of every Box leaf of the observation space, by dotted path.
         backbone: the config of a transformers decoder as plain values, including `model_type`.
         heads: linear heads beside the policy head: the number of outputs per token, by name.
+
+    A trained model's config also has `training_tasks`, a record of the tasks in its data, if they are known.
     """
 
     model_type = "algorithm_distillation"

@@ -99,6 +99,8 @@ def given_model(place: str, with_code: bool = False) -> Path:
 
 def _attention_elsewhere(value: Any) -> bool:
     """True if a model's config asks for attention code that transformers would fetch from elsewhere and run."""
+    if isinstance(value, list):
+        return any(map(_attention_elsewhere, value))
     if not isinstance(value, dict):
         return False
     return any(

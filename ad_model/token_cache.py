@@ -32,7 +32,7 @@ from ad_model.statistics import ActionRange, DataStatistics
 from ad_model.tokens import token_columns, tokens_in_order
 from data_gen.scoring.scores import history_scores
 from data_gen.scoring.selection import ALL_HISTORIES, history_likelihoods
-from data_gen.storage.folder import checked_shards, load_info, read_histories
+from data_gen.storage.folder import check_sizes, checked_shards, load_info, read_histories
 from data_gen.storage.info import DataInfo, Statistics
 from icrl.config.loader import fingerprint
 from icrl.config.schema import SelectionConfig
@@ -92,6 +92,7 @@ def token_cache(
     columns = dict.fromkeys([*token_columns(info.observation_space), *wanted])
     files = (*(f"{name}.npy" for name in columns), _STRANDS, _LIKELIHOODS, _STATISTICS, CHECKSUMS)
     if not all((path / name).exists() for name in files):
+        check_sizes(folder, info)
         likelihoods = _likelihoods_of_histories(folder, info, selection)
         remove(folder.cache)  # caches of other data or settings, or incomplete ones
         with new_folder(path) as temporary:

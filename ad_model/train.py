@@ -32,14 +32,15 @@ from ad_model.token_cache import token_cache
 from ad_model.training_log import TrainingLog
 from ad_model.windows import Batch, WindowDataset
 from data_gen.experiment import Experiment
-from data_gen.storage.folder import load_info
+from data_gen.storage.folder import load_info, load_tasks
 from data_gen.storage.info import DataInfo
 from data_gen.streams import make_seeds
+from data_gen.tasks.same import in_form, training_tasks_record
 from icrl.config.schema import ExperimentConfig, TrainingConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_record, last_checkpoint
 from icrl.run.command import Invocation, run_module
 from icrl.run.fingerprints import data_fingerprint, training_fingerprint
-from icrl.run.folder import RunFolder, keep_config, locked, origin, stale, write_config
+from icrl.run.folder import TASK_FILES, RunFolder, keep_config, locked, origin, stale, write_config
 from icrl.run.purpose import Purpose
 from icrl.run.trackers import check_trackers
 from icrl.support.allocator import keep_freed_memory
@@ -83,6 +84,7 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
         windows = _windows(config, folder, info, objective, length, accelerator)
         spaces = info.observation_space, info.action_space
         model = build_model(config, *spaces, info.episode_length, windows.cache.statistics, objective.heads())
+        model.config.training_tasks = _training_tasks(experiment, info)
         optimizer = torch.optim.AdamW(
             parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas, fused=True
         )
@@ -259,6 +261,16 @@ def _prepare_folder(config: ExperimentConfig, folder: RunFolder, accelerator: Ac
         remove_leftovers(folder.checkpoints)
         write_config(config, folder)
     accelerator.wait_for_everyone()
+
+
+def _training_tasks(experiment: Experiment, info: DataInfo) -> dict[str, Any] | None:
+    """The record of the tasks that the data comes from, which an evaluation compares with its held-out tasks.
+
+    None if the tasks of given data are unknown.
+    """
+    stored = load_tasks(experiment.folder.data, info, TASK_FILES[0])
+    tasks = None if stored is None else in_form(experiment.family, stored)
+    return None if tasks is None else training_tasks_record(experiment.family, tasks)
 
 
 def _updates(

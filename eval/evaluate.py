@@ -14,7 +14,10 @@ from data_gen.experiment import Experiment
 from data_gen.generation.checks import check_agent
 from data_gen.generation.generate import environment_steps
 from data_gen.meta.store import is_meta_learner, ready_agent, trained_figures
+from data_gen.spaces import to_json
 from data_gen.storage.folder import load_info
+from data_gen.tasks.base import Tasks
+from data_gen.tasks.same import seen_in_record
 from eval.figures import FINAL_EPISODES, load_figures
 from eval.in_context import TransformerAgent
 from eval.lifetimes import run_lifetimes
@@ -29,8 +32,8 @@ from icrl.run.fingerprints import evaluation_fingerprint, training_fingerprint
 from icrl.run.folder import MODEL, PATHS, RETURNS, SUMMARY, RunFolder, keep_config, locked, origin, stale, write_config
 from icrl.run.records import write_record
 from icrl.support.device import check_device
-from icrl.support.errors import UserError
-from icrl.support.files import checksums, new_folder, sha256
+from icrl.support.errors import ConfigError, UserError
+from icrl.support.files import checksums, new_folder, read_json, sha256
 
 # Model cards that were pushed earlier import `load_model` from here.
 __all__ = ["check_agents", "evaluate", "evaluated_weights", "load_model", "model_path"]
@@ -59,6 +62,7 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
     with locked(folder):
         # An earlier evaluation of the same weights is kept.
         path = model_path(config, folder)
+        seen = seen_tasks(experiment, path)
         weights = evaluated_weights(config, folder, path)
         if folder.summary.exists() and not overwrite:
             done = load_summary(folder)
@@ -74,7 +78,7 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         figures = load_figures(config.evaluation.figures, config.evaluation.episodes)
         model = load_model(path, config.runtime.device, config.evaluation.trust_remote_code)
         splits = {
-            "test": experiment.test_tasks.take(slice(config.evaluation.test_tasks)),
+            "test": held_out_tasks(experiment),
             "train": experiment.train_tasks.take(slice(config.evaluation.train_tasks)),
         }
         agents = _contestants(experiment, model)
@@ -108,6 +112,8 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
                 "training_steps": {
                     name: steps for name, steps in _training_steps(experiment).items() if name in agents
                 },
+                "seen_tasks": seen,
+                "held_out_tasks": len(splits["test"]),
                 "figures": figure_titles(figures, num_final_episodes=num_final_episodes),
                 "agents": by_agent,
             }
@@ -142,6 +148,33 @@ def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
         )
     intact_record(checkpoint, TrainingRecord)
     return checkpoint / MODEL
+
+
+def held_out_tasks(experiment: Experiment) -> Tasks:
+    """The held-out tasks that are evaluated."""
+    return experiment.test_tasks.take(slice(experiment.config.evaluation.test_tasks))
+
+
+def seen_tasks(experiment: Experiment, path: Path) -> int | None:
+    """How many of the held-out tasks the model at `path` was trained on; None if it has no record of its tasks.
+
+    Raises ConfigError if there are any, unless `evaluation.allow_seen_tasks`.
+    """
+    config, tasks, record = experiment.config, held_out_tasks(experiment), None
+    if (path / "config.json").exists():
+        content = read_json(path / "config.json")
+        own = to_json(experiment.family.observation_space)
+        if isinstance(content, dict) and content.get("observation_space") == own:  # other spaces are refused later
+            record = content.get("training_tasks")
+    if record is None and config.evaluation.checkpoint is None and config.data.given is None:
+        return 0  # a checkpoint of this run from before there were records: the split keeps its tasks apart
+    seen = seen_in_record(experiment.family, tasks, record)
+    if seen and not config.evaluation.allow_seen_tasks:
+        raise ConfigError(
+            f"evaluation.checkpoint: {path}: the model was trained on {seen} of the {len(tasks)} held-out tasks: give "
+            "the seed and the split that it was trained with, or --allow-seen-tasks to evaluate it all the same"
+        )
+    return seen
 
 
 def check_agents(given: Experiment | ExperimentConfig) -> None:

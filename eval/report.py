@@ -27,6 +27,7 @@ from eval.statistics import iqm, iqm_interval
 from eval.summary import TRANSFORMER, Estimate, Summary, intact_summary, trained_with
 from icrl.config.schema import ExperimentConfig
 from icrl.run.folder import RunFolder, config_text, locked
+from icrl.support.arrays import read_npz
 from icrl.support.errors import UserError
 from icrl.support.files import write_file
 
@@ -69,8 +70,7 @@ def _write_report(experiment: Experiment) -> Path:
     report = data_report(folder, info) if info and not info.streamed else None
     try:
         table = pd.read_parquet(folder.returns)
-        with np.load(folder.paths, allow_pickle=False) as file:
-            paths = dict(file)
+        paths = read_npz(folder.paths)
     except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{folder.eval}: cannot be read ({error}); run `icrl evaluate --overwrite`") from error
     with matplotlib.rc_context(_STYLE):
@@ -202,5 +202,5 @@ def learning_curve(report: DataReport) -> Figure:
     axes: Axes = figure.subplots()
     axes.plot(np.arange(1, len(report.curve) + 1), report.curve, color=_COLORS[0])
     scale = "normalised return" if report.normalised else "return"
-    axes.set(xlabel="episode of the history", ylabel=f"mean {scale}", xlim=(1, len(report.curve)))
+    axes.set(xlabel="episode of the history", ylabel=f"mean {scale}", xlim=(1, max(2, len(report.curve))))
     return figure

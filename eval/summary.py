@@ -108,6 +108,10 @@ class Summary(Record):
     normalised_return: ReturnScale
     training_steps: dict[str, int | None]
     """Environment steps that each agent was trained with before this evaluation; None if unknown."""
+    seen_tasks: int | None = None
+    """Number of the held-out tasks that the transformer was trained on; None if it has no record of its tasks."""
+    held_out_tasks: int | None = None
+    """Number of the held-out tasks."""
     figures: list[FigureTitle]
     agents: dict[str, dict[str, SplitFigures]]
     """By agent and split, `test` and `train`."""
@@ -127,6 +131,15 @@ class Summary(Record):
         """A figure of an agent on a split, on the scale to show if it exists there."""
         scale = self.scale if self.scale in figure.scales else figure.scales[0]
         return self.agents[agent][split].on(scale).get(figure.key)
+
+    @property
+    def seen(self) -> str:
+        """A sentence about held-out tasks that the transformer was trained on; "" if there are none."""
+        if self.held_out_tasks is None or self.seen_tasks == 0:
+            return ""
+        if self.seen_tasks is None:
+            return "unknown whether the transformer was trained on these tasks: it has no record of its training tasks"
+        return f"the transformer was trained on {self.seen_tasks} of the {self.held_out_tasks} held-out tasks"
 
     def estimates(self, agent: str, split: str) -> list[tuple[ScaleName, FigureTitle, Estimate]]:
         """All figures of an agent on a split that are estimates with a value, with their scales."""
@@ -207,6 +220,8 @@ def describe(summary: Summary) -> str:
             f"  over {summary.episodes}: schedules planned for these {summary.episodes} episodes, not as in the data"
         )
     reason = next(filter(None, (value.without_interval for _, _, value in summary.estimates(TRANSFORMER, "test"))), "")
+    if summary.seen:
+        lines.append(f"  warning: {summary.seen}")
     return "\n".join([*lines, *([f"  {reason}"] if reason else [])])
 
 

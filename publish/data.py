@@ -3,6 +3,7 @@
 import io
 import re
 import tempfile
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +110,19 @@ def push_parquet(folder: RunFolder, name: str, to: Repository, public: bool, lic
     # First commit: the Parquet files, which `datasets` writes.
     scratch = tempfile.TemporaryDirectory(dir=folder.data, prefix=".push-", suffix=TEMPORARY_SUFFIX)
     with scratch as cache, hub_errors(to, "write"):
-        paths = [str(folder.data / shard.file) for shard in info.shards]
+        # `datasets` takes paths as patterns: unescaped, `exp[1]` would be the rows of `exp1`.
+        paths = [escape(str((folder.data / shard.file).resolve())) for shard in info.shards]
         kind = "parquet" if paths[0].endswith(".parquet") else "hdf5"
         table = load_dataset(kind, data_files={"train": paths}, split="train", cache_dir=cache)
+        if len(table) != info.num_histories:
+            raise UserError(
+                f"{folder.data}: `datasets` reads {len(table):,} histories, but {INFO} has {info.num_histories:,}, so "
+                "nothing is pushed; choose a path of letters, digits, - and _"
+            )
+        config = config_name(name, info)
         table.push_to_hub(
             to.id,
-            config_name=config_name(name, info),
+            config_name=config,
             data_dir="data",
             private=not public,
             revision=to.revision,
@@ -124,7 +132,7 @@ def push_parquet(folder: RunFolder, name: str, to: Repository, public: bool, lic
     # Second commit: the other files, with the record of those shards.
     remote = snapshot(to)
     with hub_errors(to, "read"):
-        header = _yaml_header(fetch(remote, [CARD]) / CARD)
+        header = _yaml_header(fetch(remote, [CARD]) / CARD) | {"config_name": config}
     info = info.model_copy(update={"shards": _parquet_shards(to, remote)})
     files = _beside(folder, name, info, to, licence, report, header)
     return send(Parcel(files, ("train-*.h5",), f"Learning histories: {name}"), to, public)
@@ -152,5 +160,11 @@ def _yaml_header(card: Path) -> dict[str, Any]:
 def _with_header(card: str, header: dict[str, Any]) -> str:
     """This project's card, with the metadata of `datasets` about the columns of its Parquet files."""
     _, own, body = card.split("---\n", 2)
-    kept = {key: header[key] for key in ("dataset_info",) if key in header}
-    return f"---\n{write_yaml({**read_yaml(own), **kept})}---\n{body}"
+    about = read_yaml(own)
+    about["configs"][0]["config_name"] = header["config_name"]  # the name that `datasets` has given its columns
+    every = header.get("dataset_info", [])
+    known = [each for each in (every if isinstance(every, list) else [every]) if isinstance(each, dict)]
+    ours = [each for each in known if each.get("config_name", header["config_name"]) == header["config_name"]]
+    if ours:
+        about["dataset_info"] = ours[0]
+    return f"---\n{write_yaml(about)}---\n{body}"

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import ad_model
 from ad_model.objectives.base import Objective
@@ -19,6 +20,7 @@ from icrl.run.checkpoints import TrainingRecord, checkpoint_record
 from icrl.run.folder import CARD, SUMMARY
 from icrl.support.errors import UserError
 from icrl.support.hub import Repository
+from icrl.support.markdown import code, plain
 from icrl.support.yaml12 import write_yaml
 from publish.data import public_config
 from publish.push import Parcel
@@ -84,9 +86,9 @@ def model_card(
 # {config.name}
 
 A causal transformer that learns *in its context* (Algorithm Distillation, Laskin et al. 2022, and what followed it). It
-was trained on learning histories of `{config.tasks.name}`, with the objective `{config.training.objective.name}`:
-{first_line(type(config.training.objective.build()))} On a task that it has never seen, it gets better from one episode
-to the next, with frozen weights.
+was trained on learning histories of {code(config.tasks.name)}, with the objective
+{code(config.training.objective.name)}: {first_line(type(config.training.objective.build()))} On a task
+that it has never seen, it gets better from one episode to the next, with frozen weights.
 
 ## Use
 
@@ -139,7 +141,7 @@ are forgotten. {_imitates(config)}It has not been tested for any use outside of 
 
 ## Licence
 
-{f"`{licence}`." if licence else "No licence was given; ask the publisher."}
+{f"{code(licence)}." if licence else "No licence was given; ask the publisher."}
 """
 
 
@@ -201,21 +203,20 @@ def _evaluation(summary: Summary | None, picture: bool) -> str:
         return "Not evaluated yet."
     known, shown = summary.normalised_return.known, summary.shown()
     scale = "normalised return (0 random, 1 optimal or best known)" if known else "return"
-    rows = [f"| agent | {' | '.join(_escaped(figure.title) for figure in shown)} |", "|---|" + "---|" * len(shown)]
+    rows = [f"| agent | {' | '.join(plain(figure.title) for figure in shown)} |", "|---|" + "---|" * len(shown)]
     for agent in summary.agents:
         cells = (_cell(summary.value(agent, "test", figure), figure.unit) for figure in shown)
-        rows.append(f"| {agent} | {' | '.join(cells)} |")
+        rows.append(f"| {plain(agent)} | {' | '.join(cells)} |")
     curves = f"\n\n![Return against the episode, held-out tasks]({_CURVES})" if picture else ""
     return (
         f"On held-out tasks, {scale}: interquartile means over tasks and lifetimes of {summary.episodes} episodes, "
         f"with the {summary.interval} in brackets, and plain means. Weights do not change; every agent has the same "
-        "tasks and the same number of steps.\n\n" + "\n".join(rows) + curves
+        "tasks and the same number of steps."
+        + (f" Note: {summary.seen}." if summary.seen else "")
+        + "\n\n"
+        + "\n".join(rows)
+        + curves
     )
-
-
-def _escaped(title: str) -> str:
-    """A title as it can stand in a table's cell."""
-    return title.replace("|", "\\|")
 
 
 def _cell(value: Estimate | float | None, unit: str) -> str:
@@ -232,12 +233,13 @@ def _training(info: DataInfo | None, record: TrainingRecord | None) -> str:
         given = info.given.repo if info.given is not None else None
         where = ""
         if info.given is not None and given:
-            where = f"; [{given}](https://huggingface.co/datasets/{given}), commit {info.given.commit}"
-        sources = ", ".join(str(source["name"]) for source in info.sources)
+            link = f"https://huggingface.co/datasets/{quote(given)}"
+            where = f"; [{plain(given)}]({link}), commit {plain(info.given.commit)}"
+        sources = ", ".join(plain(source["name"]) for source in info.sources)
         size = f"{info.num_histories:,} histories of {info.history_steps:,} steps"
         lines.append(f"Data: {size}, sources: {sources}{where}.")
     if record is not None:
-        versions = ", ".join(f"{name} {version}" for name, version in record.made_with.items())
+        versions = plain(", ".join(f"{name} {version}" for name, version in record.made_with.items()))
         lines.append(f"{record.step:,} updates, loss {record.loss:.3f}, {record.seconds:.0f} s. Made with: {versions}.")
     lines.append("All settings are in `experiment.yaml`: `icrl run experiment.yaml` trains the model again.")
     return "\n\n".join(lines)

@@ -13,6 +13,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -241,7 +242,7 @@ def _and_last(values: NDArray[Any]) -> NDArray[Any]:
 def _scratch(root: Path, dataset_id: str) -> Iterator[Path]:
     """A hidden folder beside Minari's data sets. Removes the leftovers of a killed export of the same id first."""
     name = dataset_id.replace("/", ".")
-    for leftover in root.glob(f".{name}.*.tmp"):
+    for leftover in root.glob(f".{escape(name)}.*.tmp"):
         remove(leftover)
     scratch = temporary_name(root / name)
     try:

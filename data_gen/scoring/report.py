@@ -51,6 +51,8 @@ class DataReport:
     def warnings(self) -> list[str]:
         """Reasons against training on this data, one sentence each."""
         reasons = []
+        if not self.histories:
+            reasons.append("no history has a complete episode, so nothing is known about their learning")
         if self.share_improving < 0.5:
             reasons.append(
                 f"only {self.share_improving:.0%} of the histories improve: there is little learning to distil. Give "
@@ -74,6 +76,8 @@ def data_report(folder: RunFolder, info: DataInfo) -> DataReport:
         ended = shard["terminated"] | shard["truncated"]
         counts = ended.sum(axis=1)
         # If episodes end early, histories differ in their number of episodes; `episodes` is the typical number.
+        if not counts.any():
+            continue
         episodes = episodes or max(1, int(np.median(counts)))
         own = episode_returns(shard["reward"], ended, int(counts.max()))
         # Resample each history to that number, so that the last column is the last episode of all histories.
@@ -82,6 +86,9 @@ def data_report(folder: RunFolder, info: DataInfo) -> DataReport:
         normalised.append(normalise(returns[-1], shard["task"][counts > 0]))
         if sum(map(len, returns)) >= _MOST_HISTORIES:
             break
+    if not returns:
+        unknown = np.full(1, np.nan)
+        return DataReport(0, False, unknown, np.nan, np.nan, np.nan, 1)
     scores = np.concatenate(normalised)
     known = not np.isnan(scores[:, 0]).any()
     if not known:
@@ -106,6 +113,8 @@ def data_report(folder: RunFolder, info: DataInfo) -> DataReport:
 def describe(report: DataReport, imitated: bool = True) -> str:
     """The report as a few lines of text, with warnings where training imitates the sources."""
     scale = "normalised return (0 random, 1 optimal)" if report.normalised else "return"
+    if not report.histories:
+        return "\n".join(f"  warning: {warning}" for warning in report.warnings())
     lines = [
         f"  source, {scale}: {report.first:.2f} in the first tenth, {report.final:.2f} in the last tenth of a history",
         f"  learning curve: {sparkline(report.curve)} over {len(report.curve)} episodes",

@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.returns import episode_returns
-from data_gen.storage.folder import checked_shards, load_tasks, read_histories
+from data_gen.storage.folder import checked_shards, read_histories
 from data_gen.storage.info import DataInfo
-from data_gen.tasks.base import TaskDistribution
-from icrl.config.components import TASKS, find_component
-from icrl.run.folder import TASK_FILES, RunFolder
-from icrl.support.yaml12 import read_yaml
+from data_gen.storage.named_family import named_family
+from icrl.run.folder import RunFolder
+from icrl.support.errors import UserError
 
 SCORED_COLUMNS = ("reward", "terminated", "truncated", "task", "source")
 """Columns that scores are computed from. Observations, which may be images, stay on disk."""
@@ -85,23 +84,20 @@ def normaliser(
     folder: RunFolder, info: DataInfo
 ) -> Callable[[NDArray[np.floating], NDArray[np.int64]], NDArray[np.float64]]:
     """The function (returns, numbers of their tasks) -> normalised returns of complete data; NaN for unknown scales."""
-    train = load_tasks(folder.data, info, TASK_FILES[0])
-    if info.tasks is None or train is None or not _may_be_built(folder, info.tasks):
-        return lambda returns, numbers: np.full(np.shape(returns), np.nan)
-    parameters = {key: value for key, value in info.tasks.items() if key != "name"}
-    distribution: TaskDistribution = find_component(info.tasks["name"], TASKS)(**parameters)
-    return lambda returns, numbers: distribution.normalise(returns, train.take(numbers))
+    named = named_family(folder, info)
 
+    def normalise(returns: NDArray[np.floating], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+        if named is None:
+            return np.full(np.shape(returns), np.nan)
+        family, train, own = named
+        try:
+            return family.normalise(returns, train.take(numbers))
+        except (UserError, ValueError, LookupError, ArithmeticError):
+            if own:
+                raise
+            return np.full(np.shape(returns), np.nan)  # the file's tasks are not in the family, say beyond a wall
 
-def _may_be_built(folder: RunFolder, tasks: dict[str, Any]) -> bool:
-    """True if the run's own config names these tasks, or if building them imports only this project.
-
-    A data folder may come from anywhere, and a name such as `module:Class` imports that module.
-    """
-    if folder.own_data is None and folder.config.exists():
-        own = read_yaml(folder.config.read_text())
-        return isinstance(own, dict) and own.get("tasks", {}).get("name") == tasks["name"]
-    return tasks["name"] in TASKS and not any(":" in value for value in tasks.values() if isinstance(value, str))
+    return normalise
 
 
 def part_of(episodes: NDArray[Any] | int) -> NDArray[np.int64]:

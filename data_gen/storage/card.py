@@ -1,12 +1,15 @@
 """The data set card: describes a data folder, and makes it a hub data set as it is."""
 
 import inspect
+import re
 from pathlib import PurePosixPath
 from typing import Any
 
 from data_gen.spaces import column_name, json_leaves
 from data_gen.storage.info import DataInfo
 from icrl.config.components import TASKS, find_component
+from icrl.config.loader import fingerprint
+from icrl.support.markdown import code, plain
 from icrl.support.yaml12 import write_yaml
 
 PICTURE = "learning_curve.png"
@@ -45,7 +48,7 @@ def dataset_card(
     return f"""---
 {_header(name, info, licence)}---
 
-# {name}: learning histories
+# {plain(name)}: learning histories
 
 {info.num_histories:,} learning histories of {info.history_steps:,} environment steps each. A history is the whole
 lifetime of one learner, or of one of its actors, on one task, episodes one after another. A transformer that is trained
@@ -95,7 +98,7 @@ Numbered as in the column `source`, with their hyper-parameters:
 
 ## Licence
 
-{f"`{licence}`." if licence else "No licence was given; ask the publisher."}
+{f"{code(licence)}." if licence else "No licence was given; ask the publisher."}
 
 ## Citation
 
@@ -106,8 +109,13 @@ Numbered as in the column `source`, with their hyper-parameters:
 
 
 def config_name(name: str, info: DataInfo) -> str:
-    """The name of the data set's configuration in `datasets`."""
-    return f"{name}-{info.fingerprint}"
+    """The name of the data set's configuration in `datasets`.
+
+    `datasets` caches rows by this name, so it follows from the bytes of the shards. It refuses names with characters
+    that some file system does not have.
+    """
+    content = fingerprint([shard.sha256 for shard in info.shards])
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[:80]}-{content}"
 
 
 def _header(name: str, info: DataInfo, licence: str | None) -> str:
@@ -115,12 +123,12 @@ def _header(name: str, info: DataInfo, licence: str | None) -> str:
     first = PurePosixPath(info.shards[0].file)
     size = min(max(0, len(str(info.num_histories)) - 3), len(_SIZES) - 1)
     header = {
-        "pretty_name": f"{name}: learning histories",
+        "pretty_name": f"{re.sub('[<>]', '-', name)}: learning histories",
         "license": licence or "unknown",
         "task_categories": ["reinforcement-learning"],
         "size_categories": [_SIZES[size]],
         "tags": ["in-context-reinforcement-learning", "learning-histories", "meta-reinforcement-learning"],
-        # `datasets` caches by this name and the pattern: without the fingerprint it would return another run's rows.
+        # `datasets` caches by this name and the pattern: another name for other rows.
         "configs": [
             {
                 "config_name": config_name(name, info),
@@ -143,11 +151,11 @@ def _curve(picture: bool) -> str:
 def _tasks(info: DataInfo) -> str:
     length = f"An episode lasts at most {info.episode_length} steps."
     if info.tasks is None or info.tasks["name"] not in TASKS:
-        named = "" if info.tasks is None else f": `{info.tasks}`"
+        named = "" if info.tasks is None else f": {code(info.tasks)}"
         return f"The task family is not one of in-context-rl's own{named}. {length}"
     family = inspect.getdoc(find_component(info.tasks["name"], TASKS)) or ""
     quoted = "\n".join(f"> {line}".rstrip() for line in family.splitlines())
-    return f"`{info.tasks}`. {length}\n\n{quoted}"
+    return f"{code(info.tasks)}. {length}\n\n{quoted}"
 
 
 def _count(number: int | None) -> str:
@@ -159,15 +167,15 @@ def _columns(info: DataInfo) -> str:
     steps = f"(histories, {info.history_steps}"
     rows = [
         (
-            f"`{column_name('observation', path)}`",
+            code(column_name("observation", path)),
             _shape(steps, leaf),
             "the environment's",
-            f"the observation before the action; `{_space(leaf)}`",
+            f"the observation before the action; {code(_space(leaf))}",
         )
         for path, leaf in json_leaves(info.observation_space).items()
     ]
     action = _shape(steps, info.action_space)
-    rows.append(("`action`", action, "the environment's", f"the source's action; `{_space(info.action_space)}`"))
+    rows.append(("`action`", action, "the environment's", f"the source's action; {code(_space(info.action_space))}"))
     if info.optimal_actions:
         rows.append(
             ("`optimal_action`", action, "the environment's", "the action of the optimal policy, or of an expert")
@@ -183,7 +191,7 @@ def _columns(info: DataInfo) -> str:
         ("`history`, `task`, `source`", "(histories,)", "number", "numbers of the history, its task and its source"),
         ("`seed`, `actor`", "(histories,)", "number", "the learner's seed, and the number of its actor"),
         *(
-            (f"`{name}`", "(histories,)", "the parameter's", "the learner's own value; NaN for other sources")
+            (code(name), "(histories,)", "the parameter's", "the learner's own value; NaN for other sources")
             for name in info.swept
         ),
         ("`task_*`", "(histories, ...)", "the environment's", "the task's parameters, if known"),
@@ -212,12 +220,12 @@ def _sources(info: DataInfo) -> str:
         values = write_yaml(source, default_flow_style=True, sort_keys=True, width=10**6).strip()
         trained = info.meta_learners.get(f"data.sources.{number}")
         cost = f", meta-trained with {trained.environment_steps:,} environment steps" if trained else ""
-        lines.append(f"{number}. `{values}`{cost}")
+        lines.append(f"{number}. {code(values)}{cost}")
     return "\n".join(lines)
 
 
 def _origin(info: DataInfo, config: bool) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in info.made_with.items())
+    versions = plain(", ".join(f"{name} {version}" for name, version in info.made_with.items()))
     if info.seed is None:
         return f"Recorded elsewhere, and written in this format with: {versions}."
     how = f"seed {info.seed}, in {info.seconds:.0f} s, with: {versions}."

@@ -16,12 +16,23 @@ from numpy.typing import NDArray
 from data_gen.storage.card import dataset_card
 from data_gen.storage.columns import checked_columns, checked_numbers, spaces_of_columns
 from data_gen.storage.info import DataInfo, checked_info
-from data_gen.storage.shards import damaged, read_shard
+from data_gen.storage.shards import damaged, read_shard, reward_shape
 from data_gen.tasks.base import Tasks
 from icrl.run.folder import CARD, INFO, SCHEMA_VERSION, TASK_FILES, RunFolder, origin
 from icrl.run.records import record_text, versioned
 from icrl.support.errors import UserError
 from icrl.support.files import check_files, sha256, write_file
+
+
+def check_folder_name(path: Path) -> None:
+    """Raises UserError for the name of a new data folder that `load_dataset` would take for a pattern or an address."""
+    name = path.name
+    wrong = [character for character in name if character in "?*[]" or not character.isprintable()]
+    if wrong or "::" in name:
+        raise UserError(
+            f"{str(path)!r}: `load_dataset` would take the {(wrong or ['::'])[0]!r} in this name for a pattern or an "
+            "address; choose another name"
+        )
 
 
 def finish_data_folder(
@@ -85,6 +96,24 @@ def checked_shards(folder: RunFolder, info: DataInfo) -> Iterator[Path]:
         if sha256(path) != shard.sha256:
             raise damaged(path, f"its checksum differs from {folder.data_info.name}")
         yield path
+
+
+def check_sizes(folder: RunFolder, info: DataInfo) -> None:
+    """Raises UserError unless the shards hold as many histories and steps as `info` states; reads no values.
+
+    Call it before arrays of all histories are allocated.
+    """
+    counts = []
+    for shard in info.shards:
+        rows, steps = reward_shape(folder.data / shard.file)
+        counts.append(rows)
+        if steps != info.history_steps:
+            raise damaged(folder.data / shard.file, f"it has {steps} steps, but {INFO} states {info.history_steps}")
+    if sum(counts) != info.num_histories:
+        raise UserError(
+            f"{folder.data_info}: states {info.num_histories:,} histories, but the shards hold {sum(counts):,}: the "
+            "data is damaged; get or generate it again"
+        )
 
 
 def read_histories(path: Path, info: DataInfo, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:

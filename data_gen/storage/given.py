@@ -6,16 +6,18 @@ family that the config does not name is not built, and no held-out task may be a
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from data_gen.experiment import Experiment
 from data_gen.spaces import to_json
 from data_gen.storage.folder import load_info, load_tasks, read_info
 from data_gen.storage.info import DataInfo, Given
+from data_gen.storage.named_family import same_tasks
 from data_gen.tasks.base import TaskDistribution
+from data_gen.tasks.same import seen_among
+from icrl.config.components import TASKS, find_component
 from icrl.config.schema import ExperimentConfig
 from icrl.run.fingerprints import data_fingerprint
 from icrl.run.folder import CONFIG, INFO, TASK_FILES, RunFolder, locked, stale, write_config
@@ -133,15 +135,15 @@ def _check_spaces(config: ExperimentConfig, info: DataInfo, distribution: TaskDi
 def _check_leak(experiment: Experiment, source: Path, info: DataInfo) -> None:
     """Raises ConfigError if a held-out task of the config is among the tasks of the data.
 
-    Two tasks are the same if their arrays are equal, whatever the other parameters of their family. Tasks of another
-    family are not compared, since the same numbers may mean something else there.
+    Two tasks are the same if they have equal values in the family's own names and types, whatever the other parameters
+    of their family. Tasks of another family are not compared, since the same numbers may mean something else there.
     """
-    trained, test = load_tasks(source, info, TASK_FILES[0]), experiment.test_tasks
-    if trained is None or (info.tasks is not None and info.tasks["name"] != experiment.config.tasks.name):
+    trained = load_tasks(source, info, TASK_FILES[0])
+    if trained is None or (info.tasks is not None and _other_family(experiment, str(info.tasks["name"]))):
         return
-    if [*trained] != [*test]:
-        return
-    seen = int(np.isin(test.keys(), trained.keys()).sum())
+    test = experiment.test_tasks
+    among = seen_among(experiment.family, test, trained, info.tasks)
+    seen = 0 if among is None else int(among.sum())
     if seen:
         raise ConfigError(
             f"split: {seen} of the {len(test)} held-out tasks are among the data's training tasks: use the seed and "
@@ -150,9 +152,20 @@ def _check_leak(experiment: Experiment, source: Path, info: DataInfo) -> None:
         )
 
 
+def _other_family(experiment: Experiment, name: str) -> bool:
+    """True if `name`, from a file, is certainly another family than the config's. Nothing is imported to find out.
+
+    One class may have several names: that of its table, and `module:Class` for every module that exports the class.
+    """
+    own = type(experiment.family)
+    if name in TASKS:
+        return own is not find_component(name, TASKS)
+    module, _, attribute = name.partition(":")
+    known = getattr(sys.modules.get(module), attribute, None) if attribute else None
+    return isinstance(known, type) and known is not own
+
+
 def _believed(config: ExperimentConfig, info: DataInfo) -> dict[str, Any] | None:
     """The config's tasks if the data names the same, else None: a name from the data alone could import anything."""
     own: dict[str, Any] = json.loads(json.dumps(config.tasks.model_dump(mode="json")))
-    named = info.tasks
-    same = isinstance(named, dict) and "name" in named and all(own.get(key) == value for key, value in named.items())
-    return own if same else None
+    return own if same_tasks(own, info.tasks) else None

@@ -15,8 +15,9 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from icrl.support.arrays import MOST_COMPRESSED, SLACK
 from icrl.support.errors import ENVIRONMENT_ERRNOS, UserError
 from icrl.support.files import write_file
 
 STEP_COLUMNS = ("observation", "action", "reward", "terminated", "truncated", "optimal_action")
 """Columns of shape (histories, steps, ...). `optimal_action` exists only if the config asks for it. An observation of a
 Dict or Tuple space has one column per leaf, such as `observation.image`."""
+
+_MOST_ENCODED = 2**14
+"""Most bytes per stored byte of a whole Parquet file, whose constant columns take next to nothing."""
 
 _CHUNK_STEPS = 1024
 _CHUNK_BYTES = 2**20  # limit for large steps, such as images
@@ -81,7 +86,30 @@ def read_shard(path: Path, names: Sequence[str] | None = None) -> dict[str, NDAr
         if path.suffix == ".parquet":
             return _read_parquet(path, names)
         with h5py.File(path, locking=False) as file:
-            return {name: _dataset(file, name)[()] for name in (file if names is None else names)}
+            members = {name: _dataset(file, name) for name in (file if names is None else names)}
+            _check_sizes(members.values(), path)
+            return {name: member[()] for name, member in members.items()}
+    except (OSError, RuntimeError, KeyError, ValueError, OverflowError, MemoryError) as error:
+        raise unreadable(path, error) from error
+
+
+def reward_shape(path: Path) -> tuple[int, int]:
+    """(histories, steps) of a shard, from its header. Raises UserError if the shard is damaged or missing.
+
+    The steps of a Parquet shard are those of its rows on average, since its header has the total only.
+    """
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            about = pyarrow.parquet.read_metadata(path)
+            groups = [about.row_group(number) for number in range(about.num_row_groups)]
+            columns = [group.column(index) for group in groups for index in range(group.num_columns)]
+            values = sum(column.num_values for column in columns if column.path_in_schema.split(".")[0] == "reward")
+            return about.num_rows, values // max(1, about.num_rows)
+        with h5py.File(path, locking=False) as file:
+            rows, steps = _dataset(file, "reward").shape
+            return rows, steps
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise unreadable(path, error) from error
 
@@ -103,10 +131,39 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     return member
 
 
+def _check_sizes(members: Iterable[h5py.Dataset], path: Path) -> None:
+    """Raises ValueError if the arrays are not numbers, or declare more than the file's bytes can hold.
+
+    Sizes are only declared: unwritten chunks, or many chunks in one place, make a small file claim any amount.
+    """
+    declared = 0
+    for member in members:
+        if member.dtype.kind not in "iubfS":
+            raise ValueError(f"{member.name} does not hold numbers")
+        whole = member.size * member.dtype.itemsize
+        if member.chunks is not None:  # reading decompresses whole chunks
+            chunk = math.prod(member.chunks) * member.dtype.itemsize
+            number = math.prod(-(-size // part) for size, part in zip(member.shape, member.chunks, strict=True))
+            whole = max(whole, chunk * number)
+        if whole > SLACK + MOST_COMPRESSED * member.id.get_storage_size():
+            raise ValueError(f"{member.name} declares {member.shape}, which is more than its bytes can hold")
+        declared += whole
+    if declared > SLACK + MOST_COMPRESSED * path.stat().st_size:
+        raise ValueError("it declares more than its bytes can hold")
+
+
 def _read_parquet(path: Path, names: Sequence[str] | None) -> dict[str, NDArray[Any]]:
     import pyarrow.parquet  # takes as long to import as everything else here
 
     with pyarrow.parquet.ParquetFile(path) as file:
+        about = file.metadata
+        groups = [about.row_group(number) for number in range(about.num_row_groups)]
+        values = sum(group.column(index).num_values for group in groups for index in range(group.num_columns))
+        stored = sum(
+            group.column(index).total_uncompressed_size for group in groups for index in range(group.num_columns)
+        )
+        if max(8 * values, stored) > SLACK + _MOST_ENCODED * path.stat().st_size:
+            raise ValueError("it declares more than its bytes can hold")
         table = file.read(None if names is None else list(names))
     absent = set(names or ()) - set(table.column_names)
     if absent:

@@ -6,6 +6,7 @@ of steps, values are elements of their spaces, and numbers are finite.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from data_gen.spaces import Space, to_json
 from data_gen.storage.columns import checked_columns, checked_numbers, spaces_of_columns
-from data_gen.storage.folder import finish_data_folder
+from data_gen.storage.folder import check_folder_name, finish_data_folder
 from data_gen.storage.info import DataInfo, checked_info
 from data_gen.storage.shards import shard_name, write_shard
 from data_gen.tasks.base import Tasks
@@ -63,6 +64,7 @@ def write_histories(
         raise UserError(f"{path}: already exists; choose another folder, or --overwrite to replace it")
     if path.exists() and not (path.is_dir() and ((path / INFO).is_file() or not any(path.iterdir()))):
         raise UserError(f"{path}: is not a data folder and is not replaced; choose another one")
+    check_folder_name(path)
     about_all = {
         "schema_version": SCHEMA_VERSION,
         "observation_space": to_json(about.observation_space),
@@ -79,7 +81,7 @@ def write_histories(
     unknown = {"fingerprint": "", "num_histories": 1, "num_steps": 1, "shards": [{"file": "-", "sha256": ""}]}
     checked_info({**about_all, **unknown}, path)  # now, rather than after everything is written
     # Write the shards, one per part.
-    remove_leftovers(path.parent, f".{path.name}.*")
+    remove_leftovers(path.parent, f".{escape(path.name)}.*")
     with new_folder(path) as folder:
         checksums: list[str] = []
         histories, steps, labelled = 0, None, None

@@ -4,7 +4,7 @@ import io
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
 from data_gen.streams import SlotStreams, derive, hashed, make_seeds
+from icrl.support.arrays import read_npz
 from icrl.support.errors import ConfigError, UserError
 from icrl.support.files import write_file
 
@@ -81,8 +82,12 @@ class Tasks:
     def load(path: str | Path) -> "Tasks":
         """Reads a file that `save` has written. Raises UserError if the file is missing or damaged."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return Tasks({name: file[name] for name in file.files})
+            arrays = read_npz(path)
+            if any(array.dtype.kind not in "iubf" or not array.ndim for array in arrays.values()):
+                raise ValueError("an array does not hold one number or more per task")
+            if len({len(array) for array in arrays.values()}) != 1:
+                raise ValueError("the arrays have different numbers of tasks")
+            return Tasks(arrays)
         except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             why = f"{path}: is not a file of tasks ({error})"
             raise UserError(f"{why}; delete the file, and `icrl generate` writes it again") from error
@@ -169,6 +174,18 @@ class TaskDistribution(ABC):
             reward: (steps,) the reward of each step.
         """
         return False
+
+    def comparable(self, tasks: Tasks, described: Mapping[str, Any] | None = None) -> Tasks:
+        """The tasks in a form in which equal tasks have equal values, also those of another run.
+
+        By default, the tasks themselves. A family whose tasks hold places in a list of choices overrides this method.
+
+        Args:
+            tasks: the tasks.
+            described: the family that numbered them, as a file names it; by default this family. It may come from
+                anywhere, so nothing in it is built or imported.
+        """
+        return tasks
 
     def split(self, train: float, test: float, seed: int) -> tuple[Tasks, Tasks]:
         """Disjoint training and held-out tasks; a pure function of the arguments.

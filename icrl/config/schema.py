@@ -253,6 +253,9 @@ class EvaluationConfig(Section):
     """Model to evaluate: a model folder, a checkpoint, or a repository of the hub. By default, the run's last
     checkpoint."""
 
+    allow_seen_tasks: bool = False
+    """Evaluate a model even if it was trained on some of the held-out tasks. Summary and report then say how many."""
+
     trust_remote_code: bool = False
     """Run the code beside the weights of `checkpoint` instead of this project's own. Read that code first."""
 

@@ -75,8 +75,8 @@ def run_module(program: str, description: str, run: Callable[[Invocation], objec
 
 
 def _expanded(word: str) -> str:
-    if word == "--trust-remote-code":
-        return "--evaluation.trust_remote_code=true"
+    if word in ("--trust-remote-code", "--allow-seen-tasks"):
+        return f"--evaluation.{word.removeprefix('--').replace('-', '_')}=true"
     key, equals, value = word.removeprefix("--").partition("=")
     if key not in SHORTHANDS or not (equals or word.startswith("--")):
         return word

@@ -35,4 +35,6 @@ def training_fingerprint(config: ExperimentConfig) -> str:
 
 def evaluation_fingerprint(config: ExperimentConfig) -> str:
     """Fingerprint of everything that determines the evaluation."""
-    return fingerprint(training_fingerprint(config), config.evaluation)
+    evaluation = config.evaluation.model_dump(mode="json")
+    del evaluation["allow_seen_tasks"]  # decides whether there is a result, and not which
+    return fingerprint(training_fingerprint(config), evaluation)

@@ -1,10 +1,11 @@
 """Any Gymnasium environment as a task distribution, given its id and what differs between its tasks."""
 
 import copy
+import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -16,11 +17,13 @@ from pydantic import Field
 
 from data_gen.tasks.adapted.block import check_space, closed, made
 from data_gen.tasks.adapted.gym_lookup import RESERVED, check_supported, find_spec, find_wrapper, unknown_keyword
+from data_gen.tasks.adapted.layouts import first_states
 from data_gen.tasks.adapted.process_vector import SLOTS_AT_ONCE, ExpertProcessVectorEnv, ProcessVectorEnv
-from data_gen.tasks.adapted.variation import Choice, Variation, parse_variation
+from data_gen.tasks.adapted.variation import Choice, Variation, parse_variation, values_of
 from data_gen.tasks.base import TaskDistribution, Tasks, simulated_random_estimate
 from icrl.config.components import component
-from icrl.support.errors import UserError
+from icrl.support.errors import ConfigError, UserError
+from icrl.support.terminal import say
 
 _LAYOUT = "layout"
 """Name of the array that holds a task's layout, next to the arrays of the varied keywords."""
@@ -76,7 +79,7 @@ class GymnasiumTasks(TaskDistribution):
       seeds: n, ...}` gives the distinct results of the function for `seed=0 ... n-1` and the other arguments given
       here. `config.lanes_count` is the key `lanes_count` of the mapping `config`.
     - `layouts`: a number of reset seeds from 0, or `[first, last]`. Where an environment has few layouts, two seeds may
-      give the same one, so a held-out layout may have been trained on; this class cannot tell.
+      give the same one: held-out layouts that begin like a training layout are left out of the split, which says so.
     - `wrappers`: `{name: module:Class, ...}` or the name of a class in `gymnasium.wrappers`, with its arguments;
       applied in order.
     - `episode_length`: by default the id's own limit.
@@ -167,6 +170,63 @@ class GymnasiumTasks(TaskDistribution):
         """Draws each keyword and the layout independently and uniformly, or log-uniformly if the range says so."""
         rng = np.random.default_rng(seed)
         return self._tasks([varied.at(rng.random(num_tasks)) for varied in self._varied.values()])
+
+    def split(self, train: float, test: float, seed: int) -> tuple[Tasks, Tasks]:
+        """As for every family, without held-out tasks whose layout is that of a training task.
+
+        Two seeds may give one layout. Says how many held-out tasks it leaves out for that reason. Raises ConfigError if
+        none is left, or if the environment does not follow its seed.
+        """
+        trained, held_out = super().split(train, test, seed)
+        if self.layouts is None:
+            return trained, held_out
+        new = ~self._repeats(trained, held_out)
+        if not new.any():
+            raise ConfigError(
+                f"tasks.layouts: {self.env_id}: every held-out layout begins like a training layout, so they are one "
+                "task: leave out layouts, and vary arguments that make a difference"
+            )
+        if not new.all():
+            say(f"tasks.layouts: {(~new).sum()} of {len(new)} held-out tasks are left out: they repeat training tasks")
+        return trained, held_out.take(np.flatnonzero(new))
+
+    def _repeats(self, trained: Tasks, held_out: Tasks) -> NDArray[np.bool_]:
+        """True for each held-out task with the arguments and the layout of a training task, shape (num_tasks,)."""
+        others = [name for name in trained if name != _LAYOUT]
+        groups = [Tasks({name: tasks[name] for name in others}) for tasks in (trained, held_out)]
+        keys = [
+            group.keys() if others else np.zeros(len(tasks), np.uint64)
+            for group, tasks in zip(groups, (trained, held_out), strict=True)
+        ]
+        repeats = np.zeros(len(held_out), dtype=np.bool_)
+        for key in np.intersect1d(keys[0], keys[1]):  # tasks with other arguments cannot be the same
+            rows, own = (np.flatnonzero(each == key) for each in keys)
+            wanted = [trained[_LAYOUT][rows].tolist(), held_out[_LAYOUT][own].tolist()]
+            maker = dataclasses.replace(self.maker(trained, int(rows[0])), layout=None)
+            seen = first_states(maker, [*wanted[0], *wanted[1]])
+            known = {seen[layout] for layout in wanted[0]}
+            repeats[own] = [seen[layout] in known for layout in wanted[1]]
+        return repeats
+
+    def comparable(self, tasks: Tasks, described: Mapping[str, Any] | None = None) -> Tasks:
+        """The tasks with values in place of places in lists; raises UserError for a list that only code can make."""
+        given = described.get("vary") if described else None
+        vary = given if isinstance(given, dict) else self.vary
+        arrays = {}
+        for name in tasks:
+            varied = None if name == _LAYOUT else self._varied.get(name)
+            if varied is not None and name in vary and vary[name] != self.vary[name]:
+                if isinstance(vary[name], dict) and "call" in vary[name]:
+                    raise UserError(
+                        f"tasks.vary.{name}: the data names another function, {vary[name]['call']!r}, which is not "
+                        "called, so held-out tasks cannot be told from its training tasks: give the same as the data"
+                    )
+                try:
+                    varied = parse_variation(f"vary.{name}", vary[name])
+                except ValueError as error:
+                    raise UserError(f"tasks of the data: {error}") from error
+            arrays[name] = tasks[name] if varied is None else values_of(varied, tasks[name])
+        return Tasks(arrays)
 
     def make_vec(self, tasks: Tasks) -> ProcessVectorEnv:
         """One environment per slot. Raises UserError for a task outside the family."""

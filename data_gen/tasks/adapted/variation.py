@@ -1,5 +1,6 @@
 """Variations of keyword arguments, from which tasks are made: a range of numbers, or a list of any values."""
 
+import hashlib
 import importlib
 import json
 import math
@@ -102,6 +103,30 @@ def parse_variation(where: str, given: Any) -> Variation:
     if isinstance(given, dict) and {"low", "high"} <= set(given):
         return _range(where, given)
     raise ValueError(f"{where}: give a list of values, low and high, or call and seeds (got {given!r})")
+
+
+def values_of(variation: Variation, numbers: NDArray[Any]) -> NDArray[Any]:
+    """The values that tasks' numbers stand for, shape (tasks,): as numbers, or, if a value is not one, as hashes."""
+    if isinstance(variation, Range):
+        return numbers
+    places = variation.places
+    known = [variation.value(place) for place in places]
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
+        table = np.array(known, dtype=np.float64)
+    else:
+        digests = [hashlib.sha256(_key(_whole(value)).encode()).digest() for value in known]
+        table = np.array([int.from_bytes(digest[:8], "little") for digest in digests], dtype=np.uint64)
+    index = np.clip(np.asarray(numbers).astype(np.int64) - variation.first, 0, len(known) - 1)
+    return table[index]
+
+
+def _whole(value: Any) -> Any:
+    """The value with 9 in place of 9.0 at every depth."""
+    if isinstance(value, list | tuple):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def find_attribute(where: str, name: Any, default_module: str = "") -> Any:

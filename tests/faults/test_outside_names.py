@@ -1,0 +1,120 @@
+"""Nothing that a file names is built or imported, unless the user's own config says the same."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from data_gen.generation.generate import generate
+from data_gen.scoring.report import data_report
+from data_gen.storage.folder import load_info
+from data_gen.storage.named_family import is_plain
+from data_gen.tasks.base import Tasks
+from icrl.run.folder import folder_of_data, run_folder
+
+TRAP = "def load(**_):\n    open({marker!r}, 'w').write('ran')\n    return 0\nclass Family:\n    pass\nload()\n"
+
+CARTPOLE = {"name": "gymnasium", "env_id": "CartPole-v1"}
+HOSTILE = [
+    {**CARTPOLE, "vary": {"x": {"call": "trap_module:load", "seeds": 2}}},
+    {**CARTPOLE, "vary": {"x": {"call": "torch.hub:load", "seeds": 2, "repo_or_dir": "DIR", "source": "local"}}},
+    {**CARTPOLE, "layouts": 3, "wrappers": [{"name": "trap_module:load"}]},
+    {**CARTPOLE, "layouts": 3, "wrappers": [{"name": "RecordVideo", "video_folder": "DIR/videos"}]},
+    {"name": "gymnasium", "env_id": "trap_module:X-v0", "layouts": 3},
+    {"name": "pixels", "of": {"name": "trap_module:Family"}},
+    {"name": "pixels", "of": "trap_module:Family"},
+    {"name": "pixels", "of": {"name": "dark_room", "params": {"name": "trap_module:Family"}}},
+    {"name": "pixels", "of": {"name": "pixels", "of": {"name": "trap_module:Family"}}},
+    {"name": "pixels", "of": {"name": "gymnasium", "env_id": "trap_module:X-v0", "layouts": 3}},
+    {"name": "trap_module:Family"},
+    {"name": "dark_room", "size": [{"name": "trap_module:Family"}]},
+    {"name": "dark_room", "size": -1},
+    {"name": "dark_room", "size": 10**5},
+    {"name": "dark_room", "colour": "red"},
+    {"name": "dark_room", "size": 4, "episode_length": 10**9},
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A complete run of a small Dark Room."""
+    from icrl.config.loader import validate
+    from tests.conftest import TINY
+
+    config = validate({**TINY, "name": "made", "output": str(tmp_path_factory.mktemp("runs"))})
+    generate(config)
+    return config
+
+
+@pytest.fixture
+def pulled(made, tmp_path, monkeypatch):
+    """A function that makes a pulled data folder whose record names other tasks, and a module that must not run."""
+    marker = tmp_path / "ran"
+    (tmp_path / "trap_module.py").write_text(TRAP.format(marker=str(marker)))
+    (tmp_path / "hubconf.py").write_text(TRAP.format(marker=str(marker)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def make(tasks, to="pulled"):
+        folder = tmp_path / to
+        shutil.copytree(run_folder(made).data, folder)
+        text = json.dumps({**json.loads((folder / "info.json").read_text()), "tasks": tasks})
+        (folder / "info.json").write_text(text.replace("DIR", str(tmp_path)))
+        return folder
+
+    yield make
+    assert not marker.exists()
+    assert not (tmp_path / "videos").exists()
+    assert "trap_module" not in sys.modules
+
+
+@pytest.mark.parametrize("tasks", HOSTILE)
+def test_the_family_that_a_pulled_folder_names_runs_nothing(pulled, tasks):
+    folder = folder_of_data(pulled(tasks))
+    assert not data_report(folder, load_info(folder)).normalised
+
+
+def test_a_runs_own_data_is_not_believed_about_parameters_that_its_config_does_not_have(pulled, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    pulled(HOSTILE[0], to="run/data")
+    (run / "config.yaml").write_text(
+        "tasks: {name: gymnasium, env_id: CartPole-v1, vary: {x: [1, 2]}, layouts: null}\n"
+    )
+    folder = folder_of_data(run)
+    assert not data_report(folder, load_info(folder)).normalised
+
+
+@pytest.mark.parametrize("text", ["tasks: [1", "- 1", "tasks: dark_room", "", "tasks: {size: 4}"])
+def test_a_config_beside_data_that_names_no_tasks_leaves_the_scale_unknown(made, tmp_path, text):
+    shutil.copytree(run_folder(made).data, tmp_path / "data")
+    (tmp_path / "config.yaml").write_text(text)
+    folder = folder_of_data(tmp_path)
+    assert not data_report(folder, load_info(folder)).normalised
+
+
+def test_plain_families_of_a_pulled_folder_still_have_their_scale(made, pulled):
+    folder = folder_of_data(pulled(load_info(run_folder(made)).tasks))
+    report = data_report(folder, load_info(folder))
+    assert report.normalised
+    np.testing.assert_array_equal(report.curve, data_report(run_folder(made), load_info(run_folder(made))).curve)
+    assert is_plain({"name": "pixels", "of": {"name": "dark_room", "size": 5}, "tile": 2})
+    assert is_plain({"name": "cart_pole", "vary": ["length", "gravity"]})
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"goal": np.full((13, 2), 99)},
+        {"goal": np.zeros((13, 3), int)},
+        {"goal": np.zeros((2, 2), int)},
+        {"aim": np.zeros((13, 2), int)},
+        {"goal": np.full((13, 2), "x")},
+    ],
+)
+def test_tasks_that_are_not_of_the_family_leave_the_scale_unknown(made, pulled, arrays):
+    folder = pulled(load_info(run_folder(made)).tasks)
+    Tasks(arrays).save(folder / "tasks-train.npz")
+    assert not data_report(folder_of_data(folder), load_info(folder_of_data(folder))).normalised
