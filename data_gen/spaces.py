@@ -18,7 +18,7 @@ from icrl.support.errors import UserError
 
 Space = gymnasium.Space[Any]
 
-MOST_NUMBERS = 2**28
+MOST_NUMBERS = 2**24
 """Most numbers in one element of a space. A larger space is refused before an array of that size is created."""
 
 

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, InvalidStateError, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
@@ -68,7 +68,7 @@ def _executor(runtime: RuntimeConfig, workers: int) -> Iterator[Executor]:
     if runtime.executor == "processes":
         context = multiprocessing.get_context("spawn")
         try:
-            with ProcessPoolExecutor(workers, context, _start_worker, (workers,)) as processes:
+            with _quiet_pool(), ProcessPoolExecutor(workers, context, _start_worker, (workers,)) as processes:
                 others = multiprocessing.active_children()
                 try:
                     yield processes
@@ -92,6 +92,25 @@ def _executor(runtime: RuntimeConfig, workers: int) -> Iterator[Executor]:
         raise UserError(f"runtime.scheduler: no Dask scheduler answers at {address}: {error}") from error
     with client, client.get_executor() as cluster:
         yield cluster
+
+
+@contextmanager
+def _quiet_pool() -> Iterator[None]:
+    """Within the block, a pool whose workers are killed prints no traceback when it finds a cancelled future.
+
+    Its own thread gives every pending future an error, and a future that is cancelled meanwhile refuses it.
+    """
+    before = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if not isinstance(args.exc_value, InvalidStateError):
+            before(args)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _start_worker(workers: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pydantic
 
 from data_gen.spaces import json_leaves, to_json
-from data_gen.storage.folder import load_tasks
+from data_gen.storage.folder import check_task_files
 from data_gen.storage.info import DataInfo
 from data_gen.tasks.base import TaskDistribution, Tasks
 from data_gen.tasks.same import in_form
@@ -42,20 +42,23 @@ def named_family(folder: RunFolder, info: DataInfo) -> tuple[TaskDistribution, T
     """The family that complete data names, and the data's tasks; None if it is unknown or may not be built.
 
     The last value is True if the run's own config names the family.
+
+    Raises UserError if the file of tasks differs from its checksum.
     """
-    stored = load_tasks(folder.data, info, TASK_FILES[0])
-    if info.tasks is None or stored is None:
+    path = folder.data / TASK_FILES[0]
+    check_task_files(folder.data, info, TASK_FILES[0])
+    if info.tasks is None or not path.exists():
         return None
     if folder.own_data is None and folder.config.exists():
         own = _own_tasks(folder)
         if own is None or not same_tasks(own, info.tasks):
             return None
-        return _build(own), stored, True
+        return _build(own), Tasks.load(path), True
     if not is_plain(info.tasks):
         return None
     try:
         family = _build(info.tasks)
-        tasks = in_form(family, stored)
+        tasks = in_form(family, Tasks.load(path))
         known = tasks is not None and len(tasks) == info.num_train_tasks and _fits(family, info, len(tasks))
         return (family, tasks, False) if known and tasks is not None else None
     except (UserError, pydantic.ValidationError, ValueError, TypeError, ArithmeticError, LookupError):

@@ -18,6 +18,7 @@ from data_gen.storage.folder import load_info
 from data_gen.storage.shards import read_shard, write_shard
 from data_gen.tasks.base import Tasks
 from icrl.run.folder import RunFolder, folder_of_data, run_folder
+from icrl.run.records import record_text
 from icrl.support.errors import UserError
 
 
@@ -122,11 +123,11 @@ def test_a_record_of_more_histories_than_its_shards_hold_is_refused_before_any_a
     path = tmp_path / "other" / "data" / "info.json"
     record = json.loads(path.read_text())
     for change in ({"num_histories": 10**12}, {"num_histories": 25}, {"num_steps": 10**12}):
-        path.write_text(json.dumps({**record, **change}))
+        path.write_text(record_text({**record, **change}))
         folder = RunFolder(tmp_path / "other")
         with pytest.raises(UserError, match=r"histories, but the shards hold 26|has 144 steps, but info\.json states"):
             token_cache(folder, 4, 18)
     space = {"type": "Box", "shape": [2**13, 2**13], "dtype": "float32", "low": None, "high": None}
-    path.write_text(json.dumps({**record, "observation_space": space}))
+    path.write_text(record_text({**record, "observation_space": space}))
     with pytest.raises(UserError, match="implausibly large"):
         load_info(folder_of_data(path.parent))

@@ -13,6 +13,8 @@ from data_gen.storage.folder import load_info
 from data_gen.storage.named_family import is_plain
 from data_gen.tasks.base import Tasks
 from icrl.run.folder import folder_of_data, run_folder
+from icrl.run.records import record_text
+from icrl.support.files import sha256
 
 TRAP = "def load(**_):\n    open({marker!r}, 'w').write('ran')\n    return 0\nclass Family:\n    pass\nload()\n"
 
@@ -35,6 +37,11 @@ HOSTILE = [
     {"name": "dark_room", "colour": "red"},
     {"name": "dark_room", "size": 4, "episode_length": 10**9},
 ]
+
+
+def change_record(path, **changes):
+    """Rewrites values of a record as a hostile writer would, with a checksum that fits."""
+    path.write_text(record_text({**json.loads(path.read_text()), **changes}))
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +67,8 @@ def pulled(made, tmp_path, monkeypatch):
     def make(tasks, to="pulled"):
         folder = tmp_path / to
         shutil.copytree(run_folder(made).data, folder)
-        text = json.dumps({**json.loads((folder / "info.json").read_text()), "tasks": tasks})
-        (folder / "info.json").write_text(text.replace("DIR", str(tmp_path)))
+        named = json.loads(json.dumps(tasks).replace("DIR", str(tmp_path)))
+        change_record(folder / "info.json", tasks=named)
         return folder
 
     yield make
@@ -117,4 +124,6 @@ def test_plain_families_of_a_pulled_folder_still_have_their_scale(made, pulled):
 def test_tasks_that_are_not_of_the_family_leave_the_scale_unknown(made, pulled, arrays):
     folder = pulled(load_info(run_folder(made)).tasks)
     Tasks(arrays).save(folder / "tasks-train.npz")
+    files = json.loads((folder / "info.json").read_text())["files"]
+    change_record(folder / "info.json", files={**files, "tasks-train.npz": sha256(folder / "tasks-train.npz")})
     assert not data_report(folder_of_data(folder), load_info(folder_of_data(folder))).normalised

@@ -56,20 +56,12 @@ def free_port() -> int:
         ({"evaluation": {"checkpoint": "nowhere/at/all"}}, "evaluation.checkpoint: nowhere/at/all"),
         ({"data": {"shards": 99}}, "data.shards: 99 is more than"),
         ({"runtime": {"device": "warp"}}, "runtime.device: cannot use 'warp'"),
-        ({"evaluation": {"figures": ["test_refused_before_the_first_stage:braces"]}}, "evaluation.figures: a title"),
         ({"model": {"backbone": "lama"}}, "model.backbone: unknown backbone 'lama'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_a_setting_that_cannot_work(tiny, changes, expected):
     assert refusal(tiny(**changes)).startswith(expected)
-
-
-def braces(scores):
-    return scores.final_steps
-
-
-braces.title = "{what}"
 
 
 def test_a_scheduler_that_is_not_there(tiny, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import seal
 
 from ad_model.load import load_model
 from ad_model.train import train
@@ -57,6 +58,7 @@ def test_a_checkpoint_of_the_same_split_is_evaluated_and_one_without_a_record_is
     ):
         content = json.loads((model / "config.json").read_text())
         (model / "config.json").write_text(json.dumps({**content, "training_tasks": record}))
+        seal(model.parent)
         assert evaluate(same, overwrite=True)
         assert "unknown whether the transformer was trained on these tasks" in describe(load_summary(run_folder(same)))
     assert load_model(model, "cpu").state_dict().keys() == before.keys()
