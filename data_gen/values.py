@@ -150,7 +150,10 @@ class ValueChecks:
         if self._trusts_envs:
             return
         reward, terminated, truncated = map(np.asarray, (given, terminated, truncated))
-        if reward.dtype.kind != "f" or reward.shape != (self._num_envs,) or not reward.dot(reward) < _CLEARLY_FINITE:
+        usual = reward.dtype.kind == "f" and reward.shape == (self._num_envs,)
+        with np.errstate(over="ignore", invalid="ignore"):
+            clear = usual and reward.dot(reward) < _CLEARLY_FINITE
+        if not clear:
             self._check(self._reward, "reward", reward, step)
         if terminated.dtype is truncated.dtype is _BOOLEAN and terminated.shape == truncated.shape == reward.shape:
             return

@@ -44,7 +44,7 @@ _STYLE: Any = {
     "figure.constrained_layout.use": True,
     "savefig.dpi": 150,
     "legend.frameon": False,
-    "text.parse_math": False,  # a label such as `cost $5_$` is no formula
+    "text.parse_math": False,  # a label such as `cost $5_$` is not a formula
 }
 
 

@@ -23,7 +23,7 @@ that rests on so few alone covers 95%."""
 INTERVAL = f"95% bootstrap interval over tasks (none below {LEAST_TASKS} tasks)"
 
 _MOST_VALUES = 10_000_000  # resampled values in memory at once
-_DRAWS_IN_A_TAIL = 4  # resamples expected beyond each end, so that it is no accident of a single one
+_DRAWS_IN_A_TAIL = 4  # resamples expected beyond each end, so that one resample alone does not decide it
 
 
 def iqm(scores: Array) -> Array:

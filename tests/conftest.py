@@ -78,7 +78,7 @@ def tiny_file(tmp_path, tiny):
 
 
 def seal(checkpoint: Path) -> None:
-    """Records the checksums of a checkpoint's files anew, after a test has replaced some of them."""
+    """Records new checksums of a checkpoint's files, after a test has replaced some of them."""
     from ad_model.load import write_checksums
     from icrl.run.checkpoints import CheckpointRecord, checkpoint_record
     from icrl.run.records import write_record

@@ -126,7 +126,7 @@ def _improved(component: AgentComponent, learner: MetaLearner, done: int) -> dic
     try:
         return learner.improve(done)
     except RuntimeError as error:
-        if "without overflow" not in str(error):  # torch's words for a step size that is no float
+        if "without overflow" not in str(error):  # torch's words for a step size that is not a float
             raise
         raise _diverged(component, done + 1, "an update") from error
 

@@ -196,7 +196,7 @@ USES = {
     "data/*.h5": lambda tiny: list(checked_shards(RunFolder(tiny), load_info(RunFolder(tiny)))),
     "config.yaml": lambda tiny: config_text(tiny / "config.yaml"),
 }
-"""What the next stage does before it uses the files of a pattern."""
+"""By pattern of files: the checks that the next stage makes before it uses them."""
 
 
 @pytest.mark.parametrize("pattern", USES)

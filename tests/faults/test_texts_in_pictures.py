@@ -18,7 +18,7 @@ STRANGE = ["cost $5_$", "$x^{$", r"\$ $\frac$ $", "_hidden", "<script>", "50%", 
 
 
 class SummaryOf:
-    """What the curves take from a summary."""
+    """The part of a summary that the curves take."""
 
     episodes = 3
 

@@ -1,4 +1,4 @@
-"""What an environment is like right after `reset(seed=layout)`, to tell layouts apart.
+"""States of an environment right after `reset(seed=layout)`, to tell layouts apart.
 
 The first observation alone does not tell: a goal may be hidden in it. So two layouts are one if their first
 observations, the environment's own plain attributes (numbers, words, arrays, and objects of these) and, where it
