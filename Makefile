@@ -1,17 +1,20 @@
-# make demo | test | lint | docs : each sets up what it needs in .venv first. PYTHON chooses the interpreter.
+# make demo | test | lint | docs | faults | audit : each sets up what it needs in .venv first. PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.docs-installed
 
-.PHONY: demo test lint format docs install clean
+.PHONY: demo test lint format docs faults install clean
 
 demo: $(STAMP)  ## the five-minute run: data, training, evaluation, report in runs/demo
 	$(BIN)/icrl run --config configs/demo.yaml $(ARGS)
 
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+faults: $(STAMP)  ## the long fault harness, about an hour on two cores; writes runs/faults/table.md
+	$(BIN)/python -m tests.faults.harness $(ARGS)
 
 lint: $(STAMP)  ## formatting, lint, types, and the import contracts of pyproject.toml
 	$(BIN)/ruff format --check .
