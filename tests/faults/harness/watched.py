@@ -1,7 +1,7 @@
 """Runs the console command in a forked child that is watched: what it opens, imports and executes, what it leaves.
 
-A fork of a process that has imported torch already takes milliseconds instead of seconds, so hundreds of faults fit into
-minutes. The child's file operations are counted by an audit hook (PEP 578), which also stops it: a fault comes before
+A fork of a process that has imported torch already takes milliseconds instead of seconds, so hundreds of faults fit
+into minutes. The child's file operations are counted by an audit hook (PEP 578), which also stops it: a fault comes before
 the k-th operation, never after a time. The parent must not use torch itself, because a fork has no threads.
 """
 
@@ -57,7 +57,7 @@ class Result:
     executed: list[str] = field(default_factory=list)
     """Audit events that run code or reach another machine, with their arguments."""
     imported: list[str] = field(default_factory=list)
-    """Python files that ran from places other than the interpreter's and the repository's, and libraries opened there."""
+    """Python files that ran from places outside the interpreter and the repository, and libraries opened there."""
     opened: list[str] = field(default_factory=list)
     """Files that were opened below one of the `forbidden` folders."""
     left: list[str] = field(default_factory=list)
@@ -294,7 +294,7 @@ def _session(child: int) -> Iterator[int]:
 
 
 def _shared_memory() -> set[str]:
-    return set(os.listdir(_SHARED_MEMORY)) if _SHARED_MEMORY.exists() else set()
+    return {path.name for path in _SHARED_MEMORY.iterdir()} if _SHARED_MEMORY.exists() else set()
 
 
 def _shared_memory_left(before: set[str], patience: float = 20.0) -> list[str]:
