@@ -1,11 +1,11 @@
-# make demo | test | lint | docs | faults | audit : each sets up what it needs in .venv first. PYTHON chooses the interpreter.
+# make demo | test | lint | docs | faults | audit: each sets up what it needs in .venv first. PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.docs-installed
 
-.PHONY: demo test lint format docs faults install clean
+.PHONY: demo test lint format docs faults audit install clean
 
 demo: $(STAMP)  ## the five-minute run: data, training, evaluation, report in runs/demo
 	$(BIN)/icrl run --config configs/demo.yaml $(ARGS)
@@ -16,7 +16,11 @@ test: $(STAMP)  ## all tests
 faults: $(STAMP)  ## the long fault harness, about an hour on two cores; writes runs/faults/table.md
 	$(BIN)/python -m tests.faults.harness $(ARGS)
 
-lint: $(STAMP)  ## formatting, lint, types, and the import contracts of pyproject.toml
+audit: $(STAMP)  ## known faults of the versions in constraints.txt, from the Python Packaging Advisory Database
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+lint: $(STAMP)  ## formatting, lint with a static security scan, types, and the import contracts of pyproject.toml
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
