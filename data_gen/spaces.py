@@ -123,6 +123,8 @@ def space_from_json(plain: Mapping[str, Any]) -> Space:
         return spaces.MultiDiscrete(np.array(plain["nvec"]), start=np.array(plain["start"]))
     if kind == "Box":
         shape, dtype = tuple(plain["shape"]), np.dtype(plain["dtype"])
+        if dtype.kind not in "iufb" or dtype.subdtype is not None:
+            raise ValueError(f"a Box of {str(dtype)[:40]} is not a space of numbers")
         low, high = (_bounds(plain[name], none, shape, dtype) for name, none in (("low", -np.inf), ("high", np.inf)))
         return spaces.Box(low, high, shape, dtype.type)
     if kind == "Dict":

@@ -110,14 +110,16 @@ def attempt_words(
     """Runs the command in `folder` and judges what it did."""
     mark = folder / "executed"
     set_traps(folder, mark)
-    theirs = {path for path in folder.rglob("*")}
+    theirs = set(folder.rglob("*"))
     result = watched(words, folder, forbidden=[home / "secret"], seconds=MOST_SECONDS + 15, call=call)
     broken = judged(result, folder, theirs, mark)
     if must_refuse and result.code == 0:
         broken.append("silent")
     sys.path.remove(str(folder))
     ending = {0: "harmless", 1: "refused", 2: "refused"}.get(result.code, f"code {result.code}")
-    detail = f"icrl {' '.join(words)}\n{result.seconds:.1f} s, {result.peak_bytes / 2**20:.0f} MiB, code {result.code}\n"
+    detail = (
+        f"icrl {' '.join(words)}\n{result.seconds:.1f} s, {result.peak_bytes / 2**20:.0f} MiB, code {result.code}\n"
+    )
     detail += f"{result.executed} {result.imported} {result.opened} {result.left}\n"
     detail += f"{result.output[-1500:]!r}\n{result.errors[-3000:]}"
     return Outcome(kind, case, ending, tuple(broken), detail=detail)

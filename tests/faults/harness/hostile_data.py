@@ -18,13 +18,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-import ad_model.train
+import ad_model.train  # noqa: F401  so that forked children need not import it
 import data_gen.exchange.xland
 import data_gen.generation.generate
-import data_gen.scoring.report
+import data_gen.scoring.report  # noqa: F401
 import eval.evaluate
-import eval.report
-import publish.data  # noqa: F401  imported before children are forked
+import eval.report  # noqa: F401
+import publish.data  # noqa: F401
 from icrl.config.loader import dump, validate
 from icrl.run.records import record_text
 from icrl.support.files import sha256
@@ -150,7 +150,14 @@ def _shard_names(folder: Path, rng: random.Random, home: Path) -> None:
     names = [
         *(ANSI + ".h5", RIGHT_TO_LEFT + ".h5", "a\nb.h5", "[t]*.h5", "x" * 300 + ".h5", "x" * 10**6 + ".h5", "."),
         *("../secret/secret.h5", "/etc/passwd", str(home / "secret" / "secret.h5"), "a/../../secret.h5", "\0.h5", ""),
-        *("https://127.0.0.1:9/x.h5", "hf://datasets/x/y/z.h5", "/dev/zero", "info.json", "README.md", "tasks-train.npz"),
+        *(
+            "https://127.0.0.1:9/x.h5",
+            "hf://datasets/x/y/z.h5",
+            "/dev/zero",
+            "info.json",
+            "README.md",
+            "tasks-train.npz",
+        ),
         *("file::x.h5", "C:x.h5", "..\\x.h5", "-rf.h5", "~root/x.h5", "sub/./x.h5", "config.yaml", "zip://x.h5"),
     ]
     name = rng.choice(names)
@@ -288,11 +295,8 @@ def _shape(file: h5py.File, name: str, rng: random.Random, home: Path) -> None:
         case "sparse":
             file.create_dataset(name, (histories, 10**9), dtype, chunks=(1, 10**4), compression="gzip")
         case "chunk":
-            file.create_dataset(name, (histories, steps, *rest), dtype, chunks=(1, 2**31 - 1, *rest), maxshape=None) if (
-                False
-            ) else file.create_dataset(
-                name, (histories, steps, *rest), dtype, chunks=(1, 2**28, *rest), maxshape=(None,) * (2 + len(rest))
-            )
+            most = (None,) * (2 + len(rest))
+            file.create_dataset(name, (histories, steps, *rest), dtype, chunks=(1, 2**28, *rest), maxshape=most)
         case "zero":
             file.create_dataset(name, (histories, 0, *rest), dtype)
         case "scalar":
@@ -371,7 +375,8 @@ def _parquet(folder: Path, rng: random.Random, home: Path) -> None:
         path = folder / shard["file"]
         with h5py.File(path) as file:
             columns = {name: file[name][()] for name in file}
-        table = pa.table({name: pa.array(values.tolist()) for name, values in columns.items()})
+        arrays = {name: pa.array(values if values.ndim == 1 else values.tolist()) for name, values in columns.items()}
+        table = pa.table(arrays)
         path.unlink()
         path = path.with_suffix(".parquet")
         shard["file"] = path.name
@@ -414,8 +419,25 @@ def _npz(folder: Path, rng: random.Random, home: Path) -> None:
     path = folder / rng.choice(["tasks-train.npz", "tasks-test.npz"])
     goal = np.load(path)["goal"]
     how = rng.choice(
-        ["pickle", "path", "eval", "huge", "fortran", "object", "bomb", "many", "twice", "version", "negative", "text"]
-        + ["nan", "members", "long header", "name", "encrypted"]
+        [
+            "pickle",
+            "path",
+            "eval",
+            "huge",
+            "fortran",
+            "object",
+            "bomb",
+            "many",
+            "twice",
+            "version",
+            "negative",
+            "text",
+            "nan",
+            "members",
+            "long header",
+            "name",
+            "encrypted",
+        ]
     )
 
     def header(text: str, data: bytes = b"") -> bytes:
@@ -528,7 +550,9 @@ def _config(folder: Path, rng: random.Random, home: Path) -> None:
 
 
 def _readme(folder: Path, rng: random.Random, home: Path) -> None:
-    text = "---\nconfigs: !!python/object/apply:os.system ['touch executed']\ndataset_info: {name: 'trap_module:Family'}\n"
+    text = (
+        "---\nconfigs: !!python/object/apply:os.system ['touch executed']\ndataset_info: {name: 'trap_module:Family'}\n"
+    )
     (folder / "README.md").write_text(text + f"---\n{ANSI}\n")
     (folder / "loading_script.py").write_text("import trap_module\n")
     (folder / f"{folder.name}.py").write_text("import trap_module\n")
@@ -597,8 +621,24 @@ def _xland(path: Path, rng: random.Random, home: Path) -> bool:
     with h5py.File(path, "r+") as file:
         group = file["0"]
         how = rng.choice(
-            ["external", "virtual", "soft", "attribute", "digits", "group", "sparse", "chunk", "types", "values", "fifo"]
-            + ["raw", "surrogate", "ansi", "long", "zero"]
+            [
+                "external",
+                "virtual",
+                "soft",
+                "attribute",
+                "digits",
+                "group",
+                "sparse",
+                "chunk",
+                "types",
+                "values",
+                "fifo",
+                "raw",
+                "surrogate",
+                "ansi",
+                "long",
+                "zero",
+            ]
         )
         match how:
             case "external":
@@ -615,7 +655,7 @@ def _xland(path: Path, rng: random.Random, home: Path) -> bool:
                 where = [(str(home / "secret" / "secret.txt"), 0, int(np.prod(shape)))]
                 group.create_dataset("actions", shape, np.uint8, external=where)
             case "attribute":
-                group.attrs["ruleset-id"] = rng.choice([1.5, "x", 2**63, -(2**62)]) if rng.random() < 2 else 0
+                group.attrs["ruleset-id"] = rng.choice([1.5, "x", 2**63, -(2**62)])
             case "digits":
                 group.attrs["env-id"] = f"XLand-MiniGrid-R1-{'9' * 5000}x9"
             case "ansi":
@@ -672,8 +712,23 @@ def _minari(store: Path, rng: random.Random, home: Path) -> bool:
     metadata = json.loads((data / "metadata.json").read_text())
     main = data / "main_data.hdf5"
     how = rng.choice(
-        ["external", "soft", "virtual", "raw", "metadata", "metadata", "spec", "arrow", "types", "sparse", "cycle"]
-        + ["instead", "attributes", "format", "record"]
+        [
+            "external",
+            "soft",
+            "virtual",
+            "raw",
+            "metadata",
+            "metadata",
+            "spec",
+            "arrow",
+            "types",
+            "sparse",
+            "cycle",
+            "instead",
+            "attributes",
+            "format",
+            "record",
+        ]
     )
     match how:
         case "metadata":
@@ -684,7 +739,9 @@ def _minari(store: Path, rng: random.Random, home: Path) -> bool:
             metadata["data_format"] = rng.choice(["arrow", "trap_module:Family", ANSI, 7])
         case "spec":
             spec = {"id": "trap_module:X-v0", "entry_point": "trap_module:load", "kwargs": {"x": ANSI}}
-            metadata["env_spec"] = json.dumps({**spec, "additional_wrappers": [], "vector_entry_point": "trap_module:load"})
+            metadata["env_spec"] = json.dumps(
+                {**spec, "additional_wrappers": [], "vector_entry_point": "trap_module:load"}
+            )
         case "instead":
             replace_file(rng.choice([main, data / "metadata.json"]), rng.choice(INSTEAD), home)
         case "arrow":
@@ -759,7 +816,9 @@ def prepare(home: Path) -> None:
     exported = watched(
         ["export", "minari", "runs/made", "--id", "me/data-v0", "--histories", "0"],
         home,
-        call=lambda: _in_store(home / "minari", ["export", "minari", "runs/made", "--id", "me/data-v0", "--histories", "0"]),
+        call=lambda: _in_store(
+            home / "minari", ["export", "minari", "runs/made", "--id", "me/data-v0", "--histories", "0"]
+        ),
     )
     assert exported.code == 0, exported.errors
 
