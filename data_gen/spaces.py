@@ -134,6 +134,15 @@ def space_from_json(plain: Mapping[str, Any]) -> Space:
     raise ValueError(f"{kind!r} is not a space")
 
 
+def check_json(plain: dict[str, Any]) -> None:
+    """Raises ValueError or another error if a file's plain values are not a space as `to_json` writes it."""
+    numbers = sum(math.prod(leaf.get("shape", ())) for leaf in json_leaves(plain).values())
+    if numbers > MOST_NUMBERS:
+        raise ValueError("is implausibly large")
+    if to_json(space_from_json(plain)) != plain:
+        raise ValueError("is not a space as this project writes it")
+
+
 def json_leaves(space: dict[str, Any], path: str = "") -> dict[str, dict[str, Any]]:
     """Leaves of a space in the form of `to_json`, by the same dotted paths as the `leaves` of the space."""
     if space["type"] not in ("Dict", "Tuple"):
