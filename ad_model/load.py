@@ -39,8 +39,10 @@ def load_model(place: Path | str, device: str | None = None, trust_remote_code: 
     check_device(device)
     where = torch.device(device or (torch.accelerator.current_accelerator() or "cpu"))
     check_checksums(path)
+    verbosity = logging.get_verbosity()
     try:
         logging.disable_progress_bar()
+        logging.set_verbosity_error()  # what it would report becomes one line below
         if trust_remote_code:
             options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
             loaded = cast(Any, _own_class(path)).from_pretrained(path, output_loading_info=True, **options)
@@ -63,6 +65,8 @@ def load_model(place: Path | str, device: str | None = None, trust_remote_code: 
         raise
     except Exception as error:  # transformers and its backbones may raise anything
         raise UserError(f"{path}: cannot load the model: {' '.join(str(error).split())[:300]}") from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def write_checksums(path: Path) -> None:

@@ -32,6 +32,7 @@ _OWN_CODE = {"AutoConfig": "configuration_ad.ADConfig", "AutoModel": "modeling_a
 _WORD = re.compile(r"[\w.+ -]{0,64}")
 _LARGEST_NUMBER = 2**32
 _MOST_LAYERS = 1000  # as in the schema; other things that come in numbers are bounded by the number of weights
+_MOST_HEADS = 64
 _MOST_ITEMS = 2**16
 _SLACK = 2**24
 """Numbers that a model may have beside its stored weights: tables of positions, masks."""
@@ -69,6 +70,8 @@ class ModelRecord(Record):
     @field_validator("heads")
     @classmethod
     def _are_names(cls, heads: dict[str, int]) -> dict[str, int]:
+        if len(heads) > _MOST_HEADS:
+            raise ValueError(f"has {len(heads):,} heads, the limit is {_MOST_HEADS}")
         for name in heads:
             if not name.isidentifier() or hasattr(torch.nn.ModuleDict, name):
                 raise ValueError(f"{shown(name)} is not a name of a head")

@@ -8,6 +8,7 @@ info.json                     spaces, sources, checksums: everything that traini
 """
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def check_links(folder: RunFolder, info: DataInfo | None, names: Sequence[str]) 
         path = folder.data / name
         if not leads_out(path, folder.data):
             continue
-        real = path.resolve()
+        real = Path(os.path.realpath(path))
         linked = given is not None and given.folder is not None and real.is_relative_to(Path(given.folder).resolve())
         cached = given is not None and given.repo is not None and (real.parent.parent / "snapshots").is_dir()
         if not linked and not cached:

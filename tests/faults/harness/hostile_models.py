@@ -383,7 +383,7 @@ MUTATIONS: dict[str, Mutation] = {
     **{f"instead-{how}": _instead(how) for how in INSTEAD},
 }
 WEIGHTS = {"sizes": 4, "other-backbone": 3, "spaces": 3, "references": 5, "fuzz": 3, "fuzz-backbone": 3, "header": 4}
-MUST_REFUSE = {"nan", "missing", "more", "shape", "header", "pickles"}
+MUST_REFUSE = {"nan", "missing", "more", "shape"}
 USES = ("evaluate", "evaluate", "load", "push", "run", "resume")
 
 
