@@ -129,7 +129,7 @@ def weight_files(path: Path) -> list[Path]:
 
 def stored_shapes(files: list[Path]) -> dict[str, list[int]]:
     """The shapes of all tensors in safetensors files, from their headers. Raises UserError for a damaged file."""
-    shapes = {}
+    shapes: dict[str, list[int]] = {}
     for file in files:
         try:
             open_file(file).close()
