@@ -62,7 +62,7 @@ def take_given(experiment: Experiment, overwrite: bool = False) -> bool:
         write_config(config, folder)
         with new_folder(folder.data) as temporary:
             for name in _BESIDE if config.data.streaming else (*_BESIDE, *shards):
-                if (source / name).exists():
+                if (source / name).is_file():
                     (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                     (temporary / name).symlink_to((source / name).resolve())
                 elif name in shards:

@@ -134,7 +134,7 @@ def checked_info(record: Mapping[str, Any], where: object) -> DataInfo:
             try:
                 check_json(getattr(info, name))
             except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
+                raise ValueError(f"{name} {error}") from error
         boxes = {path for path, leaf in json_leaves(info.observation_space).items() if leaf["type"] == "Box"}
         if info.statistics and set(info.statistics.observation_statistics) != boxes:
             raise ValueError("statistics do not match the observations")

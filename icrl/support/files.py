@@ -195,7 +195,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):
-            sync(file)
+            if not file.is_symlink():  # what it leads to is not this folder's
+                sync(file)
         sync(temporary)
         # The old version stays on disk until the new one is in place.
         if os.path.lexists(path):
