@@ -99,7 +99,8 @@ def checked_config(path: Path) -> ADConfig:
 
 def check_own_code(path: Path) -> None:
     """Raises UserError if the model's config names code that is not this project's, which a push would pass on."""
-    named = read_json(path / CONFIG).get("auto_map", {})
+    content = read_json(path / CONFIG)
+    named = content.get("auto_map", {}) if isinstance(content, dict) else None
     if not isinstance(named, dict) or any(_OWN_CODE.get(kind) != code for kind, code in named.items()):
         raise UserError(f"{path / CONFIG}: auto_map names code from elsewhere ({shown(named)}), so it is not pushed")
 

@@ -37,8 +37,8 @@ def model_parcel(experiment: Experiment, repo: Repository, licence: str | None =
     """
     config, folder = experiment.config, experiment.folder
     path = model_path(config, folder)
-    check_own_code(path)
     checked_config(path)
+    check_own_code(path)
     described = [path / name for name in (CONFIG, CHECKSUMS, INDEX) if (path / name).exists()]
     files: dict[str, Path | bytes] = {file.name: file for file in (*described, *weight_files(path))}
     files |= {file.name: file for file in sorted(Path(str(ad_model.__file__)).parent.glob("*_ad.py"))}

@@ -341,3 +341,6 @@ def test_a_model_that_names_code_from_elsewhere_is_not_pushed(model):
     path = model(auto_map={"AutoModel": "me/elsewhere--modeling.Model"})
     with pytest.raises(UserError, match="code from elsewhere"):
         check_own_code(path)
+    (path / "config.json").write_text("[1]")
+    with pytest.raises(UserError, match="code from elsewhere"):
+        check_own_code(path)
