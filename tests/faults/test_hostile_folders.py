@@ -25,7 +25,7 @@ from icrl.support.files import check_files, read_json, sha256
 from icrl.support.hub import Repository
 from icrl.support.terminal import reported, say
 from publish.data import data_parcel
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY, run_python
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,14 @@ def theirs(made, tmp_path):
 def change(folder, **changes):
     record = {**json.loads((folder / "info.json").read_text()), **changes}
     (folder / "info.json").write_text(record_text(record))
+
+
+def test_a_few_cases_of_the_long_harness_hold(tmp_path):
+    words = ["-m", "tests.faults.harness", "--kinds", "hostile_data", "hostile_models", "--number", "5"]
+    done = run_python([*words, "--processes", "1", "--output", str(tmp_path)], ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| hostile_data | 5 | 5 | 0 |" in done.stdout
+    assert "| hostile_models | 5 | 5 | 0 |" in done.stdout
 
 
 # the terminal

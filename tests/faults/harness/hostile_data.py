@@ -83,7 +83,8 @@ def _write_record(folder: Path, record: Any) -> None:
     try:
         (folder / "info.json").write_text(record_text(record))
     except (ValueError, TypeError, AttributeError, UnicodeError):
-        plain = {key: value for key, value in record.items() if key != "checksum"}
+        pairs = record.items() if isinstance(record, dict) else ()
+        plain = {key: value for key, value in pairs if key != "checksum"} or record
         (folder / "info.json").write_text(json.dumps(plain))
 
 
