@@ -8,6 +8,7 @@ checkpoints before the new one is written, and never checks that a checkpoint is
 import contextlib
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
     """Restores the full training state; every process calls it. Raises UserError if the checkpoint is damaged."""
     path = checkpoint_path(folder, step)
     try:
-        accelerator.load_state(str(path))
+        with warnings.catch_warnings(action="ignore"):  # torch's about a pickle that it then refuses
+            accelerator.load_state(str(path))
     except (
         *(OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError),
         *(EOFError, pickle.UnpicklingError, SafetensorError),

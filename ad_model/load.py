@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import logging
 
 from ad_model import ADModel  # which registers it with transformers
+from ad_model.model_files import checked_config, no_larger_than, stored_shapes, weight_files
 from icrl.run.folder import CHECKSUMS, MODEL
 from icrl.run.records import Record, read_record, write_record
 from icrl.support.device import check_device
@@ -38,24 +39,34 @@ def load_model(place: Path | str, device: str | None = None, trust_remote_code: 
     check_device(device)
     where = torch.device(device or (torch.accelerator.current_accelerator() or "cpu"))
     check_checksums(path)
-    if (
-        not trust_remote_code
-        and (path / "config.json").exists()
-        and _attention_elsewhere(read_json(path / "config.json"))
-    ):
-        raise UserError(f"{path}: not loaded: config.json asks for attention code from elsewhere")
+    verbosity = logging.get_verbosity()
     try:
         logging.disable_progress_bar()
-        kind: Any = _own_class(path) if trust_remote_code else ADModel
-        loaded: Any = kind.from_pretrained(path, local_files_only=True, use_safetensors=True, output_loading_info=True)
-        model, loading = loaded
+        logging.set_verbosity_error()  # what it would report becomes one line below
+        if trust_remote_code:
+            options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+            loaded = cast(Any, _own_class(path)).from_pretrained(path, output_loading_info=True, **options)
+        else:
+            files = weight_files(path)
+            config, shapes = checked_config(path), stored_shapes(files)
+            with no_larger_than(shapes):  # transformers gets the values, and never the folder
+                weights = {name: tensor for file in files for name, tensor in load_file(file).items()}
+                loaded = ADModel.from_pretrained(None, config=config, state_dict=weights, output_loading_info=True)
+        model, loading = cast(Any, loaded)
         wrong = [*loading["missing_keys"], *loading["unexpected_keys"], *loading["mismatched_keys"]]
         if wrong:
             raise ValueError(f"the weights do not match the config, see {wrong[0]}")
+        for name, parameter in model.named_parameters():
+            if not parameter.isfinite().all():
+                raise ValueError(f"the weights {name} are not finite")
         placed: ADModel = model.to(where)
         return placed
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # transformers and its backbones may raise anything
         raise UserError(f"{path}: cannot load the model: {' '.join(str(error).split())[:300]}") from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def write_checksums(path: Path) -> None:
@@ -65,7 +76,8 @@ def write_checksums(path: Path) -> None:
 
 
 def check_checksums(path: Path) -> None:
-    """Raises UserError if a file of the model folder `path` differs from its checksum, or is missing."""
+    """Raises UserError if a file of the model folder `path` differs from its checksum, or is missing or no weights."""
+    weight_files(path)
     if (path / CHECKSUMS).exists():
         check_files(path, read_record(path / CHECKSUMS, Checksums).files, "use another checkpoint, or train again")
 
@@ -95,22 +107,6 @@ def given_model(place: str, with_code: bool = False) -> Path:
         raise UserError(
             f"evaluation.checkpoint: {place} is neither a folder nor a model on the hub: {error}"
         ) from error
-
-
-def _attention_elsewhere(value: Any) -> bool:
-    """True if a model's config asks for attention code that transformers would fetch from elsewhere and run."""
-    if isinstance(value, list):
-        return any(map(_attention_elsewhere, value))
-    if not isinstance(value, dict):
-        return False
-    return any(
-        _attention_elsewhere(part) or ("attn_implementation" in key and not _own_attention(part))
-        for key, part in value.items()
-    )
-
-
-def _own_attention(value: Any) -> bool:
-    return isinstance(value, dict) or value in (None, "eager", "sdpa", "flex_attention")
 
 
 def _own_class(path: Path) -> type:

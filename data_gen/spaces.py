@@ -123,6 +123,8 @@ def space_from_json(plain: Mapping[str, Any]) -> Space:
         return spaces.MultiDiscrete(np.array(plain["nvec"]), start=np.array(plain["start"]))
     if kind == "Box":
         shape, dtype = tuple(plain["shape"]), np.dtype(plain["dtype"])
+        if dtype.kind not in "iufb" or dtype.subdtype is not None:
+            raise ValueError(f"a Box of {str(dtype)[:40]} is not a space of numbers")
         low, high = (_bounds(plain[name], none, shape, dtype) for name, none in (("low", -np.inf), ("high", np.inf)))
         return spaces.Box(low, high, shape, dtype.type)
     if kind == "Dict":
@@ -130,6 +132,15 @@ def space_from_json(plain: Mapping[str, Any]) -> Space:
     if kind == "Tuple":
         return spaces.Tuple([space_from_json(part) for part in plain["spaces"]])
     raise ValueError(f"{kind!r} is not a space")
+
+
+def check_json(plain: dict[str, Any]) -> None:
+    """Raises ValueError or another error if a file's plain values are not a space as `to_json` writes it."""
+    numbers = sum(math.prod(leaf.get("shape", ())) for leaf in json_leaves(plain).values())
+    if numbers > MOST_NUMBERS:
+        raise ValueError("is implausibly large")
+    if to_json(space_from_json(plain)) != plain:
+        raise ValueError("is not a space as this project writes it")
 
 
 def json_leaves(space: dict[str, Any], path: str = "") -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ad_model.load import check_checksums, given_model, load_model
+from ad_model.model_files import weight_files
 from ad_model.modeling_ad import ADModel
 from ad_model.objectives.base import Objective
 from data_gen.agents.base import Agent
@@ -196,7 +197,7 @@ def evaluated_weights(config: ExperimentConfig, folder: RunFolder, path: Path) -
 
     Raises UserError for a meta-learner that has not been meta-trained.
     """
-    files = [sha256(file) for file in sorted(path.glob("*.safetensors"))]
+    files = [sha256(file) for file in weight_files(path)]
     learners = [
         trained_figures(config, folder, component).weights
         for component in _named(config).values()

@@ -10,13 +10,14 @@ from typing import Any
 from ad_model.statistics import DataStatistics
 from data_gen.scoring.report import DataReport, data_report
 from data_gen.storage.card import PICTURE, config_name, dataset_card
-from data_gen.storage.folder import check_task_files, checked_shards, load_info, read_histories
+from data_gen.storage.folder import checked_shards, load_info, load_tasks, read_histories
 from data_gen.storage.info import DataInfo, Shard, checked_info
 from eval.report import learning_curve
+from icrl.config.schema import ExperimentConfig
 from icrl.run.folder import CARD, CONFIG, INFO, TASK_FILES, RunFolder, config_text
 from icrl.run.records import record_text
 from icrl.support.errors import UserError
-from icrl.support.files import TEMPORARY_SUFFIX, remove_leftovers
+from icrl.support.files import TEMPORARY_SUFFIX, leads_out, remove_leftovers
 from icrl.support.hub import Repository, Snapshot, fetch, hub_errors, snapshot
 from icrl.support.yaml12 import read_yaml, write_yaml
 from publish.push import Parcel, send
@@ -54,7 +55,14 @@ def config_of_data(folder: RunFolder, info: DataInfo) -> bytes | None:
     """The config that the data was made with, without the path of its run folder; None if it is not available."""
     made_here = folder.own_data is None and info.given is None
     path = folder.config if made_here else folder.data / folder.config.name
-    return public_config(path) if path.exists() else None
+    if not path.exists():
+        return None
+    content = public_config(path)
+    values = read_yaml(content.decode())
+    if not isinstance(values, dict) or not {"tasks", "data"} <= {*values} <= {*ExperimentConfig.model_fields}:
+        # It may be a link to any file of this machine.
+        raise UserError(f"{path}: is not a config of an experiment, so it is not pushed; delete it")
+    return content
 
 
 def public_config(config: Path) -> bytes:
@@ -75,8 +83,13 @@ def _beside(
 
     `header` replaces this project's metadata about the files in the card.
     """
-    check_task_files(folder.data, info)
-    files: dict[str, Path | bytes] = {file: folder.data / file for file in TASK_FILES if (folder.data / file).exists()}
+    files: dict[str, Path | bytes] = {}
+    for file in TASK_FILES:
+        path = folder.data / file
+        if load_tasks(folder.data, info, file) is not None:  # a link, for instance, to any file is not a file of tasks
+            if file not in info.files and leads_out(path, folder.data):
+                raise UserError(f"{path}: is a link to another folder, without a checksum in {INFO}: it is not pushed")
+            files[file] = path
     config = config_of_data(folder, load_info(folder))
     if config is not None:
         files[CONFIG] = config

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import ad_model
+from ad_model.model_files import CONFIG, INDEX, check_own_code, checked_config, weight_files
 from ad_model.objectives.base import Objective
 from ad_model.tokens import first_token_code, token_text
 from data_gen.experiment import Experiment
@@ -17,7 +18,7 @@ from eval.summary import TRANSFORMER, Estimate, Summary, intact_summary, value_t
 from icrl.config.describe import first_line
 from icrl.config.schema import ExperimentConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_record
-from icrl.run.folder import CARD, SUMMARY
+from icrl.run.folder import CARD, CHECKSUMS, SUMMARY
 from icrl.support.errors import UserError
 from icrl.support.hub import Repository
 from icrl.support.markdown import code, plain
@@ -36,11 +37,10 @@ def model_parcel(experiment: Experiment, repo: Repository, licence: str | None =
     """
     config, folder = experiment.config, experiment.folder
     path = model_path(config, folder)
-    files: dict[str, Path | bytes] = {
-        file.name: file for pattern in _WEIGHTS for file in sorted(path.glob(pattern)) if file.is_file()
-    }
-    if not any(name.endswith(".safetensors") for name in files):
-        raise UserError(f"{path}: has no safetensors weights; other formats are not pushed")
+    checked_config(path)
+    check_own_code(path)
+    described = [path / name for name in (CONFIG, CHECKSUMS, INDEX) if (path / name).exists()]
+    files: dict[str, Path | bytes] = {file.name: file for file in (*described, *weight_files(path))}
     files |= {file.name: file for file in sorted(Path(str(ad_model.__file__)).parent.glob("*_ad.py"))}
     summary = intact_summary(folder) if folder.summary.exists() else None
     if summary is not None and summary.weights != evaluated_weights(config, folder, path):

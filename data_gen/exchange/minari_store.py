@@ -2,14 +2,18 @@
 
 import contextlib
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import h5py
 from pydantic import Field, PositiveInt
 
 from data_gen.storage.info import Named
+from data_gen.storage.shards import check_stored, own_dataset, regular
 from icrl.run.records import Record
 from icrl.support.errors import UserError, did_you_mean
+from icrl.support.files import leads_out, read_json
 
 RECORD = "learning_histories"
 """Key in a data set's metadata under which `export_minari` describes the histories."""
@@ -75,11 +79,13 @@ def open_dataset(dataset_id: str, download: bool = False) -> Any:
         except Exception as error:  # Minari's clients may raise anything
             raise UserError(f"data set {dataset_id}: cannot be downloaded ({brief(error)})") from error
     try:
+        read_json(folder / "data" / "metadata.json")  # which refuses what is not a bounded regular file
         metadata = MinariStorage.read_raw_metadata(folder / "data")
         if not {"observation_space", "action_space"} <= metadata.keys():
             raise ValueError("it does not state its spaces, and finding them would mean running its environment")
         if metadata["dataset_id"] != dataset_id:
             raise ValueError(f"its metadata has the id {metadata['dataset_id']}")
+        _check_files(folder, metadata)
         return minari.load_dataset(dataset_id)
     except Exception as error:  # a damaged file, or one of another version, may raise anything
         raise UserError(f"data set {dataset_id}: cannot be read ({brief(error)})") from error
@@ -107,6 +113,40 @@ def record_of(dataset: Any) -> HistoriesRecord | None:
 def brief(error: Exception) -> str:
     """The message of a foreign error on one line, cut to 300 characters."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _check_files(folder: Path, metadata: Mapping[str, Any]) -> None:
+    """Raises ValueError or OSError if reading the data set would read files outside of its folder, or never end.
+
+    Minari follows the links of HDF5, so a data set could otherwise bring any HDF5 file of this machine with it.
+    """
+    for path in folder.rglob("*"):
+        if leads_out(path, folder):
+            raise ValueError(f"{path.name} is a link to another folder")
+        if not path.is_dir():
+            regular(path)
+    main = folder / "data" / "main_data.hdf5"
+    if not main.exists():
+        return
+    with h5py.File(main, locking=False) as file:
+        episodes = sum(name.startswith("episode_") for name in file)
+        if metadata.get("total_episodes") != episodes:
+            raise ValueError(f"its metadata has {metadata.get('total_episodes')} episodes, but {episodes} are stored")
+        seen: set[int] = set()
+        groups = [file["/"]]
+        while groups:
+            group = groups.pop()
+            address = h5py.h5o.get_info(group.id).addr
+            if address in seen:
+                raise ValueError(f"{group.name} is linked twice")
+            seen.add(address)
+            for name in group:
+                if isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Group):
+                    groups.append(group[name])
+                    continue
+                member = own_dataset(group, name)
+                if member.dtype.kind != "O":  # texts and compressed images differ in length
+                    check_stored([member], main)
 
 
 def _near(dataset_id: str) -> str:

@@ -29,6 +29,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from data_gen.storage.shards import check_stored, regular
 from icrl.support.errors import UserError
 
 TILES, COLORS, ACTIONS = 13, 12, 6
@@ -58,7 +59,7 @@ class XLandTask:
     @property
     def time_limit(self) -> int | None:
         """Maximum number of steps per episode; None for an environment id that is not XLand-MiniGrid's own."""
-        size = re.fullmatch(r"XLand-MiniGrid-R\d+-(\d+)x(\d+)", self.environment)
+        size = re.fullmatch(r"XLand-MiniGrid-R\d{1,4}-(\d{1,4})x(\d{1,4})", self.environment)
         return 3 * int(size[1]) * int(size[2]) if size else None
 
     def read(self, histories: slice, steps: int, time_limit: int) -> dict[str, NDArray[Any]]:
@@ -111,7 +112,7 @@ def longest_episode(done: NDArray[np.bool_]) -> int:
 def open_xland(file: Path) -> h5py.File:
     """Opens the file. Raises UserError if the file is missing or is not HDF5."""
     try:
-        return h5py.File(file, locking=False)
+        return h5py.File(regular(file), locking=False)
     except OSError as error:
         why = f"is not an HDF5 file, or is damaged ({error})" if file.exists() else "file not found"
         raise UserError(f"{file}: {why}") from error
@@ -121,7 +122,7 @@ def task_names(opened: h5py.File) -> list[str]:
     """The names of all groups, in the order of their numbers. Raises UserError if the file has other members."""
     with _reading(opened.filename):
         names = list(opened)
-    unexpected = [name for name in names if not re.fullmatch("[0-9]+", name)]
+    unexpected = [name for name in names if not re.fullmatch("[0-9]{1,18}", name)]
     if unexpected or not names:
         problem = f"found {unexpected[0]!r}" if unexpected else "the file is empty"
         raise UserError(f"{opened.filename}: does not have XLand-100B's layout of groups 0, 1, 2 ...: {problem}")
@@ -171,6 +172,8 @@ def _shape(group: h5py.Group, name: str, kind: str, where: str) -> tuple[int, ..
     with _reading(f"{where}: {name}"):
         dtype, shape, elsewhere = dataset.dtype, dataset.shape, dataset.external or dataset.is_virtual
         created = dataset.id.get_create_plist()
+        if not elsewhere:
+            check_stored([dataset], Path(group.file.filename))
         filters = [created.get_filter(number) for number in range(created.get_nfilters())]
     if dtype.kind != kind:
         raise UserError(f"{where}: does not have XLand-100B's layout: {name} has type {dtype}")

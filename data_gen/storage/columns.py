@@ -38,7 +38,9 @@ def checked_columns(
         if name in known:
             checked[name] = _of_space(np.asarray(values), known[name], shape, here)
         elif name == "reward":
-            checked[name] = finite(_numbers(_shaped(np.asarray(values), shape, here), here).astype(np.float32), here)
+            with np.errstate(over="ignore"):
+                rewards = _numbers(_shaped(np.asarray(values), shape, here), here).astype(np.float32)
+            checked[name] = finite(rewards, here)
         elif name in ("terminated", "truncated"):
             checked[name] = _numbers(_shaped(np.asarray(values), shape, here), here).astype(bool, copy=False)
     return checked
@@ -67,7 +69,8 @@ def _of_space(values: NDArray[Any], space: Space, shape: tuple[int, int], where:
     element, dtype = storage_type(space)
     _numbers(_shaped(values, (*shape, *element), where), where)
     if isinstance(space, spaces.Box):
-        stored = finite(values, where).astype(dtype, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored = finite(values, where).astype(dtype, copy=False)
         if dtype.kind != "f" and (stored != values).any():
             raise UserError(f"{where}: has values that are not {dtype}, the type of {one_line(space)[:80]}")
         return finite(stored, where)

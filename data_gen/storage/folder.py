@@ -7,21 +7,33 @@ README.md                     the card, which makes the folder a hub data set as
 info.json                     spaces, sources, checksums: everything that training needs besides the shards
 """
 
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from data_gen.spaces import Space, storage_type
 from data_gen.storage.card import dataset_card
 from data_gen.storage.columns import checked_columns, checked_numbers, spaces_of_columns
 from data_gen.storage.info import DataInfo, checked_info
-from data_gen.storage.shards import damaged, read_shard, reward_shape
+from data_gen.storage.shards import damaged, declared, read_shard, reward_shape
 from data_gen.tasks.base import Tasks
-from icrl.run.folder import CARD, INFO, SCHEMA_VERSION, TASK_FILES, RunFolder, origin
+from icrl.run.folder import CARD, CONFIG, INFO, SCHEMA_VERSION, TASK_FILES, RunFolder, origin
 from icrl.run.records import record_text, versioned
 from icrl.support.errors import UserError
-from icrl.support.files import check_files, sha256, write_file
+from icrl.support.files import check_files, leads_out, sha256, write_file
+
+_LARGEST_REST = 2**28
+"""Most bytes of a shard besides its steps: numbers of histories, the tasks' parameters, metadata."""
+
+_LARGEST_TASKS = 2**32
+"""Most bytes of a file of tasks."""
+
+_NUMBERS = ("history", "task", "source", "seed", "actor")
+"""Columns with one number per history."""
 
 
 def check_folder_name(path: Path) -> None:
@@ -64,7 +76,30 @@ def load_info(folder: RunFolder) -> DataInfo:
     if not folder.data_info.exists():
         state = "is not complete" if folder.data.is_dir() else "has not been generated"
         raise UserError(f"{folder.data}: the data {state}; run `icrl generate` with this config first")
-    return read_info(folder.data_info)
+    check_links(folder, None, [INFO])
+    info = read_info(folder.data_info)
+    check_links(folder, info, [*TASK_FILES, CONFIG, *(shard.file for shard in info.shards)])
+    return info
+
+
+def check_links(folder: RunFolder, info: DataInfo | None, names: Sequence[str]) -> None:
+    """Raises UserError if one of the files is a link to another folder, from which data from elsewhere could read.
+
+    A run's own data folder consists of links if its data is given: into the folder that the record names, or into the
+    cache of the hub's client.
+    """
+    given = info.given if info is not None and folder.own_data is None else None
+    for name in names:
+        path = folder.data / name
+        if not leads_out(path, folder.data):
+            continue
+        real = Path(os.path.realpath(path))
+        linked = given is not None and given.folder is not None and real.is_relative_to(Path(given.folder).resolve())
+        cached = given is not None and given.repo is not None and (real.parent.parent / "snapshots").is_dir()
+        if not linked and not cached:
+            raise UserError(
+                f"{path}: is a link to another folder, which is not followed; use the folder that has the file"
+            )
 
 
 def read_info(path: Path) -> DataInfo:
@@ -84,15 +119,25 @@ def load_tasks(folder: Path, info: DataInfo, name: str) -> Tasks | None:
 def check_task_files(folder: Path, info: DataInfo, *names: str) -> None:
     """Raises UserError if one of the task files `names` differs from the record, or is missing; by default, of all."""
     expected = {name: checksum for name, checksum in info.files.items() if name in (names or TASK_FILES)}
+    for name in expected:
+        if (folder / name).exists() and (folder / name).stat().st_size > _LARGEST_TASKS:
+            raise UserError(f"{folder / name}: has more than {_LARGEST_TASKS:,} bytes; get or generate the data again")
     check_files(folder, expected, "delete the file, and `icrl generate` writes it again")
 
 
 def checked_shards(folder: RunFolder, info: DataInfo) -> Iterator[Path]:
     """The paths of the shards, each verified by checksum first. Raises UserError if a shard differs or is missing."""
+    per_step = 8 + sum(
+        math.prod(shape) * dtype.itemsize
+        for shape, dtype in map(storage_type, spaces_of_columns(*info.spaces()).values())
+    )
+    most = _LARGEST_REST + 16 * info.total_steps * per_step  # Parquet without an encoding takes 8 bytes per value
     for shard in info.shards:
         path = folder.data / shard.file
         if not path.exists():
             raise UserError(f"{path}: the shard is missing; run `icrl generate` to make it again")
+        if path.stat().st_size > most:
+            raise damaged(path, f"it is larger than the histories of {folder.data_info.name}")
         if sha256(path) != shard.sha256:
             raise damaged(path, f"its checksum differs from {folder.data_info.name}")
         yield path
@@ -116,19 +161,37 @@ def check_sizes(folder: RunFolder, info: DataInfo) -> None:
         )
 
 
+def _check_declared(
+    path: Path, present: Mapping[str, tuple[int, int]], known: Mapping[str, Space], info: DataInfo
+) -> None:
+    """Raises UserError unless the columns have as many values as the record states; before any of them is read."""
+    rows = {rows for rows, _ in present.values()}
+    if len(rows) != 1 or max(rows) > info.num_histories:
+        raise damaged(path, f"its columns have {', '.join(map(str, sorted(rows)))} histories")
+    for name, (histories, values) in present.items():
+        steps = info.history_steps if name in known or name in ("reward", "terminated", "truncated") else 1
+        expected = histories * steps * (math.prod(storage_type(known[name])[0]) if name in known else 1)
+        if values != expected:
+            raise damaged(path, f"{name} has {values:,} values, but {expected:,} follow from {INFO}")
+
+
 def read_histories(path: Path, info: DataInfo, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
     """A shard's columns, as `read_shard` returns them, checked against `info`.
 
     Raises UserError if columns, shapes or values differ from what `info` states.
     """
-    columns = read_shard(path, names)
     known = spaces_of_columns(*info.spaces())
     needed = {*known, "reward", "terminated", "truncated"} - {"optimal_action"} if names is None else set(names)
     if info.optimal_actions and names is None:
         needed.add("optimal_action")
-    absent = sorted(needed - set(columns))
+    present = declared(path)
+    absent = sorted(needed - set(present))
     if absent:
         raise damaged(path, f"column {absent[0]!r} is missing")
+    if names is None:
+        needed |= {"optimal_action", *_NUMBERS} & set(present)
+    _check_declared(path, {name: present[name] for name in needed}, known, info)
+    columns = read_shard(path, sorted(needed))
     histories = len(columns["reward"])
     columns |= checked_columns(columns, known, (histories, info.history_steps), str(path))
     counts = {"task": info.num_train_tasks, "source": len(info.sources)}

@@ -12,7 +12,7 @@ from typing import Any
 
 from data_gen.experiment import Experiment
 from data_gen.spaces import to_json
-from data_gen.storage.folder import load_info, load_tasks, read_info
+from data_gen.storage.folder import check_links, load_info, load_tasks, read_info
 from data_gen.storage.info import DataInfo, Given
 from data_gen.storage.named_family import same_tasks
 from data_gen.tasks.base import TaskDistribution
@@ -49,8 +49,11 @@ def take_given(experiment: Experiment, overwrite: bool = False) -> bool:
         remote, origin, source = _located(config, folder, before)
         if not (source / INFO).is_file():
             raise UserError(f"data: {config.data.given} has no {INFO}, so it is not a data set of this project")
+        theirs = RunFolder(source.parent, source)
+        check_links(theirs, None, [INFO])
         info = read_info(source / INFO)
         shards = [shard.file for shard in info.shards]
+        check_links(theirs, info, [*_BESIDE, *shards])
         _check_spaces(config, info, experiment.family)
         _check_leak(experiment, source, info)
         if remote is not None and not config.data.streaming:
@@ -59,7 +62,7 @@ def take_given(experiment: Experiment, overwrite: bool = False) -> bool:
         write_config(config, folder)
         with new_folder(folder.data) as temporary:
             for name in _BESIDE if config.data.streaming else (*_BESIDE, *shards):
-                if (source / name).exists():
+                if (source / name).is_file():
                     (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                     (temporary / name).symlink_to((source / name).resolve())
                 elif name in shards:

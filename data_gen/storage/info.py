@@ -1,17 +1,16 @@
 """`info.json` of a data folder as a typed record. The file may come from anywhere, so every value is checked."""
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import pydantic
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat
 
-from data_gen.spaces import MOST_NUMBERS, Space, json_leaves, space_from_json, to_json
+from data_gen.spaces import Space, check_json, json_leaves, space_from_json
 from icrl.config.loader import fingerprint
 from icrl.run.records import Record
-from icrl.support.errors import UserError
-from icrl.support.hub import check_name
+from icrl.support.errors import UserError, shown
+from icrl.support.files import check_name
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -21,6 +20,9 @@ def _named(value: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("has no name")
     return value
 
+
+Total = Annotated[int, Field(ge=1, le=2**53)]
+"""A number of histories, or of steps."""
 
 Named = Annotated[dict[str, Any], AfterValidator(_named)]
 """A component as a config writes it: its name and its parameters in one mapping."""
@@ -77,15 +79,15 @@ class DataInfo(Record):
     observation_space: dict[str, Any]
     """The space as `data_gen.spaces.to_json` writes it."""
     action_space: dict[str, Any]
-    episode_length: PositiveInt
-    num_histories: PositiveInt
-    history_steps: Annotated[PositiveInt, Field(alias="num_steps")]
+    episode_length: Total
+    num_histories: Total
+    history_steps: Annotated[Total, Field(alias="num_steps")]
     """Length of every history; `num_steps` on disk."""
     seed: int | None = None
     tasks: Named | None
     """The task family as a config names it; None if it is not one of this project's."""
-    num_train_tasks: int | None = None
-    num_test_tasks: int | None = None
+    num_train_tasks: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    num_test_tasks: Annotated[int, Field(ge=0, le=2**53)] | None = None
     optimal_actions: bool = False
     swept: list[str] = []
     """Columns of the hyper-parameters that each learner drew for itself."""
@@ -129,11 +131,10 @@ def checked_info(record: Mapping[str, Any], where: object) -> DataInfo:
     try:
         info = DataInfo.model_validate(dict(record))
         for name in ("observation_space", "action_space"):
-            space = getattr(info, name)
-            if _numbers(space) > MOST_NUMBERS:
-                raise ValueError(f"{name} is implausibly large")
-            if to_json(space_from_json(space)) != space:
-                raise ValueError(f"{name} is not a space as this project writes it")
+            try:
+                check_json(getattr(info, name))
+            except ValueError as error:
+                raise ValueError(f"{name} {error}") from error
         boxes = {path for path, leaf in json_leaves(info.observation_space).items() if leaf["type"] == "Box"}
         if info.statistics and set(info.statistics.observation_statistics) != boxes:
             raise ValueError("statistics do not match the observations")
@@ -148,11 +149,8 @@ def checked_info(record: Mapping[str, Any], where: object) -> DataInfo:
     names = [shard.file for shard in info.shards]
     for name in names:
         check_name(name, where)
+        if not name.endswith((".h5", ".parquet")):
+            raise UserError(f"{where}: the shard {shown(name)} is neither a .h5 nor a .parquet file")
     if len(set(names)) != len(names):
         raise UserError(f"{where}: the same shard is listed twice")
     return info
-
-
-def _numbers(space: dict[str, Any]) -> int:
-    """Numbers in one element of a space, counted without creating an array of that size."""
-    return sum(math.prod(leaf.get("shape", ())) for leaf in json_leaves(space).values())

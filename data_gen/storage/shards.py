@@ -17,6 +17,7 @@ import io
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from icrl.support.arrays import MOST_COMPRESSED, SLACK
 from icrl.support.errors import ENVIRONMENT_ERRNOS, UserError
-from icrl.support.files import write_file
+from icrl.support.files import open_file, write_file
 
 STEP_COLUMNS = ("observation", "action", "reward", "terminated", "truncated", "optimal_action")
 """Columns of shape (histories, steps, ...). `optimal_action` exists only if the config asks for it. An observation of a
@@ -35,6 +36,9 @@ Dict or Tuple space has one column per leaf, such as `observation.image`."""
 
 _MOST_ENCODED = 2**14
 """Most bytes per stored byte of a whole Parquet file, whose constant columns take next to nothing."""
+
+_FAULTS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
+"""What h5py and pyarrow raise for damaged and for strange files."""
 
 _CHUNK_STEPS = 1024
 _CHUNK_BYTES = 2**20  # limit for large steps, such as images
@@ -85,11 +89,24 @@ def read_shard(path: Path, names: Sequence[str] | None = None) -> dict[str, NDAr
     try:
         if path.suffix == ".parquet":
             return _read_parquet(path, names)
-        with h5py.File(path, locking=False) as file:
-            members = {name: _dataset(file, name) for name in (file if names is None else names)}
-            _check_sizes(members.values(), path)
+        with h5py.File(regular(path), locking=False) as file:
+            members = {name: own_dataset(file, name) for name in (file if names is None else names)}
+            check_stored(members.values(), path)
             return {name: member[()] for name, member in members.items()}
-    except (OSError, RuntimeError, KeyError, ValueError, OverflowError, MemoryError) as error:
+    except _FAULTS as error:
+        raise unreadable(path, error) from error
+
+
+def declared(path: Path) -> dict[str, tuple[int, int]]:
+    """(rows, values) of every column of a shard, from its header. Raises UserError if the shard is damaged."""
+    try:
+        if path.suffix == ".parquet":
+            about, values = _parquet_values(regular(path))
+            return {name: (about.num_rows, count) for name, count in values.items()}
+        with h5py.File(regular(path), locking=False) as file:
+            members = {name: own_dataset(file, name) for name in file}
+            return {name: (member.shape[0] if member.shape else 0, member.size) for name, member in members.items()}
+    except _FAULTS as error:
         raise unreadable(path, error) from error
 
 
@@ -100,17 +117,12 @@ def reward_shape(path: Path) -> tuple[int, int]:
     """
     try:
         if path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            about = pyarrow.parquet.read_metadata(path)
-            groups = [about.row_group(number) for number in range(about.num_row_groups)]
-            columns = [group.column(index) for group in groups for index in range(group.num_columns)]
-            values = sum(column.num_values for column in columns if column.path_in_schema.split(".")[0] == "reward")
-            return about.num_rows, values // max(1, about.num_rows)
-        with h5py.File(path, locking=False) as file:
-            rows, steps = _dataset(file, "reward").shape
+            about, values = _parquet_values(regular(path))
+            return about.num_rows, values["reward"] // max(1, about.num_rows)
+        with h5py.File(regular(path), locking=False) as file:
+            rows, steps = own_dataset(file, "reward").shape
             return rows, steps
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except _FAULTS as error:
         raise unreadable(path, error) from error
 
 
@@ -124,14 +136,34 @@ def unreadable(path: Path, error: Exception) -> UserError:
     return damaged(path, " ".join(str(error).split()))
 
 
-def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+def regular(path: Path) -> Path:
+    """The path. Raises OSError unless it is a regular file: libraries would wait for a pipe for ever."""
+    open_file(path).close()
+    return path
+
+
+def _parquet_values(path: Path) -> tuple[Any, Counter[str]]:
+    """The metadata of a Parquet file, and the number of values of every column."""
+    import pyarrow.parquet
+
+    about = pyarrow.parquet.read_metadata(path)
+    values: Counter[str] = Counter()
+    for group in map(about.row_group, range(about.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            name, _, rest = column.path_in_schema.partition(".list.")
+            values[name if rest else column.path_in_schema] += column.num_values
+    return about, values
+
+
+def own_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
+    """The array `name`, stored in this very file. Raises ValueError for a link, and for storage in other files."""
     member = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
     if not isinstance(member, h5py.Dataset) or member.external or member.is_virtual:
         raise ValueError(f"{name} is not an array stored in this file")
     return member
 
 
-def _check_sizes(members: Iterable[h5py.Dataset], path: Path) -> None:
+def check_stored(members: Iterable[h5py.Dataset], path: Path) -> None:
     """Raises ValueError if the arrays are not numbers, or declare more than the file's bytes can hold.
 
     Sizes are only declared: unwritten chunks, or many chunks in one place, make a small file claim any amount.
@@ -140,13 +172,15 @@ def _check_sizes(members: Iterable[h5py.Dataset], path: Path) -> None:
     for member in members:
         if member.dtype.kind not in "iubfS":
             raise ValueError(f"{member.name} does not hold numbers")
-        whole = member.size * member.dtype.itemsize
+        size = whole = member.size * member.dtype.itemsize
         if member.chunks is not None:  # reading decompresses whole chunks
             chunk = math.prod(member.chunks) * member.dtype.itemsize
             number = math.prod(-(-size // part) for size, part in zip(member.shape, member.chunks, strict=True))
             whole = max(whole, chunk * number)
         if whole > SLACK + MOST_COMPRESSED * member.id.get_storage_size():
             raise ValueError(f"{member.name} declares {member.shape}, which is more than its bytes can hold")
+        if whole > SLACK + 4 * size:
+            raise ValueError(f"{member.name} is stored in chunks {member.chunks}, far larger than the array")
         declared += whole
     if declared > SLACK + MOST_COMPRESSED * path.stat().st_size:
         raise ValueError("it declares more than its bytes can hold")
@@ -155,7 +189,7 @@ def _check_sizes(members: Iterable[h5py.Dataset], path: Path) -> None:
 def _read_parquet(path: Path, names: Sequence[str] | None) -> dict[str, NDArray[Any]]:
     import pyarrow.parquet  # takes as long to import as everything else here
 
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with pyarrow.parquet.ParquetFile(regular(path)) as file:
         about = file.metadata
         groups = [about.row_group(number) for number in range(about.num_row_groups)]
         values = sum(group.column(index).num_values for group in groups for index in range(group.num_columns))
@@ -197,9 +231,9 @@ def shard_fingerprint(path: Path) -> str:
     """The config fingerprint that a shard was made with, after reading all of it. Raises UserError if it is damaged."""
     read_shard(path)
     try:
-        with h5py.File(path, locking=False) as file:
+        with h5py.File(regular(path), locking=False) as file:
             return str(json.loads(file.attrs.get("fingerprint", '"none"')))
-    except (OSError, RuntimeError, ValueError) as error:
+    except _FAULTS as error:
         raise unreadable(path, error) from error
 
 

@@ -78,7 +78,7 @@ def write_histories(
         "seconds": 0.0,
         "device": None,
     }
-    unknown = {"fingerprint": "", "num_histories": 1, "num_steps": 1, "shards": [{"file": "-", "sha256": ""}]}
+    unknown = {"fingerprint": "", "num_histories": 1, "num_steps": 1, "shards": [{"file": "-.h5", "sha256": ""}]}
     checked_info({**about_all, **unknown}, path)  # now, rather than after everything is written
     # Write the shards, one per part.
     remove_leftovers(path.parent, f".{escape(path.name)}.*")

@@ -19,7 +19,7 @@ from pathlib import Path
 from icrl.config.loader import dump
 from icrl.config.schema import ExperimentConfig
 from icrl.support.errors import UserError
-from icrl.support.files import remove_leftovers, write_file
+from icrl.support.files import read_bytes, remove_leftovers, write_file
 from icrl.support.yaml12 import write_yaml
 
 SCHEMA_VERSION = 2
@@ -35,6 +35,9 @@ CHECKSUMS = "checksums.json"
 """In a model folder and in a token cache: the checksums of the other files."""
 
 _CONFIG_CHECKSUM = "# sha256: "
+_MOST_CONFIG = 2**22
+"""Most bytes of a config. YAML has fewer in any case (`icrl.support.yaml12`)."""
+
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 """Error numbers of file systems without locks, such as some NFS and Lustre mounts."""
 
@@ -158,11 +161,11 @@ def config_text(path: Path) -> str:
     """
     again = "run a stage of this experiment with its own config, and the file is written again"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, _MOST_CONFIG).decode()
     except FileNotFoundError as error:
         raise UserError(f"{path}: is missing; {again}") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: is damaged ({error}); {again}") from error
+        raise UserError(f"{path}: is damaged ({getattr(error, 'strerror', None) or error}); {again}") from error
     first, _, rest = text.partition("\n")
     if not first.startswith(_CONFIG_CHECKSUM):
         return text

@@ -5,18 +5,30 @@ run of the same command removes. What was written is verified by its checksum be
 """
 
 import contextlib
+import errno
 import hashlib
 import json
+import math
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
-from icrl.support.errors import UserError
+from icrl.support.errors import UserError, shown
 
 TEMPORARY_SUFFIX = ".tmp"
 _REPLACED = f".replaced{TEMPORARY_SUFFIX}"
+
+_MOST_BYTES = 2**26
+"""Most bytes of a JSON file. The checksums of a token cache of 1 TB have 50 MB."""
+
+_LONGEST_NAME = 512
+"""Most characters of a file's path in a folder or a repository."""
+
+_MOST_VALUES = 2**22
+"""Most lists, mappings and values in a JSON file: each of them takes up to 100 bytes of memory."""
 
 
 def temporary_name(path: Path) -> Path:
@@ -97,13 +109,64 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises UserError if the file is missing, unreadable or not JSON."""
+    """The content of a JSON file. Raises UserError if the file is missing, unreadable, not JSON, or too large."""
     try:
-        return json.loads(path.read_bytes())
+        content = read_bytes(path, _MOST_BYTES)
+        if sum(map(content.count, (b"[", b"{", b","))) > _MOST_VALUES:
+            raise ValueError(f"it has more than {_MOST_VALUES:,} values")
+        values = json.loads(content, parse_constant=_number, parse_float=_number)
+        if b"\\u" in content or not content.isascii():
+            json.dumps(values, ensure_ascii=False).encode()  # half of a pair of surrogates is not text
+        return values
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _number(letters: str) -> float:
+    value = float(letters)
+    if not math.isfinite(value):
+        raise ValueError(f"{letters[:40]} is not a finite number")
+    return value
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Opens a regular file for reading. Raises OSError for anything else: a pipe or a device may never end."""
+    if not stat.S_ISREG(path.stat().st_mode):  # before it is opened, which starts some devices
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    return open(path, "rb")
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of a regular file. Raises OSError if the file has more than `most` bytes."""
+    with open_file(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"has more than {most:,} bytes", str(path))
+    return content
+
+
+def check_name(name: str, where: object) -> None:
+    """Raises UserError for a path from a file or a repository that could lead out of its folder, or is not plain text.
+
+    Control characters would also reach the terminal, and a name of a thousand letters no file system.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0] or "\0" in name:
+        raise UserError(f"{where}: the file {shown(name)} would lie outside of its folder, so nothing is loaded")
+    if not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise UserError(f"{where}: {shown(name)} is not a name of a file of this project, so nothing is loaded")
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """True if `path` is, by symbolic links, a file outside of `folder`, and not in the cache of the hub's client.
+
+    The client's folders of files, `snapshots/COMMIT/`, consist of links into `blobs/` beside `snapshots/`.
+    """
+    home, real = (Path(os.path.realpath(each)) for each in (folder, path))  # which follows a loop nowhere
+    cached = home.parent.name == "snapshots" and real.is_relative_to(home.parent.parent / "blobs")
+    return not real.is_relative_to(home) and not cached
 
 
 def read_json_lines(path: Path, keys: set[str]) -> list[dict[str, Any]]:
@@ -132,7 +195,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):
-            sync(file)
+            if not file.is_symlink():  # what it leads to is not this folder's
+                sync(file)
         sync(temporary)
         # The old version stays on disk until the new one is in place.
         if os.path.lexists(path):
@@ -150,8 +214,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 def sha256(path: Path) -> str:
     """The file's SHA-256 as hexadecimal digits. Raises UserError if the file cannot be read."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with open_file(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -165,6 +229,7 @@ def checksums(folder: Path) -> dict[str, str]:
 def check_files(folder: Path, expected: Mapping[str, str], remedy: str) -> None:
     """Raises UserError, which ends with `remedy`, for the first file that is missing or differs from its checksum."""
     for name, checksum in expected.items():
+        check_name(name, folder)
         path = folder / name
         if not path.is_file():
             raise UserError(f"{path}: is missing; {remedy}")

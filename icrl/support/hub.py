@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import escape
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from icrl.support.errors import ENVIRONMENT_ERRNOS, UserError
+from icrl.support.files import check_name
 
 Kind = Literal["dataset", "model"]
 NAME = r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?"
@@ -104,13 +105,6 @@ def fetch(of: Snapshot, names: Sequence[str], folder: Path | None = None) -> Pat
     if absent:
         raise UserError(f"{of.repository}: {absent[0]} did not arrive; run the same command again")
     return path
-
-
-def check_name(name: str, where: object) -> None:
-    """Raises UserError for a path that could lead out of its folder."""
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0] or "\0" in name:
-        raise UserError(f"{where}: the file {name!r} would lie outside of its folder, so nothing is loaded")
 
 
 @contextlib.contextmanager

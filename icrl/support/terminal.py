@@ -2,14 +2,21 @@
 
 import os
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from icrl.support.errors import ENVIRONMENT_ERRNOS, UserError
+from icrl.support.errors import ENVIRONMENT_ERRNOS, ConfigError, UserError, shown
 from icrl.support.interruption import Terminated, sigterm_raises
 
 _IN_ASCII = str.maketrans("▁▂▃▄▅▆▇█", "_.-~=+*#")
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Kinds of characters that command a terminal, reverse a text or break a line, rather than show something."""
+
+_LONGEST_LINE = 2000
+"""Most characters of a line on standard error."""
 
 
 def say(text: str) -> None:
@@ -27,7 +34,13 @@ def say(text: str) -> None:
 
 
 def printable(text: str, encoding: str) -> str:
-    """The text in symbols that `encoding` has: bars become ASCII, and other symbols a question mark."""
+    """The text in symbols that `encoding` has: bars become ASCII, and other symbols a question mark.
+
+    Names in files from elsewhere may hold the control sequences of a terminal: these are shown as escapes, as \\x1b.
+    """
+    if not text.isprintable():
+        hidden = {char for char in text if char not in "\n\t" and unicodedata.category(char) in _HIDDEN}
+        text = text.translate({ord(char): ascii(char)[1:-1] for char in hidden})
     try:
         text.encode(encoding)
         return text
@@ -55,8 +68,11 @@ def reported(run: Callable[[], object]) -> int:
         with sigterm_raises():
             run()
     except UserError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+        lines = printable(str(error), getattr(sys.stderr, "encoding", None) or "utf-8").splitlines()
+        for line in lines if isinstance(error, ConfigError) else [" ".join(lines)]:
+            half = _LONGEST_LINE // 2
+            short = line if len(line) <= _LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
+            print(f"error: {short}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as error:
         happened = "terminated" if isinstance(error, Terminated) else "interrupted"
@@ -69,7 +85,7 @@ def reported(run: Callable[[], object]) -> int:
     except OSError as error:
         if error.errno not in ENVIRONMENT_ERRNOS and not error.filename:
             raise
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{shown(error.filename, quoted=not str(error.filename).isprintable())}: " if error.filename else ""
         print(f"error: {where}{error.strerror}", file=sys.stderr)
         return 1
     return 0

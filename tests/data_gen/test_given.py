@@ -157,7 +157,10 @@ def test_the_tasks_of_a_pulled_folder_import_nothing(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"observation": np.zeros((26, 144, 1), np.uint8)}, r"has shape \(26, 144, 1\), expected \(26, 144, 2\)"),
+        (
+            {"observation": np.zeros((26, 144, 1), np.uint8)},
+            "observation has 3,744 values, but 7,488 follow from info.json",
+        ),
         ({"action": None}, "column 'action' is missing"),
         ({"observation": None}, "column 'observation' is missing"),
         ({"action": np.full((26, 144), 99)}, "action: has values that are not in Discrete"),
