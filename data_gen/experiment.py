@@ -17,7 +17,7 @@ from icrl.config.loader import load_config
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import Source
 from icrl.run.checkpoints import last_checkpoint
-from icrl.run.folder import MODEL, RunFolder, config_text, run_folder
+from icrl.run.folder import INFO, MODEL, RunFolder, config_text, run_folder
 from icrl.run.purpose import Purpose
 from icrl.support.errors import UserError
 
@@ -95,8 +95,13 @@ class Experiment:
 
 
 def open_run(path: str | Path) -> Experiment:
-    """The experiment of a run folder, even if the folder has moved. Raises UserError if `path` is not a run folder."""
+    """The experiment of a run folder, even if the folder has moved. Raises UserError if `path` is not a run folder.
+
+    A data folder may hold a config too, but may come from anywhere: its config can name any code, and is not read.
+    """
     folder = RunFolder(Path(path))
+    if (folder.path / INFO).exists():
+        raise UserError(f"{path}: is a data folder, not a run folder; give the run folder around it")
     if not folder.config.exists():
         raise UserError(f"{path}: is not a run folder: it has no {folder.config.name}")
     config_text(folder.config)  # verifies the checksum

@@ -85,6 +85,8 @@ class SpaceCheck:
         number, *at = (int(place) for place in np.argwhere(self.wrong(values))[0])
         place = f"[{', '.join(map(str, at))}]" if at else ""
         value = values[(number, *at)]
+        if values.dtype.kind not in "iubf":
+            return number, f"{column}{place} {value!s:.80} (of type {values.dtype}) is not a number"
         if self.space is REWARD:
             return number, f"{column} {value} is not finite in {self.stored}"
         return number, f"{column}{place} {value} (of type {values.dtype}) is not in {short(self.space)}"
@@ -182,6 +184,20 @@ class ValueChecks:
         detail = self._detail(slot)
         when = f"step {step}" if step else "at the reset"
         return f"{self._named(slot)}{f' ({detail})' if detail else ''}, {when}"
+
+
+def check_recorded(columns: Mapping[str, NDArray[Any]], named: Callable[[int], str]) -> None:
+    """Checks that all floats of recorded columns, (histories, steps, ...), are finite.
+
+    Native environments keep to their spaces, but a parameter of 1e39 still gives rewards that float32 cannot hold.
+
+    Raises UserError, in one line, for the first value that is not finite.
+    """
+    for column, values in columns.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            slot, step, *_ = at = tuple(int(place) for place in np.argwhere(~np.isfinite(values))[0])
+            what = f"{column} {values[at]} is not finite in {values.dtype}"
+            raise UserError(f"{named(slot)}, step {step + 1}: {what}; use smaller parameters of the task family")
 
 
 def is_ours(kind: type) -> bool:
