@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from data_gen.agents.base import Agent, Spec, Transition
 from data_gen.spaces import column_name, leaves, map_leaves, storage_type
 from data_gen.streams import Seeds, derive
-from data_gen.values import ValueChecks, check_recorded
+from data_gen.values import ValueChecks, check_learners, check_recorded
 from icrl.support.errors import UserError
 
 
@@ -155,6 +155,8 @@ def interact(
     )
     if check_values and checks is None:
         check_recorded(histories.columns(), lambda row: slot_name(range(num_envs)[recorded][row]))
+    if check_values and isinstance(agent, Agent):
+        check_learners(agent.diverged(), type(agent).__name__, lambda learner: slot_name(learner * actors))
     return histories
 
 
