@@ -133,8 +133,9 @@ def _overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
                     f"argument {shown(word)}: expected an override such as --tasks.size 7 or tasks.size=7"
                 )
             text = rest.pop(0)
+        unclear: list[str] = []
         try:
-            pairs.append((key, read_yaml(text, with_letters=True, unclear=(unclear := []))))
+            pairs.append((key, read_yaml(text, with_letters=True, unclear=unclear)))
         except YAMLFault as error:
             raise ConfigError(f"argument {shown(word)}: its value {error}") from error
         for note in unclear:
@@ -154,12 +155,13 @@ def fingerprint(*parts: Any) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    unclear: list[str] = []
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {joined(error)}") from error
     try:
-        values = read_yaml(text, with_letters=True, unclear=(unclear := []))
+        values = read_yaml(text, with_letters=True, unclear=unclear)
     except YAMLFault as error:
         raise ConfigError(f"{path}: is not valid YAML: {error}") from error
     for note in unclear:
