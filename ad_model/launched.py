@@ -7,11 +7,13 @@ its arguments.
 import os
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 from icrl.config.schema import ExperimentConfig
 from icrl.support.errors import UserError
+from icrl.support.terminal import say
 
 _PRECISIONS = ("no", "fp16", "bf16")
 _SHARDED_INPUT = ("tp_size", "cp_size", "sp_size")
@@ -35,6 +37,13 @@ def check_accelerator(accelerator: Accelerator, config: ExperimentConfig) -> Non
             runtime.mixed_precision or "one of no, fp16, bf16",
             "runtime.mixed_precision",
         )
+    elif runtime.mixed_precision is None and accelerator.mixed_precision != "no" and accelerator.is_main_process:
+        found = accelerator.mixed_precision
+        say(f"train: in {found}, as ACCELERATE_MIXED_PRECISION says; set runtime.mixed_precision to decide yourself")
+    kinds = {"cpu", getattr(torch.accelerator.current_accelerator(), "type", "cpu")}
+    if accelerator.device.type not in kinds:
+        where = f"ACCELERATE_TORCH_DEVICE: {accelerator.device}"
+        raise UserError(f"{where}: is not a device of this machine that trains; unset this variable")
     plugin = getattr(accelerator.state, "dynamo_plugin", None)
     compiled = plugin is not None and plugin.backend.value != "NO"
     _expect("ACCELERATE_DYNAMO_BACKEND", compiled, runtime.compile, "runtime.compile")

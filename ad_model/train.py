@@ -93,7 +93,7 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
         if start:
             load_checkpoint(accelerator, folder.checkpoints, start)
         # Updates, log lines and checkpoints.
-        made_with = origin()
+        made_with = origin() | {"precision": accelerator.mixed_precision}
         with (
             contextlib.closing(windows),
             contextlib.closing(TrainingLog(config, folder, accelerator, model, start)) as log,

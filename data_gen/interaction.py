@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from data_gen.agents.base import Agent, Spec, Transition
 from data_gen.spaces import column_name, leaves, map_leaves, storage_type
 from data_gen.streams import Seeds, derive
-from data_gen.values import ValueChecks
+from data_gen.values import ValueChecks, check_learners, check_recorded
 from icrl.support.errors import UserError
 
 
@@ -145,7 +145,7 @@ def interact(
         seen, shown = next_seen, next_shown
         progress(num_envs)
     # The loop writes whole rows (steps, envs), which is fast; readers want (envs, steps).
-    return Histories(
+    histories = Histories(
         map_leaves(_by_history, observations),
         _by_history(actions),
         _by_history(rewards),
@@ -153,6 +153,11 @@ def interact(
         _by_history(truncations),
         None if labels is None else _by_history(labels),
     )
+    if check_values and checks is None:
+        check_recorded(histories.columns(), lambda row: slot_name(range(num_envs)[recorded][row]))
+    if check_values and isinstance(agent, Agent):
+        check_learners(agent.diverged(), type(agent).__name__, lambda learner: slot_name(learner * actors))
+    return histories
 
 
 def agent_seeds(seeds: Seeds) -> Seeds:

@@ -7,6 +7,7 @@ few microseconds for a step of all environments.
 *Native* vector environments, those of this project (`TaskVectorEnv.native`), are trusted: the tests check their values.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -85,6 +86,8 @@ class SpaceCheck:
         number, *at = (int(place) for place in np.argwhere(self.wrong(values))[0])
         place = f"[{', '.join(map(str, at))}]" if at else ""
         value = values[(number, *at)]
+        if values.dtype.kind not in "iubf":
+            return number, f"{column}{place} {value!s:.80} (of type {values.dtype}) is not a number"
         if self.space is REWARD:
             return number, f"{column} {value} is not finite in {self.stored}"
         return number, f"{column}{place} {value} (of type {values.dtype}) is not in {short(self.space)}"
@@ -182,6 +185,42 @@ class ValueChecks:
         detail = self._detail(slot)
         when = f"step {step}" if step else "at the reset"
         return f"{self._named(slot)}{f' ({detail})' if detail else ''}, {when}"
+
+
+def check_recorded(columns: Mapping[str, NDArray[Any]], named: Callable[[int], str]) -> None:
+    """Checks that all floats of recorded columns, (histories, steps, ...), are finite.
+
+    Native environments keep to their spaces, but a parameter of 1e39 still gives rewards that float32 cannot hold, and
+    a network of NaN gives actions that no environment understands.
+
+    Raises UserError, in one line, for the earliest value that is not finite.
+    """
+    wrong = []
+    for column, values in columns.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            places = np.argwhere(~np.isfinite(values))
+            place = tuple(int(part) for part in places[places[:, 1].argmin()])
+            wrong.append((place[1], column, place[0], values[place]))
+    if wrong:
+        step, column, slot, value = min(wrong)  # an action comes before the observation that it leads to
+        advice = (
+            "lower the agent's learning rate" if column == "action" else "use smaller parameters of the task family"
+        )
+        raise UserError(f"{named(slot)}, step {step + 1}: {column} {value} is not finite in {value.dtype}; {advice}")
+
+
+def check_learners(diverged: NDArray[np.bool_] | None, agent: str, named: Callable[[int], str]) -> None:
+    """Says which learners have diverged: their networks are NaN or infinite, so they act without having learned.
+
+    Raises UserError if all of them have.
+    """
+    if diverged is None or not diverged.any():
+        return
+    first = named(int(diverged.argmax()))
+    what = f"{first}: the networks of {agent} are NaN or infinite at the end: it diverged; lower its learning rate"
+    if diverged.all():
+        raise UserError(what)
+    print(f"warning: {what} ({diverged.sum()} of {len(diverged)} learners)", file=sys.stderr)
 
 
 def is_ours(kind: type) -> bool:

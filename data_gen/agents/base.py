@@ -91,6 +91,10 @@ class Agent(ABC):
     def observe(self, transition: Transition) -> None:  # noqa: B027 - optional: not every agent learns
         """Records the result of the last action; learners learn here."""
 
+    def diverged(self) -> NDArray[np.bool_] | None:
+        """(num_learners,) True for each learner whose learned numbers are no longer finite; None if that is unknown."""
+        return None
+
     def swept(self) -> list[str]:
         """Names of the parameters that each learner draws for itself."""
         return swept_parameters(self)

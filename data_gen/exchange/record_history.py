@@ -170,8 +170,8 @@ class _Buffer:
         if not (self._ready | self._resetting).all():
             slot = int(np.flatnonzero(~(self._ready | self._resetting))[0])
             raise UserError(
-                f"step() in slot {slot}: no episode has begun, or the last one has ended; call reset() first, and put "
-                "wrappers that reset automatically outside the recording wrapper"
+                f"{self._name}: step() in slot {slot}: no episode has begun, or the last one has ended; call reset() "
+                "first, and put wrappers that reset automatically outside the recording wrapper"
             )
         self._put("action", np.flatnonzero(self._ready), actions)
 
@@ -181,10 +181,13 @@ class _Buffer:
         at = self._steps[slots], slots
         self._put("reward", slots, rewards)
         for name, values in (("terminated", terminated), ("truncated", truncated)):
-            flags = np.asarray(values)[slots]
+            given = np.asarray(values)
+            if given.shape != (len(self._steps),):
+                raise self._misfit(name, slots, given.shape, ())
+            flags = given[slots]
             if flags.dtype != np.bool_ and not np.isin(flags, (0, 1)).all():
                 raise UserError(
-                    f"{self._at(slots[:1])}: {name} {flags.flat[0]!r} is not a boolean; correct the environment"
+                    f"{self._at(slots[:1])}: {name} {flags.tolist()[0]!r} is not a boolean; correct the environment"
                 )
             self._rows[name][at] = flags
         ended = self._ready & (np.asarray(terminated, np.bool_) | np.asarray(truncated, np.bool_))
@@ -193,7 +196,8 @@ class _Buffer:
             self._grow()
         self._ready = np.ones_like(ended) if self._mode is AutoresetMode.SAME_STEP else ~ended
         self._resetting = ended if self._mode is AutoresetMode.NEXT_STEP else np.zeros_like(ended)
-        self._put_observations(np.flatnonzero(self._ready), observations)
+        # The last observation of an episode is not recorded, but the learner sees it, so it is checked as well.
+        self._put_observations(np.flatnonzero(self._ready), observations, np.arange(len(ended)))
 
     def recording(self, observation_space: Space, action_space: Space, spec: Any) -> Recording:
         """A recording of the steps so far, mostly views of the arrays."""
@@ -209,28 +213,42 @@ class _Buffer:
             self._rows[name] = np.empty((2 * len(rows), *rows.shape[1:]), rows.dtype)
             self._rows[name][: len(rows)] = rows
 
-    def _put_observations(self, slots: NDArray[np.intp], observations: Any) -> None:
+    def _put_observations(
+        self, slots: NDArray[np.intp], observations: Any, checked: NDArray[np.intp] | None = None
+    ) -> None:
         parts = {column_name("observation", path): values for path, values in leaves(observations).items()}
+        checked = slots if checked is None else checked
         if parts.keys() != self._spaces.keys() - {"action"}:
             expected = sorted(self._spaces.keys() - {"action"})
-            raise UserError(f"the observation space has {expected}, but this observation has {sorted(parts)}")
+            what = f"the observation space has {expected}, but this observation has {sorted(parts)}"
+            raise UserError(f"{self._at(checked, made=True)}: {what}; {self._advice('observation')}")
         for name, values in parts.items():
-            self._put(name, slots, values)
+            self._put(name, slots, values, checked)
 
-    def _put(self, name: str, slots: NDArray[np.intp], values: Any) -> None:
-        """Writes the `values` (all slots, ...) of `slots` to their next step. Raises UserError if they do not fit."""
-        rows, given = self._rows[name], np.asarray(values)
+    def _put(self, name: str, slots: NDArray[np.intp], values: Any, checked: NDArray[np.intp] | None = None) -> None:
+        """Writes the `values` (all slots, ...) of `slots` to their next step.
+
+        Raises UserError if those of the slots `checked`, by default of `slots`, do not fit.
+        """
+        rows, given, check = self._rows[name], np.asarray(values), self._checks[name]
+        checked = slots if checked is None else checked
         if given.shape != rows.shape[1:]:
-            raise self._misfit(name, f"of shape {given.shape}, expected {rows.shape[1:]} with the slots first")
-        given, check = given[slots], self._checks[name]
-        if not check.fits(given):
-            row, what = check.problem(name, given)
-            where = self._at(slots[row : row + 1], made=name.startswith("observation"))
+            raise self._misfit(name, checked, given.shape, rows.shape[2:])
+        if not check.fits(given[checked]):
+            row, what = check.problem(name, given[checked])
+            where = self._at(checked[row : row + 1], made=name.startswith("observation"))
             raise UserError(f"{where}: {what}; {self._advice(name)}")
-        rows[self._steps[slots], slots] = given
+        rows[self._steps[slots], slots] = given[slots]
 
-    def _misfit(self, name: str, what: str) -> UserError:
-        return UserError(f"{name}: the space is {one_line(self._spaces[name])}, but the value is {what}")
+    def _misfit(self, name: str, slots: NDArray[np.intp], given: tuple[int, ...], own: tuple[int, ...]) -> UserError:
+        """The error for values of shape `given`; those of one slot should have the shape `own`."""
+        num_slots = len(self._steps)
+        if given[:1] == (num_slots,):
+            what = f"{name} has shape {given[1:]}, expected {own}"
+        else:
+            what = f"{name} has shape {given} for all slots, expected {(num_slots, *own)}"
+        where = self._at(slots, made=name.startswith("observation"))
+        return UserError(f"{where}: {what}; {self._advice(name)}")
 
     def _at(self, slots: NDArray[np.intp], made: bool = False) -> str:
         """The recorder and the step of the first of `slots`: the present one, or the last one if it has been `made`."""

@@ -136,17 +136,24 @@ def _check_spaces(config: ExperimentConfig, info: DataInfo, distribution: TaskDi
 
 
 def _check_leak(experiment: Experiment, source: Path, info: DataInfo) -> None:
-    """Raises ConfigError if a held-out task of the config is among the tasks of the data.
+    """Raises ConfigError if a held-out task of the config is among the tasks of the data, or if that cannot be told.
 
     Two tasks are the same if they have equal values in the family's own names and types, whatever the other parameters
     of their family. Tasks of another family are not compared, since the same numbers may mean something else there.
+    Tasks of an unnamed family are compared whatever their arrays are called.
     """
     trained = load_tasks(source, info, TASK_FILES[0])
     if trained is None or (info.tasks is not None and _other_family(experiment, str(info.tasks["name"]))):
         return
     test = experiment.test_tasks
-    among = seen_among(experiment.family, test, trained, info.tasks)
-    seen = 0 if among is None else int(among.sum())
+    among = seen_among(experiment.family, test, trained, info.tasks, any_names=info.tasks is None)
+    if among is None:
+        what = f"the data's tasks have the arrays {[*trained]}, and those of {experiment.config.tasks.name!r} {[*test]}"
+        if same_tasks(experiment.config.tasks.model_dump(mode="json"), info.tasks):
+            raise ConfigError(f"tasks: {what}: held-out tasks cannot be told from the data's; name the arrays alike")
+        print(f"warning: tasks: {what}: the held-out tasks were not compared with the data's", file=sys.stderr)
+        return
+    seen = int(among.sum())
     if seen:
         raise ConfigError(
             f"split: {seen} of the {len(test)} held-out tasks are among the data's training tasks: use the seed and "
@@ -159,13 +166,15 @@ def _other_family(experiment: Experiment, name: str) -> bool:
     """True if `name`, from a file, is certainly another family than the config's. Nothing is imported to find out.
 
     One class may have several names: that of its table, and `module:Class` for every module that exports the class.
+    A class and the class that it is derived from may share their tasks.
     """
     own = type(experiment.family)
     if name in TASKS:
-        return own is not find_component(name, TASKS)
-    module, _, attribute = name.partition(":")
-    known = getattr(sys.modules.get(module), attribute, None) if attribute else None
-    return isinstance(known, type) and known is not own
+        known: Any = find_component(name, TASKS)
+    else:
+        module, _, attribute = name.partition(":")
+        known = getattr(sys.modules.get(module), attribute, None) if attribute else None
+    return isinstance(known, type) and not (issubclass(known, own) or issubclass(own, known))
 
 
 def _believed(config: ExperimentConfig, info: DataInfo) -> dict[str, Any] | None:

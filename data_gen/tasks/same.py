@@ -1,17 +1,25 @@
 """Which tasks are the same, by their values in the family's own names and types.
 
-Arrays from elsewhere may hold the same tasks in another form: in another order, as float32 or int32, or as places in
-another list of choices.
+Arrays from elsewhere may hold the same tasks in another form: in another order, as float32 or int32, rounded to some
+decimals, or as places in another list of choices.
 """
 
 import base64
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_gen.streams import make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
+
+_SAMPLE = 256  # tasks that tell how precise an array's values are
+_ROUNDING = 1e-12  # relative; of values that were computed twice
+_DECIMALS = range(5, 13)  # fewer are a choice of values, not a rounding of them
+_MOST_NAMES = 4  # of arrays that are compared in each order
+_NARROW = (np.float16, np.float32)
 
 
 def in_form(family: TaskDistribution, given: Tasks) -> Tasks | None:
@@ -39,49 +47,112 @@ def task_keys(family: TaskDistribution, tasks: Tasks) -> NDArray[np.uint64]:
 def training_tasks_record(family: TaskDistribution, tasks: Tasks) -> dict[str, Any]:
     """A compact record of a model's training tasks, as plain values: their keys, 8 bytes each."""
     keys = np.unique(task_keys(family, tasks)).astype("<u8")
-    return {"family": type(family).__qualname__, "keys": base64.b64encode(keys.tobytes()).decode()}
+    name, *bases = _bases(family)
+    return {"family": name, "bases": bases, "keys": base64.b64encode(keys.tobytes()).decode()}
 
 
 def seen_in_record(family: TaskDistribution, tasks: Tasks, record: Any) -> int | None:
     """How many of `tasks` are in a record of training tasks, which may come from anywhere; None if it is not one."""
     try:
-        if not isinstance(record["family"], str):
+        names = [record["family"], *record.get("bases", [])]
+        if not all(isinstance(name, str) for name in names):
             return None
         keys = np.frombuffer(base64.b64decode(record["keys"], validate=True), "<u8")
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, AttributeError):
         return None
-    if record["family"] != type(family).__qualname__:
+    if names[0] not in _bases(family) and type(family).__qualname__ not in names:
         return 0  # the same numbers mean something else there
     return int(np.isin(task_keys(family, tasks), keys).sum())
 
 
 def seen_among(
-    family: TaskDistribution, tasks: Tasks, others: Tasks, described: Mapping[str, Any] | None = None
+    family: TaskDistribution,
+    tasks: Tasks,
+    others: Tasks,
+    described: Mapping[str, Any] | None = None,
+    any_names: bool = False,
 ) -> NDArray[np.bool_] | None:
     """True for each of `tasks` that is among `others`, shape (num_tasks,); None if their arrays have other names.
 
     Args:
         family: the family of `tasks`.
         tasks: in the family's own form.
-        others: in any order and any types. A type of less precision, such as float32, rounds both.
+        others: in any order and any types. Values of less precision, such as those of float32, are compared with it.
         described: the family of `others` as a file names it, if known. Nothing in it is built.
+        any_names: compare arrays of other names too, in each order in which their shapes fit.
     """
     own, theirs = family.comparable(tasks), family.comparable(others, described)
-    if {*own} != {*theirs} or any(own[name].shape[1:] != theirs[name].shape[1:] for name in own):
-        return None
-    pairs = {name: _alike(own[name], theirs[name]) for name in own}
-    return np.isin(_keys({name: pair[0] for name, pair in pairs.items()}), _keys({n: p[1] for n, p in pairs.items()}))
+    orders: Iterable[tuple[str, ...]] = [tuple(own)] if {*own} == {*theirs} else []
+    if any_names and not orders and len([*own]) == len([*theirs]) <= _MOST_NAMES:
+        orders = itertools.permutations(theirs)
+    seen: NDArray[np.bool_] | None = None
+    for order in orders:
+        given = [theirs[name] for name in order]
+        if all(_same_size(*pair) for pair in zip(own.arrays.values(), given, strict=True)):
+            found = _found([own[name] for name in own], given)
+            seen = found if seen is None else seen | found
+    return seen
 
 
-def _alike(own: NDArray[Any], theirs: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Both arrays in a type that both can be compared in: the coarsest float among the two, else the larger integer."""
-    floats = [values.dtype for values in (own, theirs) if values.dtype.kind == "f"]
-    if floats:
-        dtype = min(floats, key=lambda each: each.itemsize)
-    else:
-        dtype = own.dtype if own.dtype == theirs.dtype else np.result_type(own.dtype, theirs.dtype)
-    with np.errstate(invalid="ignore", over="ignore"):
-        return own.astype(dtype), theirs.astype(dtype)
+def _same_size(own: NDArray[Any], theirs: NDArray[Any]) -> bool:
+    """True if a task of both has as many numbers, such as (n,) and (n, 1)."""
+    return own[:1].size == theirs[:1].size and theirs.dtype.kind in "iubf"
+
+
+def _found(own: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> NDArray[np.bool_]:
+    """(n,) True for each of own tasks that is among theirs, array by array, but for the rounding of their values."""
+    pairs = [_flat(*pair) for pair in zip(own, theirs, strict=True)]
+    # Tasks that are alike have sums that are nearly alike; only those are compared number by number.
+    weights = [make_seeds(pair[0].shape[1], number) / 2.0**64 + 0.5 for number, pair in enumerate(pairs)]
+    sums = [(mine @ weight, given @ weight, allowed @ weight)
+            for (mine, given, allowed), weight in zip(pairs, weights, strict=True)]  # fmt: skip
+    mine, other, room = (np.sum(parts, axis=0) for parts in zip(*sums, strict=True))
+    room = 2 * room + _ROUNDING * np.sum(
+        [np.abs(pair[0]) @ weight for pair, weight in zip(pairs, weights, strict=True)], axis=0
+    )
+    order = np.argsort(other, kind="stable")
+    ordered = other[order]
+    first, last = np.searchsorted(ordered, mine - room, "left"), np.searchsorted(ordered, mine + room, "right")
+    seen = np.zeros(len(mine), np.bool_)
+    for row in np.flatnonzero(first < last):
+        rows = order[first[row] : last[row]]
+        for values, given, allowed in pairs:
+            if values.dtype.kind == given.dtype.kind != "f":
+                near = given[rows] == values[row]
+            else:
+                near = np.abs(given[rows].astype(np.float64) - values[row]) <= allowed[row]
+            rows = rows[near.all(axis=1)]
+        seen[row] = len(rows) > 0
+    return seen
+
+
+def _flat(own: NDArray[Any], theirs: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
+    """Both arrays as (n, numbers), and how far apart equal values of `own` may be, in the form of `own`."""
+    mine, given = own.reshape(len(own), -1), theirs.reshape(len(theirs), -1)
+    size = np.abs(mine.astype(np.float64))
+    last = 2 * np.finfo(own.dtype).eps if own.dtype.kind == "f" else 0.0  # a step or two of the type's last digit
+    allowed = max(_ROUNDING, last) * size
+    sample = given[:_SAMPLE].astype(np.float32 if given.dtype.itemsize < 4 else given.dtype)
+    exact = sample.astype(np.float64)
+    if own.dtype.kind == "f" and (np.round(exact, _DECIMALS[0] - 2) != exact).any():
+        with np.errstate(over="ignore"):
+            narrow = [kind for kind in _NARROW if (sample.astype(kind) == sample).all()]
+        decimals = [number for number in _DECIMALS if (np.round(sample, number) == sample).all()]
+        if narrow:
+            about = np.finfo(narrow[0])
+            allowed = allowed + np.maximum(0.501 * about.eps * size, about.smallest_subnormal)
+        if decimals:
+            allowed = allowed + 0.51 * 10.0 ** -decimals[0]
+    return mine, given, allowed
+
+
+def _bases(family: TaskDistribution) -> list[str]:
+    """The names of the family's class and of the families that it is derived from."""
+    return [
+        kind.__qualname__
+        for kind in type(family).__mro__
+        if issubclass(kind, TaskDistribution) and kind is not TaskDistribution
+    ]
 
 
 def _keys(arrays: dict[str, NDArray[Any]]) -> NDArray[np.uint64]:

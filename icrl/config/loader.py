@@ -9,6 +9,7 @@ stays 1.10.
 import copy
 import hashlib
 import json
+import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -132,10 +133,13 @@ def _overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
                     f"argument {shown(word)}: expected an override such as --tasks.size 7 or tasks.size=7"
                 )
             text = rest.pop(0)
+        unclear: list[str] = []
         try:
-            pairs.append((key, read_yaml(text, with_letters=True)))
+            pairs.append((key, read_yaml(text, with_letters=True, unclear=unclear)))
         except YAMLFault as error:
             raise ConfigError(f"argument {shown(word)}: its value {error}") from error
+        for note in unclear:
+            print(f"warning: argument {shown(word)}: {note}", file=sys.stderr)
     return pairs
 
 
@@ -151,14 +155,17 @@ def fingerprint(*parts: Any) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    unclear: list[str] = []
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {joined(error)}") from error
     try:
-        values = read_yaml(text, with_letters=True)
+        values = read_yaml(text, with_letters=True, unclear=unclear)
     except YAMLFault as error:
         raise ConfigError(f"{path}: is not valid YAML: {error}") from error
+    for note in unclear:
+        print(f"warning: {path}: {note}", file=sys.stderr)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, such as 'tasks:' and 'data:'")
     return values

@@ -6,7 +6,7 @@ checks between parsing and building: a short text can stand for gigabytes by ali
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -50,12 +50,18 @@ class Written:
     letters: str
 
 
-def read_yaml(text: str, with_letters: bool = False) -> Any:
+_OLD = frozenset(("y", "n", "yes", "no", "on", "off"))
+_OLD_NUMBER = re.compile(r"^[-+]?(?:0b[01_]+|0[xX][0-9a-fA-F_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+|[0-9]+_[0-9_]*)$")
+"""Words and numbers of YAML 1.1 that are text in 1.2."""
+
+
+def read_yaml(text: str, with_letters: bool = False, unclear: list[str] | None = None) -> Any:
     """The plain values that `text` stands for.
 
     Args:
         text: one YAML document.
         with_letters: give every scalar value that is not text as `Written`.
+        unclear: a list that gets, in a few words each, the texts that readers of YAML 1.1 take for another value.
 
     Raises YAMLFault, in one line, for a text that is not YAML, has a key twice, or is too large.
     """
@@ -63,7 +69,7 @@ def read_yaml(text: str, with_letters: bool = False) -> Any:
         raise YAMLFault(f"has {len(text):,} characters, the limit is {_MOST_CHARACTERS:,}")
     try:
         loader = _Loader(text)
-        loader.with_letters = with_letters
+        loader.with_letters, loader.unclear = with_letters, unclear
         return loader.get_single_data()
     except YAMLFault:
         raise
@@ -78,6 +84,7 @@ def write_yaml(values: Any, **style: Any) -> str:
 
 class _Loader(yaml.SafeLoader):
     with_letters = False
+    unclear: list[str] | None = None
     level = 0
     # Replaced, not extended: dates, sets and binary data have no place in a config.
     yaml_constructors: ClassVar[dict[Any, Any]] = {
@@ -98,6 +105,8 @@ class _Loader(yaml.SafeLoader):
         node = super().get_single_node()
         if node is not None:
             _expanded_size(node, {})
+            if self.unclear is not None:
+                self.unclear += _unclear(node, set())
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -134,6 +143,20 @@ def _expanded_size(node: Any, known: dict[int, int | None]) -> int:
         raise YAMLFault(f"stands for more than {_MOST_CHARACTERS:,} characters, by aliases of aliases")
     known[id(node)] = size
     return size
+
+
+def _unclear(node: Any, seen: set[int]) -> Iterator[str]:
+    """Yields, for each value without quotes that is text here and something else to YAML 1.1, a few words."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.ScalarNode):
+        text = node.value
+        if node.style is None and node.tag == f"{_TAG}str" and (text.lower() in _OLD or _OLD_NUMBER.match(text)):
+            yield f"{text[:60]!r}{_at(node)} is text in YAML 1.2; put it in quotes, or write a number, true or false"
+        return
+    for part in node.value:
+        yield from _unclear(part[1] if isinstance(node, yaml.MappingNode) else part, seen)
 
 
 def _check_keys(node: Any) -> None:

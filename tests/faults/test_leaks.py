@@ -1,6 +1,7 @@
 """Held-out tasks among the training data are noticed, in whatever form the data holds its tasks."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from data_gen.generation.generate import generate
 from data_gen.storage.writing import Recorded, write_histories
 from data_gen.tasks.adapted.gym_adapter import GymnasiumTasks
 from data_gen.tasks.base import Tasks
-from data_gen.tasks.same import in_form, seen_among, task_keys
+from data_gen.tasks.grids.dark_room import DarkRoom
+from data_gen.tasks.same import in_form, seen_among, seen_in_record, task_keys, training_tasks_record
+from icrl.config.components import component
 from icrl.config.loader import make_tasks, validate
 from icrl.support.errors import ConfigError, UserError
 from tests.conftest import TINY, merged
@@ -78,6 +81,67 @@ def test_arrays_in_another_order_or_of_less_precision_hold_the_same_tasks():
         rounded = Tasks({name: tasks[name].astype(dtype) for name in tasks})
         assert seen_among(point, tasks, rounded).all(), dtype
         assert not seen_among(point, point.sample(9, 1), rounded).any(), dtype
+
+
+@pytest.mark.parametrize("name", ["point_navigation", "cart_pole", "bandit", "hopper", "tabular_mdp"])
+@pytest.mark.parametrize(
+    "stored",
+    [
+        lambda values: values.astype(np.float32).astype(np.float64),
+        lambda values: values.astype(np.float16).astype(np.float64),
+        lambda values: np.nextafter(values, np.inf),
+        lambda values: np.round(values, 6),
+        lambda values: values.reshape(len(values), -1, 1),
+    ],
+)
+def test_held_out_tasks_that_were_rounded_or_reshaped_on_the_way_are_recognised(name, stored):
+    family = make_tasks(name)
+    train, test = family.split(20, 10, 0)
+    assert seen_among(family, test, Tasks({name: stored(test[name]) for name in test})).all()
+    assert not seen_among(family, test, Tasks({name: stored(train[name]) for name in train})).any()
+
+
+def test_values_that_someone_chose_are_not_taken_for_rounded_ones():
+    family = GymnasiumTasks(env_id="CartPole-v1", vary={"gravity": {"low": 1, "high": 20}}, episode_length=6)
+    assert not seen_among(family, Tasks({"gravity": np.array([9.8 + 1e-5, 5.0001])}),
+                          Tasks({"gravity": np.array([9.8, 5.0])})).any()  # fmt: skip
+
+
+@component
+class MyRoom(DarkRoom):
+    """A family of one's own that shares its tasks with Dark Room."""
+
+
+@pytest.mark.parametrize(("own", "named"), [("dark_room", f"{__name__}:MyRoom"), (f"{__name__}:MyRoom", "dark_room")])
+def test_a_derived_family_shares_its_tasks_with_the_one_that_it_is_derived_from(tmp_path, own, named):
+    config = config_on(tmp_path, {**ROOM, "name": own})
+    family = config.tasks.build()
+    _, held_out = family.split(config.split.train, config.split.test, config.seed)
+    folder_of_tasks(config, tmp_path / "theirs", held_out, {**ROOM, "name": named})
+    with pytest.raises(ConfigError, match="3 of the 3 held-out tasks"):
+        generate(config)
+    trained = MyRoom(size=4) if own == "dark_room" else DarkRoom(size=4)
+    assert seen_in_record(family, held_out, training_tasks_record(trained, held_out)) == 3
+    assert seen_in_record(make_tasks("grid_navi"), held_out, training_tasks_record(trained, held_out)) == 0
+
+
+def test_arrays_under_other_names_are_compared_or_refused(tmp_path, capsys):
+    config = config_on(tmp_path)
+    _, held_out = config.tasks.build().split(config.split.train, config.split.test, config.seed)
+    renamed, more = {"target": held_out["goal"]}, {**held_out.arrays, "weight": np.ones(len(held_out))}
+    for arrays, named, message in (
+        (renamed, None, "3 of the 3 held-out tasks"),
+        (renamed, config.tasks.model_dump(mode="json"), "cannot be told from the data's; name the arrays alike"),
+        (more, config.tasks.model_dump(mode="json"), "cannot be told from the data's; name the arrays alike"),
+    ):
+        shutil.rmtree(tmp_path / "theirs", ignore_errors=True)
+        folder_of_tasks(config, tmp_path / "theirs", Tasks(arrays), named)
+        with pytest.raises(ConfigError, match=message):
+            generate(config)
+    shutil.rmtree(tmp_path / "theirs")
+    folder_of_tasks(config, tmp_path / "theirs", Tasks(more), None)
+    generate(config)
+    assert "the held-out tasks were not compared with the data's" in capsys.readouterr().err
 
 
 def test_choices_are_compared_by_value_and_not_by_place(monkeypatch):

@@ -12,6 +12,7 @@ from data_gen.scoring.report import data_report
 from data_gen.storage.folder import load_info
 from data_gen.storage.named_family import is_plain
 from data_gen.tasks.base import Tasks
+from icrl import cli
 from icrl.run.folder import folder_of_data, run_folder
 from icrl.run.records import record_text
 from icrl.support.files import sha256
@@ -92,6 +93,15 @@ def test_a_runs_own_data_is_not_believed_about_parameters_that_its_config_does_n
     )
     folder = folder_of_data(run)
     assert not data_report(folder, load_info(folder)).normalised
+
+
+@pytest.mark.parametrize("words", [["info"], ["push", "model", "--repo", "a/b", "--dry-run"]])
+def test_the_config_in_a_pulled_data_folder_is_not_read(pulled, made, words, capsys):
+    folder = pulled(load_info(run_folder(made)).tasks)
+    (folder / "config.yaml").write_text("tasks: {name: 'trap_module:Family'}\n")
+    at = 1 if words == ["info"] else 2
+    assert cli.main([*words[:at], str(folder), *words[at:]]) == 1
+    assert "is a data folder, not a run folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["tasks: [1", "- 1", "tasks: dark_room", "", "tasks: {size: 4}"])

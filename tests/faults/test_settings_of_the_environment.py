@@ -4,7 +4,11 @@ import pytest
 from accelerate.state import AcceleratorState, GradientState
 
 from ad_model.launched import check_accelerator
-from ad_model.train import make_accelerator
+from ad_model.train import make_accelerator, train
+from data_gen.generation.generate import generate
+from icrl.run.checkpoints import TrainingRecord, last_checkpoint
+from icrl.run.folder import RECORD, run_folder
+from icrl.run.records import read_record
 from icrl.support.errors import UserError
 
 
@@ -36,6 +40,7 @@ def made(tiny, monkeypatch, variables, **changes):
         ("ACCELERATE_MIXED_PRECISION", "fp8", {}),
         ("ACCELERATE_DYNAMO_BACKEND", "EAGER", {}),
         ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", {}),
+        ("ACCELERATE_TORCH_DEVICE", "meta", {}),
     ],
 )
 def test_a_variable_that_overrides_the_config_is_refused_by_name(tiny, monkeypatch, name, value, changes):
@@ -75,3 +80,13 @@ def test_the_config_decides_the_precision_and_equal_variables_pass(tiny, monkeyp
     same = {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "2", "ACCELERATE_DYNAMO_BACKEND": "NO"}
     changes = {"training": {"accumulation_steps": 2}, "runtime": {"mixed_precision": "no"}}
     assert made(tiny, monkeypatch, same, **changes).gradient_accumulation_steps == 2
+
+
+def test_a_precision_that_the_config_does_not_name_is_said_and_recorded(tiny, monkeypatch, capsys):
+    config = tiny()
+    generate(config)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    train(config)
+    assert "train: in bf16, as ACCELERATE_MIXED_PRECISION says" in capsys.readouterr().out
+    record = read_record(last_checkpoint(run_folder(config).checkpoints) / RECORD, TrainingRecord)
+    assert record.made_with["precision"] == "bf16"

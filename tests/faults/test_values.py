@@ -3,7 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from data_gen.agents import Agent
@@ -16,6 +16,7 @@ from data_gen.tasks.adapted.process_vector import ProcessVectorEnv
 from data_gen.tasks.grids.dark_room import DarkRoom
 from data_gen.values import SpaceCheck
 from icrl.config.components import component
+from icrl.config.loader import make_agent, make_tasks
 from icrl.run.folder import run_folder
 from icrl.support.errors import UserError
 
@@ -119,11 +120,40 @@ def test_values_at_the_edge_of_their_space_pass_in_any_type_that_keeps_them():
         ({"flags": (("no", False),)}, "step 1: terminated 'no' is not a boolean"),
         ({"flags": ((False, False), (False, np.nan))}, "step 2: truncated nan is not a boolean"),
         ({"flags": ((2, False),)}, "step 1: terminated 2 is not a boolean"),
+        ({"rewards": (0.0, "1.0")}, "step 2: reward '1.0' is not a number"),
+        ({"rewards": (0.0, np.array([1.0]))}, r"step 2: reward array\(\[1.\]\) is not a number"),
+        ({"rewards": (1j,)}, "step 1: reward 1j is not a number"),
     ],
 )
 def test_rewards_are_finite_and_flags_are_boolean(fault, message):
     with pytest.raises(UserError, match=f"Given-v0.*{message}"):
         stepped(Given(**fault))
+
+
+def test_a_part_of_an_observation_that_is_missing_is_named_with_its_step():
+    space = Dict(a=FIVE, b=Tuple((FIVE, THREE)))
+    for wrong, column in (({"a": 0}, "b.0"), ({"a": 0, "b": (1,)}, "b.1"), (3, "a"), (None, "a")):
+        env = Given(space, ({"a": 0, "b": (0, 0)}, wrong))
+        envs = ProcessVectorEnv([env], space, Discrete(3), 10, processes=0)
+        with pytest.raises(UserError, match=f"Given-v0, step 1: observation.{column} is missing: .*Error"):
+            interact(Says([0]), envs, 4, make_seeds(1, 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "column"),
+    [
+        ("ant", {"healthy_reward": 1e39}, "reward"),
+        ("bandit", {"reward": "gaussian", "noise": 1e39}, "reward"),
+        ("point_navigation", {"goal_range": 1e39}, "reward"),
+        ("sparse_point_robot", {"radius": 1e39, "step": 1e39}, "observation"),
+    ],
+)
+def test_a_native_family_whose_parameters_are_too_large_is_not_recorded_as_infinite(name, parameters, column):
+    family = make_tasks(name, **parameters)
+    envs = family.make_vec(family.sample(2, 0))
+    assert envs.native
+    with pytest.raises(UserError, match=rf"slot \d, step [12]: {column} -?inf is not finite in float32; use smaller"):
+        interact(make_agent("random"), envs, 3, make_seeds(2, 0))
 
 
 def test_the_last_observation_of_an_episode_is_checked_too():

@@ -40,6 +40,21 @@ def test_what_is_a_value_only_to_yaml_1_1_is_text(text):
     assert read_yaml(f"scale: {text}") == {"scale": text}
 
 
+def test_text_that_is_a_value_to_yaml_1_1_is_used_with_a_warning(tmp_path, capsys):
+    path = tmp_path / "own.yaml"
+    plain = {"data": TINY["data"], "runtime": TINY["runtime"]}
+    path.write_text(
+        write_yaml(plain)
+        + "tasks:\n  name: gymnasium\n  env_id: CartPole-v1\n  episode_length: 6\n  layouts: 4\n"
+        + "  kwargs: {continuous: no, scale: 1_000, quoted: 'no', y: false}\n"
+    )
+    with pytest.raises(ConfigError):
+        load_config(path, ["--tasks.kwargs.sutton", "off", "--tasks.unheard_of", "1"])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and all(line.startswith("warning: ") for line in lines)
+    assert "'no' (line" in lines[0] and "'1_000' (line" in lines[1] and "'off'" in lines[2]
+
+
 def test_a_number_reaches_the_environment_as_a_number(tmp_path):
     tasks = {"name": "gymnasium", "env_id": "CartPole-v1", "layouts": 3}
     config = loaded(tmp_path, "--tasks", "{name: gymnasium, env_id: CartPole-v1, layouts: 3, kwargs: {scale: 1e-4}}")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from data_gen.agents.base import Agent, Spec, Transition
 from data_gen.agents.deep.encoding import Encoder
+from data_gen.agents.deep.networks import Stack
 from data_gen.spaces import map_leaves
 from data_gen.streams import Seeds, SlotStreams, derive
 from icrl.support.allocator import keep_freed_memory
@@ -46,6 +47,15 @@ class DeepLearner(Agent):
     def observe(self, transition: Transition) -> None:
         self.steps += 1
         self.learn(Transition(**{name: self._doubled(values) for name, values in vars(transition).items()}))
+
+    def diverged(self) -> NDArray[np.bool_] | None:
+        stacks = [value for value in vars(self).values() if isinstance(value, Stack)]
+        if not stacks:
+            return None
+        # A learner may have several rows of a stack, such as its critics; they are neighbours.
+        rows = [torch.isfinite(stack.flat).view(self.num_learners, -1).all(dim=1) for stack in stacks]
+        bad: NDArray[np.bool_] = (~torch.stack(rows).all(dim=0)).cpu().numpy()
+        return bad[:1] if self._twinned else bad
 
     @abstractmethod
     def begin(self, spec: Spec) -> None:

@@ -30,6 +30,7 @@ _LINE = 300  # most characters shown of a foreign error or space
 
 
 _FLAGS = frozenset((bool, np.bool_))
+_REWARDS = frozenset((float, int, np.float64, np.float32))
 
 
 class _LeafArray(NamedTuple):
@@ -119,6 +120,8 @@ class Block:
             self.elapsed[slot] += 1
             if self.checked and (type(terminated) not in _FLAGS or type(truncated) not in _FLAGS):
                 self.check_flags(terminated=terminated, truncated=truncated)
+            if self.checked and type(reward) not in _REWARDS:
+                self.check_reward(reward)
             truncated = truncated or self.elapsed[slot] >= self.episode_length
             rewards[slot], terminations[slot], truncations[slot] = reward, terminated, truncated and not terminated
             if terminated or truncated:
@@ -141,8 +144,8 @@ class Block:
         """Writes an observation of the current slot to the arrays. Raises _WrongValue if a value would change."""
         for number, (keys, array, dtype, shape, *_) in enumerate(leaf_arrays):
             value = observation
-            for key in keys:
-                value = value[key]
+            if keys:
+                value = self.part(observation, keys, leaf_arrays[number].column)
             # Nearly always the space's own type and shape; anything else is looked at.
             if getattr(value, "dtype", None) is not dtype or value.shape != shape:
                 self.check(leaf_arrays[number], value)
@@ -164,6 +167,20 @@ class Block:
         if changed.any():
             what = f"{value[changed].flat[0]} (of type {value.dtype}) is not in {short(leaf.space)}"
             raise self.wrong(leaf.column, what)
+
+    def part(self, observation: Any, keys: tuple[Any, ...], column: str) -> Any:
+        """The part of an observation that `keys` lead to. Raises _WrongValue if there is none."""
+        try:
+            for key in keys:
+                observation = observation[key]
+        except (LookupError, TypeError) as error:
+            raise self.wrong(column, f"is missing: {one_line(error)}", "") from error
+        return observation
+
+    def check_reward(self, reward: Any) -> None:
+        """Raises _WrongValue for a reward that is not one number; its size is checked for all slots at once."""
+        if np.shape(reward) or np.asarray(reward).dtype.kind not in "iubf":
+            raise self.wrong("reward", f"{reward!r} is not a number"[:_LINE])
 
     def check_flags(self, **flags: Any) -> None:
         """Raises _WrongValue for a flag that is neither true nor false."""
