@@ -100,15 +100,10 @@ def open_run(path: str | Path) -> Experiment:
     A data folder may hold a config too, but may come from anywhere: its config can name any code, and is not read.
     """
     folder = RunFolder(Path(path))
-<<<<<<< HEAD
     if (folder.path / INFO).is_file():  # the config beside pulled data is not the user's, and may name any code
         raise UserError(
             f"{path}: is a data folder, not a run folder; a config with data: {{folder: {path}}} uses the data"
         )
-=======
-    if (folder.path / INFO).exists():
-        raise UserError(f"{path}: is a data folder, not a run folder; give the run folder around it")
->>>>>>> r1
     if not folder.config.exists():
         raise UserError(f"{path}: is not a run folder: it has no {folder.config.name}")
     config_text(folder.config)  # verifies the checksum
