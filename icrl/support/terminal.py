@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from icrl.support.errors import ENVIRONMENT_ERRNOS, UserError
-from icrl.support.interruption import Terminated, sigterm_raises
+from icrl.support.interruption import exit_code, farewell, ignore_signals, signals_raise
 
 _IN_ASCII = str.maketrans("▁▂▃▄▅▆▇█", "_.-~=+*#")
 
@@ -41,6 +41,7 @@ def leave(code: int) -> NoReturn:
     PyTorch's communication threads may need the interpreter while it shuts down, or while a process group is destroyed.
     Finished runs sometimes hung forever. By now, all files and trackers are closed.
     """
+    ignore_signals()  # a second Ctrl-C would interrupt the shutdown, with tracebacks and another exit code
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -51,25 +52,23 @@ def leave(code: int) -> NoReturn:
 def reported(run: Callable[[], object]) -> int:
     """Calls `run`, turns errors that the user can fix into lines on stderr, and returns the exit code."""
     sys.path.append(str(Path.cwd()))  # for the user's own components, named as module:Class
-    try:
-        with sigterm_raises():
+    with signals_raise():
+        try:
             run()
-    except UserError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt as error:
-        happened = "terminated" if isinstance(error, Terminated) else "interrupted"
-        saved = f" ({error})" if str(error) else ""
-        print(f"{happened}{saved}; run the same command again, without --overwrite, to continue", file=sys.stderr)
-        return 143 if isinstance(error, Terminated) else 130
-    except MemoryError as error:
-        print(f"error: out of memory: {error}; use smaller values, or more data.shards", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno not in ENVIRONMENT_ERRNOS and not error.filename:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror}", file=sys.stderr)
-        return 1
+        except UserError as error:
+            for line in str(error).splitlines():
+                print(f"error: {line}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt as error:
+            print(farewell(error), file=sys.stderr)
+            return exit_code(error)
+        except MemoryError as error:
+            print(f"error: out of memory: {error}; use smaller values, or more data.shards", file=sys.stderr)
+            return 1
+        except OSError as error:
+            if error.errno not in ENVIRONMENT_ERRNOS and not error.filename:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"error: {where}{error.strerror}", file=sys.stderr)
+            return 1
     return 0
