@@ -21,6 +21,7 @@ from data_gen.exchange import commands as exchange
 from icrl.config.loader import load_agent, load_tasks
 from icrl.config.schema import ExperimentConfig
 from icrl.run.command import Invocation, add_arguments, invocation, named_config
+from icrl.run.folder import remove_results
 from icrl.support.errors import UserError
 from icrl.support.terminal import leave, reported, say
 from publish import commands as hub
@@ -100,6 +101,8 @@ def run(call: Invocation) -> None:
 
     experiment = Experiment(call.config)  # one for all stages, so that tasks are split once
     check_run(experiment, call.overwrite)  # now, rather than after the data is generated
+    if call.overwrite:
+        remove_results(experiment.folder, with_data=not call.config.data.given)
     for stage in (meta_train, generate, train, evaluate):
         stage(replace(call, alone=False), experiment)
 

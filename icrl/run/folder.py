@@ -19,7 +19,7 @@ from pathlib import Path
 from icrl.config.loader import dump
 from icrl.config.schema import ExperimentConfig
 from icrl.support.errors import UserError
-from icrl.support.files import remove_leftovers, write_file
+from icrl.support.files import remove, remove_leftovers, write_file
 from icrl.support.yaml12 import write_yaml
 
 SCHEMA_VERSION = 2
@@ -169,6 +169,16 @@ def config_text(path: Path) -> str:
     if first.removeprefix(_CONFIG_CHECKSUM) != hashlib.sha256(rest.encode()).hexdigest():
         raise UserError(f"{path}: is damaged, or was edited: it differs from its checksum; {again}")
     return rest
+
+
+def remove_results(folder: RunFolder, with_data: bool) -> None:
+    """Deletes a whole run's results, the last stage's first, but not its meta-learners.
+
+    If the run that replaces them is killed, it continues without `--overwrite`: nothing of another config is left.
+    """
+    with locked(folder):
+        for path in (folder.report, folder.eval, folder.checkpoints, *([folder.data] if with_data else [])):
+            remove(path)
 
 
 def origin() -> dict[str, str]:

@@ -87,7 +87,7 @@ class Stop:
 def stop_requested() -> Iterator[Stop]:
     """Within the block, the first SIGINT or SIGTERM only makes the yielded `Stop` true, so that a loop can save.
 
-    The signal is raised after all if the block has not ended after 4 seconds, or when a second one comes.
+    The signal is raised at the end of the block, if the loop has not done so, after 4 seconds, or when a second comes.
     """
     stop, interrupter = Stop(), _Interrupter()
 
@@ -108,6 +108,8 @@ def stop_requested() -> Iterator[Stop]:
         finally:
             if stop:
                 signal.setitimer(signal.ITIMER_REAL, 0)
+    if stop.error is not None:  # it came too late for the loop, whose work is done; what follows must not begin
+        raise stop.error
 
 
 @contextlib.contextmanager

@@ -54,21 +54,26 @@ def reported(run: Callable[[], object]) -> int:
     sys.path.append(str(Path.cwd()))  # for the user's own components, named as module:Class
     with signals_raise():
         try:
-            run()
-        except UserError as error:
-            for line in str(error).splitlines():
-                print(f"error: {line}", file=sys.stderr)
-            return error.exit_code
+            return _without_tracebacks(run)
         except KeyboardInterrupt as error:
             print(farewell(error), file=sys.stderr)
             return exit_code(error)
-        except MemoryError as error:
-            print(f"error: out of memory: {error}; use smaller values, or more data.shards", file=sys.stderr)
-            return 1
-        except OSError as error:
-            if error.errno not in ENVIRONMENT_ERRNOS and not error.filename:
-                raise
-            where = f"{error.filename}: " if error.filename else ""
-            print(f"error: {where}{error.strerror}", file=sys.stderr)
-            return 1
+
+
+def _without_tracebacks(run: Callable[[], object]) -> int:
+    try:
+        run()
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return error.exit_code
+    except MemoryError as error:
+        print(f"error: out of memory: {error}; use smaller values, or more data.shards", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in ENVIRONMENT_ERRNOS and not error.filename:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}", file=sys.stderr)
+        return 1
     return 0

@@ -138,6 +138,11 @@ def test_a_signal_while_processes_start_takes_effect_after_the_start():
         thread.join()
 
 
+def test_a_signal_that_comes_too_late_for_the_loop_is_not_lost():
+    with pytest.raises(Terminated), stop_requested():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_a_second_signal_does_not_wait():
     with pytest.raises(KeyboardInterrupt), stop_requested() as stop:
         os.kill(os.getpid(), signal.SIGINT)
