@@ -52,7 +52,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if "act" in arguments:
         if rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
-        return reported(lambda: arguments.act(arguments))
+        return reported(lambda: arguments.act(arguments), "run the same command again")
     verb: Callable[[Invocation], object] = VERBS[arguments.verb]
     return reported(lambda: verb(invocation(arguments, rest)))
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from icrl.config.loader import dump
 from icrl.config.schema import ExperimentConfig
 from icrl.support.errors import UserError
-from icrl.support.files import remove, remove_leftovers, write_file
+from icrl.support.files import remove, remove_all_leftovers, write_file
 from icrl.support.yaml12 import write_yaml
 
 SCHEMA_VERSION = 2
@@ -232,5 +232,5 @@ def locked(folder: RunFolder) -> Iterator[None]:
                 file=sys.stderr,
             )
         else:
-            remove_leftovers(folder.path)  # nobody else is at work here
+            remove_all_leftovers(folder.path)  # nobody else is at work here
         yield

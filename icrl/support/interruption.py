@@ -15,11 +15,9 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM has come. The program cleans up as after Ctrl-C."""
 
 
-def farewell(error: KeyboardInterrupt) -> str:
-    """The line for the user after an interruption."""
-    happened = "terminated" if isinstance(error, Terminated) else "interrupted"
-    saved = f" ({error})" if str(error) else ""
-    return f"{happened}{saved}; run the same command again, without --overwrite, to continue"
+def happened(error: KeyboardInterrupt) -> str:
+    """The word for an interruption."""
+    return "terminated" if isinstance(error, Terminated) else "interrupted"
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
@@ -44,7 +42,7 @@ class _Interrupter:
             raise error
         if self.came > 2:  # printing is not safe here: the clean-up may be printing, too
             with contextlib.suppress(OSError):
-                os.write(2, f"{farewell(error)}\n".encode())
+                os.write(2, f"{happened(error)} again: ended before the clean-up was done\n".encode())
             os._exit(exit_code(error))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from icrl.support.errors import ENVIRONMENT_ERRNOS, UserError
-from icrl.support.interruption import exit_code, farewell, ignore_signals, signals_raise
+from icrl.support.interruption import exit_code, happened, ignore_signals, signals_raise
 
 _IN_ASCII = str.maketrans("▁▂▃▄▅▆▇█", "_.-~=+*#")
 
@@ -49,14 +49,20 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def reported(run: Callable[[], object]) -> int:
-    """Calls `run`, turns errors that the user can fix into lines on stderr, and returns the exit code."""
+def reported(
+    run: Callable[[], object], remedy: str = "run the same command again, without --overwrite, to continue"
+) -> int:
+    """Calls `run`, turns errors that the user can fix into lines on stderr, and returns the exit code.
+
+    `remedy` says what to do after an interruption.
+    """
     sys.path.append(str(Path.cwd()))  # for the user's own components, named as module:Class
     with signals_raise():
         try:
             return _without_tracebacks(run)
         except KeyboardInterrupt as error:
-            print(farewell(error), file=sys.stderr)
+            saved = f" ({error})" if str(error) else ""
+            print(f"{happened(error)}{saved}; {remedy}", file=sys.stderr)
             return exit_code(error)
 
 

@@ -118,7 +118,7 @@ def run():
 leave(reported(run))
 """
     done = run_python(["-c", script], tmp_path)
-    line = "interrupted; run the same command again, without --overwrite, to continue\n"
+    line = "interrupted again: ended before the clean-up was done\n"
     assert (done.returncode, done.stdout, done.stderr) == (130, "", line)
 
 

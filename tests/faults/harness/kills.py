@@ -18,11 +18,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-import ad_model.train
+import ad_model.train  # noqa: F401
 import data_gen.exchange.minari_data
 import data_gen.exchange.minari_export
 import data_gen.exchange.xland
-import data_gen.meta.training
+import data_gen.meta.training  # noqa: F401
 import eval.evaluate
 import eval.report  # noqa: F401 - imported here so that forked children need not
 from eval.summary import intact_summary
@@ -38,7 +38,7 @@ from icrl.run.folder import RunFolder
 from icrl.support.errors import UserError
 from tests.conftest import TINY, merged
 from tests.faults.harness.outcomes import Outcome
-from tests.faults.harness.uninterrupted import agreement, contents, differences
+from tests.faults.harness.uninterrupted import agreement, contents, differences, digest
 from tests.faults.harness.watched import Fault, Result, watched
 
 NUMBER = 340
@@ -48,7 +48,11 @@ CONFIG = merged(
     TINY,
     {
         "output": "runs",
-        "data": {"sources": [{"name": "q_learning"}, {"name": "a2c"}, LEARNER], "histories_per_task": 3, "episodes": 16},
+        "data": {
+            "sources": [{"name": "q_learning"}, {"name": "a2c"}, LEARNER],
+            "histories_per_task": 3,
+            "episodes": 16,
+        },
         "training": {"subsample": 2},
         "evaluation": {"baselines": [{"name": "random"}], "episodes": 2, "test_tasks": 2, "train_tasks": 1},
         "runtime": {"meta_checkpoint_every": 1, "keep_checkpoints": 2},
@@ -103,6 +107,12 @@ SCENARIOS = {
     "import-xland": Scenario("xland", _XLAND),
     "import-xland-overwrite": Scenario("imported", [*_XLAND, "--overwrite"]),
 }
+
+_DECIDED = {".h5", ".npz", ".npy", ".safetensors", ".parquet", ".hdf5"}
+"""Files whose bytes follow from the config."""
+
+_SYNCS_OF_A_WORKER = 4
+"""Of three shards, one of two workers makes at least two, and syncs a file and a folder for each."""
 
 _FILL = ("kill", "terminate", "kill", "interrupt")
 """Signals in turn: half of the cases are SIGKILL."""
@@ -175,8 +185,8 @@ def expected(home: Path, name: str) -> dict[str, Any]:
             shutil.rmtree(folder)
         steps = [json.loads(line) for line in trace.read_text().splitlines()] if trace.exists() else []
         value = {"agreed": agreement(*found), "operations": result.operations, "progress": steps}
-        lacking = [key for key in value["agreed"] if Path(key).suffix in (".h5", ".npz", ".safetensors", ".parquet", ".hdf5")
-                   and value["agreed"][key] is None]
+        decided = {key: agreed for key, agreed in value["agreed"].items() if Path(key).suffix in _DECIDED}
+        lacking = [key for key, agreed in decided.items() if agreed is None]
         assert not lacking, f"two uninterrupted runs differ in {lacking}"
         path.write_text(json.dumps(value))
     return json.loads(path.read_text())
@@ -187,7 +197,7 @@ def cases(home: Path, number: int) -> list[str]:
     names = []
     total = sum(scenario.weight for scenario in SCENARIOS.values())
     for name, scenario in SCENARIOS.items():
-        operations = 8 if scenario.worker else expected(home, name)["operations"]
+        operations = _SYNCS_OF_A_WORKER if scenario.worker else expected(home, name)["operations"]
         count = min(max(1, round(number * scenario.weight / total)), operations)
         rng = random.Random(zlib.crc32(f"{name} {number}".encode()))
         for index in range(count):
@@ -215,18 +225,17 @@ def attempt(home: Path, case: str, folder: Path) -> Outcome:
     for _ in range({"twice": 2, "thrice": 3}.get(restart, 1)):
         fault = None if scenario.worker else Fault(number, _happens(by, scenario.group))
         result = run(words, work, fault, _dies_at(number, folder) if scenario.worker else None)
-        hit = scenario.worker or result.operations >= number
-        broken |= _ended(result, by, hit, scenario.worker)
+        if _is_stale(scenario, result):  # what is left is still of the config before
+            words, ending = scenario.words, "refused, overwritten"
+            continue
+        broken |= _ended(result, by, scenario.worker or result.operations >= number, scenario.worker)
         broken |= _kept(home, scenario, work, reference, reached)
         words, reached = again, progress(work)
-        if scenario.worker:
-            break
         number = rng.randint(1, max(1, result.operations))
     # The restart.
-    last = scenario.words if restart == "overwrite" else again
-    result = run(last, work)
-    if result.code == 1 and any("--overwrite" in line for line in result.error_lines) and "--overwrite" in scenario.words:
-        ending = "refused, overwritten"  # work of the config before is still there
+    result = run(scenario.words if restart == "overwrite" else words, work)
+    if _is_stale(scenario, result):
+        ending = "refused, overwritten"
         broken |= _restarted(result, 1)
         result = run(scenario.words, work)
     broken |= _restarted(result, 0)
@@ -278,8 +287,9 @@ def _kept(
     before = home / scenario.start
     for path in run_folder.data.glob("train-*.h5"):
         name = path.relative_to(folder)
-        own = contents_of(path)
-        if own != reference["agreed"].get(str(name)) and not ((before / name).exists() and own == contents_of(before / name)):
+        known = [reference["agreed"].get(str(name))]
+        known += [digest(before / name)] if (before / name).exists() else []
+        if digest(path) not in known:
             damaged.append(str(name))
     kinds: list[tuple[Path, Any]] = [(run_folder.checkpoints, TrainingRecord)]
     kinds += [(each, MetaTrainingRecord) for each in run_folder.meta.glob("*")]
@@ -296,9 +306,10 @@ def _kept(
     return broken
 
 
-def contents_of(path: Path) -> Any:
-    """One file as `contents` shows it."""
-    return contents(path.parent)[path.name]
+def _is_stale(scenario: Scenario, result: Result) -> bool:
+    """True if the command, without `--overwrite`, found work of another config."""
+    named = any("--overwrite" in line for line in result.error_lines)
+    return result.code == 1 and named and "--overwrite" in scenario.words
 
 
 def _ended(result: Result, by: str, hit: bool, worker: bool) -> dict[str, str]:

@@ -10,9 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-_JSON = {".json", ".jsonl"}
-_DERIVED = {"files", "checksum"}
-"""Keys of checksums over files that hold times."""
+_NOT_DECIDED = {"files", "checksum", "made_with", "seconds", "share_of_peak", "tokens_per_second", "steps_per_second"}
+"""Keys of times, of versions, and of checksums over files that hold them."""
 _STEP = re.compile(r"step-(\d+)")
 _HIDDEN = {".lock"}
 """Hidden files that may stay."""
@@ -27,7 +26,7 @@ def contents(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name not in _HIDDEN and not _is_earlier_checkpoint(path, folder):
             name = path.relative_to(folder).as_posix()
-            found[name] = _values(path) if path.suffix in _JSON else hashlib.sha256(path.read_bytes()).hexdigest()
+            found[name] = _values(path)
     return found
 
 
@@ -51,20 +50,32 @@ def differences(agreed: Any, found: Any, where: str = "") -> list[str]:
             lines += differences(agreed[key], found[key], f"{where}{key} ")
         return lines
     if isinstance(agreed, list) and isinstance(found, list) and len(agreed) == len(found):
-        return [line for n, pair in enumerate(zip(agreed, found, strict=True)) for line in differences(*pair, f"{where}{n} ")]
+        pairs = enumerate(zip(agreed, found, strict=True))
+        return [line for number, pair in pairs for line in differences(*pair, f"{where}{number} ")]
     return [] if agreed == found else [f"{where.strip()}: {str(agreed)[:60]} became {str(found)[:60]}"]
 
 
 def _values(path: Path) -> Any:
-    text = path.read_text()
-    values = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
-    return _without_checksums(values)
+    if path.suffix == ".json":
+        return _decided(json.loads(path.read_text()))
+    if path.suffix == ".jsonl":
+        return [_decided(json.loads(line)) for line in path.read_text().splitlines()]
+    if path.suffix == ".yaml":
+        return [line for line in path.read_text().splitlines() if not line.startswith("#")]  # versions
+    if path.suffix in (".md", ".html"):  # pages, which show times
+        return None
+    return digest(path)
 
 
-def _without_checksums(values: Any) -> Any:
+def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _decided(values: Any) -> Any:
     if isinstance(values, dict):
-        return {key: _without_checksums(value) for key, value in values.items() if key not in _DERIVED}
-    return values
+        return {key: _decided(value) for key, value in values.items() if key not in _NOT_DECIDED}
+    return [_decided(each) for each in values] if isinstance(values, list) else values
 
 
 def _is_earlier_checkpoint(path: Path, folder: Path) -> bool:
