@@ -125,27 +125,37 @@ _RESTARTS = ("again", "again", "twice", "overwrite", "thrice")
 
 def prepare(home: Path) -> None:
     """Makes the states that cases start from, and runs every command twice without a fault."""
-    make_states(home)
+    last = make_stages(home)
+    make_exchanged(home, last)
     for name in SCENARIOS:
         expected(home, name)
 
 
-def make_states(home: Path) -> None:
-    """The folders `nothing`, `meta-train` ... `evaluate`, each with a config and the work up to that stage."""
+def make_stages(home: Path, config: dict[str, Any] = CONFIG, stages: Sequence[str] = STAGES) -> Path:
+    """The folders `nothing`, `meta-train` ... `evaluate`: a config and the work up to that stage; returns the last one.
+
+    Stages that are not in `stages` do nothing.
+    """
     folder = home / "nothing"
     folder.mkdir()
-    (folder / "tiny.yaml").write_text(dump(validate(CONFIG)))
-    write_rooms(folder / "rooms.hdf5")
+    (folder / "tiny.yaml").write_text(dump(validate(config)))
     for stage in STAGES:
         folder = _next_state(home, folder, stage)
-        _done(run([stage, *_ON], folder))
+        if stage in stages:
+            _done(run([stage, *_ON], folder))
+    return folder
+
+
+def make_exchanged(home: Path, folder: Path) -> None:
+    """The states without a report, with an exported and an imported data set, and with a file in XLand's layout."""
     no_report = _next_state(home, folder, "no-report")
     (no_report / "runs/tiny/report.html").unlink()
     exported = _next_state(home, folder, "exported")
     _done(run(["export", "minari", "runs/tiny", "--id", "tiny/whole-v0"], exported))
     imported = _next_state(home, exported, "imported")
     _done(run(_IMPORT, imported))
-    _next_state(home, home / "nothing", "xland")
+    for state in (imported, _next_state(home, home / "nothing", "xland")):
+        write_rooms(state / "rooms.hdf5")
 
 
 def write_rooms(path: Path) -> None:
@@ -263,7 +273,7 @@ def progress(folder: Path) -> dict[str, int]:
     run_folder, done = RunFolder(folder / "runs/tiny"), {}
     for path in run_folder.data.glob("train-*.h5"):
         done[f"data/{path.name}"] = 1
-    for home in (run_folder.checkpoints, *run_folder.meta.glob("*")):
+    for home in (run_folder.checkpoints, *run_folder.meta.glob("[!.]*")):
         if steps := checkpoint_steps(home):
             done[home.relative_to(run_folder.path).as_posix()] = steps[-1]
     for path in (run_folder.data_info, run_folder.summary, run_folder.report, *folder.glob("imported/info.json")):
@@ -292,7 +302,7 @@ def _kept(
         if digest(path) not in known:
             damaged.append(str(name))
     kinds: list[tuple[Path, Any]] = [(run_folder.checkpoints, TrainingRecord)]
-    kinds += [(each, MetaTrainingRecord) for each in run_folder.meta.glob("*")]
+    kinds += [(each, MetaTrainingRecord) for each in run_folder.meta.glob("[!.]*")]
     try:
         for each, kind in kinds:
             for step in checkpoint_steps(each):

@@ -271,7 +271,7 @@ def _links(home: Path, folder: Path, broken: dict[str, str], name: str) -> str:
     if result.code == 0:
         agreed = _reference(home, command)["agreed"]
         found = {key: contents((work / key).parent).get(Path(key).name) for key in agreed if (work / key).is_file()}
-        if wrong := differences({key: value for key, value in agreed.items() if value is not None}, found):
+        if wrong := differences(agreed, found):
             broken["silent"] = "; ".join(wrong[:5])
     return "refused" if result.code else "done"
 
