@@ -56,8 +56,8 @@ PAIRS = [
 ]
 """Commands that run at once, first and second."""
 
-RANKS = [(1, 1), (1, 2), (0, 8), (0, 30)]
-"""(rank, number of its file operation) of a process of two that is killed."""
+RANKS = [(1, 12), (1, 30), (0, 8), (0, 24)]
+"""(rank of a process of two that is killed, the first process's file operation that it is killed before)."""
 
 
 def _link(name: str, target: str) -> Callable[[Path, Path], None]:
@@ -207,12 +207,12 @@ def _pair(home: Path, folder: Path, broken: dict[str, str], first: str, second: 
 
 
 def _rank(home: Path, folder: Path, broken: dict[str, str], rank: str, at: str) -> str:
-    """One of two processes of a training is killed before one of its file operations."""
+    """One of two processes of a training is killed by progress."""
     work, site = folder / "work", folder / "site"
     shutil.copytree(home / "generate", work)
     site.mkdir()
     (site / "sitecustomize.py").write_text(_DIES)
-    killed = _launch(work, {"DIES_RANK": rank, "DIES_AT": at, "DIES_BELOW": str(work)}, site)
+    killed = _launch(work, {"DIES_RANK": rank, "DIES_AT": at, "DIES_BELOW": str(work), "DIES_PIDS": str(site)}, site)
     if killed.code == 0:
         broken["exit code"] = "the launch ended with code 0"
     result = _launch(work, {})
@@ -331,7 +331,7 @@ def _launch(work: Path, environment: dict[str, str], site: Path | None = None) -
 
 _DIES = """
 import os, signal, sys
-_left = int(os.environ["DIES_AT"])
+_left, _pids = int(os.environ["DIES_AT"]), os.environ["DIES_PIDS"]
 
 def _hook(event, args):
     global _left
@@ -339,8 +339,12 @@ def _hook(event, args):
     if (writes or event == "os.rename") and os.path.abspath(str(args[0])).startswith(os.environ["DIES_BELOW"]):
         _left -= 1
         if _left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            with open(os.path.join(_pids, os.environ["DIES_RANK"])) as file:
+                os.kill(int(file.read()), signal.SIGKILL)
 
-if os.environ.get("RANK") == os.environ["DIES_RANK"]:
+if "RANK" in os.environ:
+    with open(os.path.join(_pids, os.environ["RANK"]), "w") as file:
+        file.write(str(os.getpid()))
+if os.environ.get("RANK") == "0":  # the first process writes most files, so it tells how far the training is
     sys.addaudithook(_hook)
 """
