@@ -23,7 +23,7 @@ from tests.faults.harness.outcomes import Outcome
 from tests.faults.harness.uninterrupted import agreement, contents, differences
 from tests.faults.harness.watched import Fault, Result, watched
 
-NUMBER = 52
+NUMBER = 66
 
 CONFIG = merged(TINY, {"output": "runs", "evaluation": {"episodes": 2, "test_tasks": 2, "train_tasks": 1}})
 _ON = ["--config", "tiny.yaml"]
@@ -242,9 +242,15 @@ def _read_only(home: Path, folder: Path, broken: dict[str, str], name: str) -> s
 
     result = watched(words, work, call=call)
     _expect(broken, result, (0, 1))
-    if result.code and (changed := differences(before, contents(work))) and not _only_added(changed):
+    if (
+        result.code
+        and "--overwrite" not in words
+        and (changed := differences(before, contents(work)))
+        and not _only_added(changed)
+    ):
         broken["lost"] = "; ".join(changed[:5])
-    (work / place).chmod(0o755)
+    for path, _, _ in os.walk(work):
+        os.chmod(path, 0o755)
     _expect(broken, run(words, work), (0,))
     _compare(broken, _reference(home, command), work)
     return "refused" if result.code else "done"
