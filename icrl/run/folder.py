@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import os
 import platform
 import subprocess
 import sys
@@ -211,12 +212,15 @@ def locked(folder: RunFolder) -> Iterator[None]:
     The operating system releases the lock when a process is killed. Where the file system has no locks, a warning is
     printed and the user has to see to it. Raises UserError if another process holds the lock.
     """
+    lock = folder.path / ".lock"
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        file = open(folder.path / ".lock", "w")
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
+        if lock.is_symlink():  # never opened: it may be any file of the user's
+            raise UserError(f"{lock}: is a symbolic link; delete it, and run the same command again") from error
         raise UserError(f"cannot write to {folder.path}: {error.strerror}") from error
-    with file:
+    with open(descriptor, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -250,7 +250,7 @@ def _read_only(home: Path, folder: Path, broken: dict[str, str], name: str) -> s
     ):
         broken["lost"] = "; ".join(changed[:5])
     for path, _, _ in os.walk(work):
-        os.chmod(path, 0o755)
+        Path(path).chmod(0o755)
     _expect(broken, run(words, work), (0,))
     _compare(broken, _reference(home, command), work)
     return "refused" if result.code else "done"
