@@ -114,7 +114,7 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
                     record = log.record(done, fingerprint, info.identity, made_with)
                     keep = config.runtime.keep_checkpoints
                     saved = save_checkpoint(accelerator, model, folder.checkpoints, record, keep)
-                    if stop and done < settings.steps:
+                    if stop:
                         stop.leave(saved)
     return True
 

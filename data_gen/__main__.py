@@ -1,13 +1,11 @@
 """`python -m data_gen CONFIG`: generates the learning histories of an experiment. The same as `icrl generate`."""
 
-import sys
-
 from data_gen.experiment import Experiment
 from data_gen.generation.generate import generate
 from data_gen.scoring.report import data_report, describe
 from data_gen.storage.folder import load_info
 from icrl.run.command import Invocation, run_module
-from icrl.support.terminal import say
+from icrl.support.terminal import leave, say
 
 
 def main(call: Invocation, experiment: Experiment | None = None) -> None:
@@ -27,4 +25,4 @@ def main(call: Invocation, experiment: Experiment | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_module("python -m data_gen", "Runs source agents and records their learning histories.", main))
+    leave(run_module("python -m data_gen", "Runs source agents and records their learning histories.", main))

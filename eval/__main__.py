@@ -1,7 +1,5 @@
 """`python -m eval CONFIG`, the same as `icrl evaluate`: the frozen transformer on held-out tasks, and the report."""
 
-import sys
-
 from data_gen.experiment import Experiment
 from eval.evaluate import evaluate
 from eval.report import report_exists, write_report
@@ -9,7 +7,7 @@ from eval.summary import describe, load_summary
 from eval.tracking import track_evaluation
 from icrl.run.command import Invocation, run_module
 from icrl.run.trackers import check_trackers
-from icrl.support.terminal import say
+from icrl.support.terminal import leave, say
 
 
 def main(call: Invocation, experiment: Experiment | None = None) -> None:
@@ -28,4 +26,4 @@ def main(call: Invocation, experiment: Experiment | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_module("python -m eval", "The frozen transformer and every baseline on held-out tasks.", main))
+    leave(run_module("python -m eval", "The frozen transformer and every baseline on held-out tasks.", main))

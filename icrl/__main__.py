@@ -1,8 +1,6 @@
 """`python -m icrl`: the console command `icrl`."""
 
-import sys
-
-from icrl.cli import main
+from icrl.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -14,14 +14,16 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import icrl
 from data_gen.exchange import commands as exchange
 from icrl.config.loader import load_agent, load_tasks
 from icrl.config.schema import ExperimentConfig
 from icrl.run.command import Invocation, add_arguments, invocation, named_config
+from icrl.run.folder import remove_results
 from icrl.support.errors import UserError
-from icrl.support.terminal import reported, say
+from icrl.support.terminal import leave, reported, say
 from publish import commands as hub
 
 # A verb imports its own modules when it runs: torch alone takes seconds to import.
@@ -50,9 +52,14 @@ def main(words: Sequence[str] | None = None) -> int:
     if "act" in arguments:
         if rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
-        return reported(lambda: arguments.act(arguments))
+        return reported(lambda: arguments.act(arguments), "run the same command again")
     verb: Callable[[Invocation], object] = VERBS[arguments.verb]
     return reported(lambda: verb(invocation(arguments, rest)))
+
+
+def command() -> NoReturn:
+    """The program `icrl`: runs one command and ends the process with its exit code."""
+    leave(main())
 
 
 def meta_train(call: Invocation) -> None:
@@ -94,6 +101,8 @@ def run(call: Invocation) -> None:
 
     experiment = Experiment(call.config)  # one for all stages, so that tasks are split once
     check_run(experiment, call.overwrite)  # now, rather than after the data is generated
+    if call.overwrite:
+        remove_results(experiment.folder, with_data=not call.config.data.given)
     for stage in (meta_train, generate, train, evaluate):
         stage(replace(call, alone=False), experiment)
 
@@ -210,4 +219,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -21,6 +21,7 @@ def fsync(descriptor):
     _fsync(descriptor)
 
 os.fsync = fsync
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell, and their tests, ignore it
 """
 
 

@@ -24,7 +24,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from data_gen.exchange.minari_store import RECORD, minari_folder, minari_library
+from data_gen.exchange.minari_store import RECORD, minari_folder, minari_library, open_dataset
 from data_gen.exchange.minari_tasks import ENTRY_POINT
 from data_gen.spaces import Space, column_name, leaves, map_leaves, space_from_json
 from data_gen.storage.folder import checked_shards, load_info, load_tasks
@@ -58,8 +58,9 @@ def export_minari(
 ) -> list[str]:
     """Writes a run's data as one Minari data set, or one per task; returns the ids. One shard is in memory at a time.
 
-    Every data set is written completely or not at all. A data set of a single task names its environment. Minari's
-    `recover_environment` builds that environment where this project is installed.
+    Every data set is written completely or not at all, and an export that was killed continues where it was. A data set
+    of a single task names its environment. Minari's `recover_environment` builds that environment where this project is
+    installed.
 
     Args:
         folder: the run folder; its data has to be complete.
@@ -79,12 +80,13 @@ def export_minari(
     name, _, version = dataset_id.rpartition("-v")
     ids = {task: f"{name}-task-{task:05d}-v{version}" if by_task else dataset_id for task in tasks}
     targets = {one: minari_folder(one) for one in ids.values()}
-    for one, target in targets.items():
-        if target.exists():
-            raise UserError(f"data set {one}: already exists; choose another id, or run `minari delete {one}`")
     credit = {"author": author, "author_email": author_email, "code_permalink": code_permalink}
     train = load_tasks(folder.data, info, TASK_FILES[0])
-    writers = {one: _Writer(one, info, [task for task in tasks if ids[task] == one], train, credit) for one in targets}
+    writers = {
+        one: _Writer(one, info, [task for task in tasks if ids[task] == one], histories, train, credit)
+        for one in targets
+    }
+    missing = _missing(targets, writers)
     # write to a scratch folder, then move complete data sets to their final path
     with _scratch(minari_folder(), dataset_id) as scratch:
         with (
@@ -94,13 +96,14 @@ def export_minari(
             for path, rows, numbers in chosen:
                 shard = read_shard(path)
                 for row, task in zip(rows, numbers, strict=True):
-                    writers[ids[int(task)]].write(shard, int(row))
+                    if ids[int(task)] in missing:
+                        writers[ids[int(task)]].write(shard, int(row))
                     bar.update()
-            for writer in writers.values():
-                writer.finish()
-        for one, target in targets.items():
+            for one in missing:
+                writers[one].finish()
+        for one in missing:
             _make_namespace(one)
-            with new_folder(target) as temporary:
+            with new_folder(targets[one]) as temporary:
                 (scratch / one / "data").rename(temporary / "data")
     return list(targets)
 
@@ -127,6 +130,26 @@ def _chosen(
     return chosen
 
 
+def _missing(targets: Mapping[str, Path], writers: Mapping[str, "_Writer"]) -> list[str]:
+    """The ids of the data sets to write: all, or those that an earlier export of the same histories did not reach.
+
+    Raises UserError for a data set of another origin, or if all exist.
+    """
+    missing = [one for one, target in targets.items() if not target.exists()]
+    for one in targets:
+        if one not in missing and not (missing and _recorded(one) == writers[one].record()):
+            raise UserError(f"data set {one}: already exists; choose another id, or run `minari delete {one}`")
+    return missing
+
+
+def _recorded(dataset_id: str) -> Any:
+    """The record in the metadata of an existing data set; None without one."""
+    try:
+        return open_dataset(dataset_id).storage.metadata.get(RECORD)
+    except UserError:  # of another program
+        return None
+
+
 @dataclass
 class _Writer:
     """Writes one data set, one history at a time."""
@@ -135,6 +158,8 @@ class _Writer:
     info: DataInfo
     tasks: list[int]
     """Numbers of the tasks of the data set's histories."""
+    histories: Sequence[int] | None
+    """Numbers of the histories that were asked for; None for all."""
     train: Tasks | None
     credit: dict[str, str | None]
     dataset: Any = None
@@ -161,10 +186,15 @@ class _Writer:
 
     def finish(self) -> None:
         """Writes the record from which `import_minari` restores the same histories."""
+        self.dataset.storage.update_metadata({RECORD: self.record()})
+
+    def record(self) -> dict[str, Any]:
+        """The record: what `import_minari` needs, and the data that the histories come from."""
         train = {} if self.train is None else {name: self.train[name][self.tasks].tolist() for name in self.train}
         copied = {name: getattr(self.info, name) for name in ("tasks", "sources", "optimal_actions", "episode_length")}
-        record = {**copied, "train_tasks": train, "task_numbers": self.tasks if train else []}
-        self.dataset.storage.update_metadata({RECORD: record})
+        chosen = None if self.histories is None else sorted(self.histories)
+        origin = {"data": self.info.identity, "histories": chosen}
+        return {**copied, "train_tasks": train, "task_numbers": self.tasks if train else [], **origin}
 
     def _create(self, buffers: Sequence[Any]) -> Any:
         spec = self._spec()

@@ -6,7 +6,7 @@ Any `concurrent.futures.Executor` can do the work, since a shard is a pure funct
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, InvalidStateError, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -16,13 +16,12 @@ from data_gen.experiment import Experiment
 from data_gen.generation.shard import make_shard
 from icrl.config.runtime import RuntimeConfig
 from icrl.support.errors import UserError
-from icrl.support.interruption import children_ignore_sigint
 from icrl.support.processes import can_start, started
 
 
 def make_shards(
     experiment: Experiment, missing: list[int], lengths: list[int], progress: Callable[[int], object]
-) -> Iterator[tuple[int, str]]:
+) -> Generator[tuple[int, str]]:
     """Makes the `missing` shards on the config's executor.
 
     Args:
@@ -43,7 +42,7 @@ def make_shards(
         return
     with _executor(runtime, workers) as executor:
         data, config = folder.data.resolve(), experiment.config
-        with children_ignore_sigint(), started(config):  # submitting starts the workers
+        with started(config):  # submitting starts the workers
             futures = {executor.submit(make_shard, config, data, index): index for index in missing}
         try:
             for future in as_completed(futures):

@@ -5,6 +5,7 @@ finished shards are skipped on a restart, and any executor can make them.
 """
 
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,9 @@ def generate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         lengths = _shard_steps(experiment)
         with tqdm(total=sum(lengths), unit=" steps", unit_scale=True, desc="generate", dynamic_ncols=True) as bar:
             bar.update(sum(lengths) - sum(lengths[index] for index in missing))
-            for index, checksum in make_shards(experiment, missing, lengths, bar.update):
-                checksums[names[index]] = checksum
+            with closing(make_shards(experiment, missing, lengths, bar.update)) as made:  # no worker outlives the lock
+                for index, checksum in made:
+                    checksums[names[index]] = checksum
         for name in names:
             if recorded.get(name, checksums[name]) != checksums[name]:
                 raise UserError(

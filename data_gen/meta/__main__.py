@@ -1,13 +1,11 @@
 """`python -m data_gen.meta CONFIG`: meta-trains the meta-learners of an experiment. The same as `icrl meta-train`."""
 
-import sys
-
 from data_gen.experiment import Experiment
 from data_gen.meta.store import meta_learners, meta_record, trained_checkpoint
 from data_gen.meta.training import meta_train
 from icrl.run.command import Invocation, run_module
 from icrl.support.errors import UserError
-from icrl.support.terminal import say
+from icrl.support.terminal import leave, say
 
 
 def main(call: Invocation, experiment: Experiment | None = None) -> None:
@@ -32,4 +30,4 @@ def main(call: Invocation, experiment: Experiment | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_module("python -m data_gen.meta", "Meta-trains the meta-learners that a config names.", main))
+    leave(run_module("python -m data_gen.meta", "Meta-trains the meta-learners that a config names.", main))

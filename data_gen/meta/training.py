@@ -23,7 +23,7 @@ from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
 from icrl.run.checkpoints import MetaTrainingRecord, checkpoint_path, checkpoint_steps, keep_last_checkpoints
 from icrl.run.fingerprints import data_fingerprint, meta_fingerprint
-from icrl.run.folder import META_STATE, META_WEIGHTS, RECORD, keep_config, locked, origin, write_config
+from icrl.run.folder import META_STATE, META_WEIGHTS, RECORD, keep_config, locked, origin, stale, write_config
 from icrl.run.records import write_record
 from icrl.run.trackers import check_trackers
 from icrl.support.device import check_device
@@ -92,7 +92,7 @@ def check_data(experiment: Experiment) -> None:
     """Raises UserError if the run folder has data of another config, since `config.yaml` must describe that data."""
     folder = experiment.folder
     if folder.data_info.exists() and load_info(folder).fingerprint != data_fingerprint(experiment.config):
-        raise UserError(f"{folder.data} belongs to another config: choose another --name, or delete {folder.path}")
+        raise stale(folder.data, "icrl run --overwrite")
 
 
 def _train(

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import os
 import platform
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from icrl.config.loader import dump
 from icrl.config.schema import ExperimentConfig
 from icrl.support.errors import UserError
-from icrl.support.files import read_bytes, remove_leftovers, write_file
+from icrl.support.files import read_bytes, remove, remove_all_leftovers, write_file
 from icrl.support.yaml12 import write_yaml
 
 SCHEMA_VERSION = 2
@@ -174,6 +175,16 @@ def config_text(path: Path) -> str:
     return rest
 
 
+def remove_results(folder: RunFolder, with_data: bool) -> None:
+    """Deletes a whole run's results, the last stage's first, but not its meta-learners.
+
+    If the run that replaces them is killed, it continues without `--overwrite`: nothing of another config is left.
+    """
+    with locked(folder):
+        for path in (folder.report, folder.eval, folder.checkpoints, *([folder.data] if with_data else [])):
+            remove(path)
+
+
 def origin() -> dict[str, str]:
     """Versions and the git commit of the running code."""
     return {"python": platform.python_version(), **_versions(), "git": git_commit()}
@@ -204,12 +215,15 @@ def locked(folder: RunFolder) -> Iterator[None]:
     The operating system releases the lock when a process is killed. Where the file system has no locks, a warning is
     printed and the user has to see to it. Raises UserError if another process holds the lock.
     """
+    lock = folder.path / ".lock"
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        file = open(folder.path / ".lock", "w")
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
+        if lock.is_symlink():  # never opened: it may be any file of the user's
+            raise UserError(f"{lock}: is a symbolic link; delete it, and run the same command again") from error
         raise UserError(f"cannot write to {folder.path}: {error.strerror}") from error
-    with file:
+    with open(descriptor, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -225,5 +239,5 @@ def locked(folder: RunFolder) -> Iterator[None]:
                 file=sys.stderr,
             )
         else:
-            remove_leftovers(folder.path)  # nobody else is at work here
+            remove_all_leftovers(folder.path)  # nobody else is at work here
         yield

@@ -51,6 +51,12 @@ def remove_leftovers(folder: Path, pattern: str = ".*") -> None:
             _delete(path)
 
 
+def remove_all_leftovers(folder: Path) -> None:
+    """Deletes what killed processes left in `folder` and in all folders below, without following links."""
+    for place, _, _ in os.walk(folder):
+        remove_leftovers(Path(place))
+
+
 def remove(path: Path) -> None:
     """Deletes a file or a folder, if it exists. A killed process leaves all of it, or nothing under its name.
 

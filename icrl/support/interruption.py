@@ -1,23 +1,68 @@
 """Interruption by Ctrl-C (SIGINT) and by SIGTERM, which schedulers send before they kill."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 _PATIENCE = 4.0  # seconds to reach a point where a checkpoint can be written
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM has come. The program cleans up as after Ctrl-C."""
 
 
+def happened(error: KeyboardInterrupt) -> str:
+    """The word for an interruption."""
+    return "terminated" if isinstance(error, Terminated) else "interrupted"
+
+
+def exit_code(error: KeyboardInterrupt) -> int:
+    """The exit code after an interruption: 128 and the number of the signal."""
+    return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+
+
+class _Interrupter:
+    """A signal handler. The first signal raises, the second is ignored, and the third ends the process at once.
+
+    Launchers, schedulers and terminals send a signal twice, to a process and to its group. The second one would
+    interrupt the clean-up after the first, and end in tracebacks and processes that are left over.
+    """
+
+    def __init__(self) -> None:
+        self.came = 0
+
+    def __call__(self, number: int, frame: Any, error: KeyboardInterrupt | None = None) -> None:
+        self.came += 1
+        error = error or _error(number)
+        if self.came == 1:
+            raise error
+        if self.came > 2:  # printing is not safe here: the clean-up may be printing, too
+            with contextlib.suppress(OSError):
+                os.write(2, f"{happened(error)} again: ended before the clean-up was done\n".encode())
+            os._exit(exit_code(error))
+
+
 @contextlib.contextmanager
-def sigterm_raises() -> Iterator[None]:
-    """Within the block, SIGTERM raises `Terminated` in the main thread."""
-    with _handled({signal.SIGTERM: _terminate}):
+def signals_raise() -> Iterator[None]:
+    """Within the block, SIGINT raises KeyboardInterrupt and SIGTERM raises `Terminated` in the main thread, once.
+
+    A SIGINT that is ignored, as in background jobs of a shell, or that a notebook handles, stays so.
+    """
+    interrupter = _Interrupter()
+    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with _handled({number: interrupter for number in _STOPPING if own or number != signal.SIGINT}):
         yield
+
+
+def ignore_signals() -> None:
+    """From now on, SIGINT and SIGTERM are ignored, because the process is about to end with its exit code."""
+    if threading.current_thread() is threading.main_thread():
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_IGN)
 
 
 class Stop:
@@ -40,19 +85,20 @@ class Stop:
 def stop_requested() -> Iterator[Stop]:
     """Within the block, the first SIGINT or SIGTERM only makes the yielded `Stop` true, so that a loop can save.
 
-    The signal is raised after all if the block has not ended after 4 seconds, or when a second one comes.
+    The signal is raised at the end of the block, if the loop has not done so, after 4 seconds, or when a second comes.
     """
-    stop = Stop()
+    stop, interrupter = Stop(), _Interrupter()
 
     def ask(number: int, frame: Any) -> None:
         if stop:
-            raise stop.error  # type: ignore[misc]
-        stop.error = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
-        signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
+            interrupter(number, frame, stop.error)
+        else:
+            stop.error = _error(number)
+            signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
 
     def lose_patience(number: int, frame: Any) -> None:
         if stop:
-            raise stop.error  # type: ignore[misc]
+            interrupter(number, frame, stop.error)
 
     with _handled({signal.SIGINT: ask, signal.SIGTERM: ask, signal.SIGALRM: lose_patience}):
         try:
@@ -60,14 +106,33 @@ def stop_requested() -> Iterator[Stop]:
         finally:
             if stop:
                 signal.setitimer(signal.ITIMER_REAL, 0)
+    if stop.error is not None:  # it came too late for the loop, whose work is done; what follows must not begin
+        raise stop.error
 
 
 @contextlib.contextmanager
-def children_ignore_sigint() -> Iterator[None]:
+def starting_processes() -> Iterator[None]:
     """Processes that are started within the block never see Ctrl-C, which a terminal sends to all; their parent does.
 
-    Children inherit the blocked signal, even before they have run a line of Python.
+    Children inherit the blocked signal, even before they have run a line of Python. A signal that comes to the parent
+    takes effect at the end of the block: half of a message to a new process would be a traceback there.
     """
+    came: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        came.append(number)
+
+    # Other threads do not block the signal, so Python's handler may run although this thread does.
+    try:
+        with _handled(dict.fromkeys(_STOPPING, note)), _sigint_blocked():
+            yield
+    finally:
+        for number in came:
+            signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _sigint_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -92,5 +157,5 @@ def _handled(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _terminate(number: int, frame: Any) -> None:
-    raise Terminated
+def _error(number: int) -> KeyboardInterrupt:
+    return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()

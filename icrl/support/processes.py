@@ -12,6 +12,7 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
+from icrl.support.interruption import starting_processes
 from icrl.support.terminal import say
 
 _GUARD = re.compile(rb"""__name__\s*==\s*["']__main__|["']__main__["']\s*==\s*__name__""")
@@ -36,11 +37,21 @@ def can_start(*sent: Any) -> bool:
 
 @contextlib.contextmanager
 def started(*sent: Any) -> Iterator[None]:
-    """Within the block, new processes do not import the main module, unless `sent` comes from there."""
+    """Within the block, new processes do not import the main module, unless `sent` comes from there.
+
+    They never see Ctrl-C, and a signal to this process takes effect only after the block.
+    """
+    with starting_processes():
+        if _from_main(sent):
+            yield
+        else:
+            with _main_hidden():
+                yield
+
+
+@contextlib.contextmanager
+def _main_hidden() -> Iterator[None]:
     main = sys.modules["__main__"]
-    if _from_main(sent):
-        yield
-        return
     kept: dict[str, Any] = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
     try:
         main.__spec__ = None

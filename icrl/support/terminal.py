@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from icrl.support.errors import ENVIRONMENT_ERRNOS, ConfigError, UserError, shown
-from icrl.support.interruption import Terminated, sigterm_raises
+from icrl.support.interruption import exit_code, happened, ignore_signals, signals_raise
 
 _IN_ASCII = str.maketrans("▁▂▃▄▅▆▇█", "_.-~=+*#")
 
@@ -54,6 +54,7 @@ def leave(code: int) -> NoReturn:
     PyTorch's communication threads may need the interpreter while it shuts down, or while a process group is destroyed.
     Finished runs sometimes hung forever. By now, all files and trackers are closed.
     """
+    ignore_signals()  # a second Ctrl-C would interrupt the shutdown, with tracebacks and another exit code
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -61,12 +62,26 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def reported(run: Callable[[], object]) -> int:
-    """Calls `run`, turns errors that the user can fix into lines on stderr, and returns the exit code."""
+def reported(
+    run: Callable[[], object], remedy: str = "run the same command again, without --overwrite, to continue"
+) -> int:
+    """Calls `run`, turns errors that the user can fix into lines on stderr, and returns the exit code.
+
+    `remedy` says what to do after an interruption.
+    """
     sys.path.append(str(Path.cwd()))  # for the user's own components, named as module:Class
+    with signals_raise():
+        try:
+            return _without_tracebacks(run)
+        except KeyboardInterrupt as error:
+            saved = f" ({error})" if str(error) else ""
+            print(f"{happened(error)}{saved}; {remedy}", file=sys.stderr)
+            return exit_code(error)
+
+
+def _without_tracebacks(run: Callable[[], object]) -> int:
     try:
-        with sigterm_raises():
-            run()
+        run()
     except UserError as error:
         lines = printable(str(error), getattr(sys.stderr, "encoding", None) or "utf-8").splitlines()
         for line in lines if isinstance(error, ConfigError) else [" ".join(lines)]:
@@ -74,11 +89,6 @@ def reported(run: Callable[[], object]) -> int:
             short = line if len(line) <= _LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
             print(f"error: {short}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt as error:
-        happened = "terminated" if isinstance(error, Terminated) else "interrupted"
-        saved = f" ({error})" if str(error) else ""
-        print(f"{happened}{saved}; run the same command again, without --overwrite, to continue", file=sys.stderr)
-        return 143 if isinstance(error, Terminated) else 130
     except MemoryError as error:
         print(f"error: out of memory: {error}; use smaller values, or more data.shards", file=sys.stderr)
         return 1

@@ -9,8 +9,10 @@ from safetensors.torch import load_file
 
 from ad_model.train import train
 from data_gen.generation.generate import generate
+from icrl import cli
 from icrl.run.checkpoints import checkpoint_path, checkpoint_steps
-from icrl.run.folder import run_folder
+from icrl.run.command import Invocation
+from icrl.run.folder import RunFolder, locked, run_folder
 from icrl.support.files import new_folder, remove, remove_leftovers
 
 
@@ -130,3 +132,33 @@ def test_a_new_folder_takes_the_place_of_a_link(tmp_path, target):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "target"]
     assert not (tmp_path / "link").is_symlink()
     assert (tmp_path / "target/file").read_text() == "kept"
+
+
+def test_leftovers_anywhere_in_a_run_folder_are_removed_when_nobody_is_at_work(tmp_path):
+    left = [".config.yaml.1.tmp", "report/.curves.png.1.tmp", "checkpoints/.step-000002.1.deleted.tmp/model/weights"]
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/.mine.tmp").write_text("kept")
+    for name in left:
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("left")
+    (tmp_path / "run/linked").symlink_to(tmp_path / "outside")
+    with locked(RunFolder(tmp_path / "run")):
+        names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert names == {
+        *("run", "run/.lock", "run/checkpoints", "run/report", "run/linked", "outside", "outside/.mine.tmp")
+    }
+
+
+def test_a_run_that_replaces_another_and_is_killed_continues_without_overwrite(config, tiny, monkeypatch):
+    other = tiny(training={"steps": 4}, seed=1)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data_gen.__main__.generate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cli.run(Invocation(other, "tiny.yaml", overwrite=True))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    cli.run(Invocation(other, "tiny.yaml"))
+    assert run_folder(other).report.exists()

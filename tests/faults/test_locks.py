@@ -47,6 +47,16 @@ def test_a_folder_in_use_is_named_as_such(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("target", ["mine.txt", "nothing"])
+def test_a_lock_that_is_a_link_is_refused_and_never_followed(tmp_path, target):
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.lock").symlink_to(tmp_path / target)
+    with pytest.raises(UserError, match="is a symbolic link; delete it"), locked(RunFolder(tmp_path / "run")):
+        pass
+    assert (tmp_path / "mine.txt").read_text() == "mine" and not (tmp_path / "nothing").exists()
+
+
 def test_a_shard_that_another_program_has_locked_is_read(tmp_path):
     path = shard(tmp_path / "train-00000-of-00001.h5")
     with open(path, "r+b") as other:

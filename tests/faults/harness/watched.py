@@ -299,9 +299,19 @@ def _shared_memory() -> set[str]:
 
 
 def _shared_memory_left(before: set[str], patience: float = 20.0) -> list[str]:
-    """Semaphores and shared memory that are new, and stay. Those of other programs that run beside this go away."""
+    """Semaphores and shared memory that are new, that no living process uses, and that stay."""
     new, deadline = _shared_memory() - before, time.monotonic() + patience
     while new and time.monotonic() < deadline:
         time.sleep(0.02)
-        new &= _shared_memory()
+        new = (new & _shared_memory()) - _shared_memory_in_use()
     return sorted(new)
+
+
+def _shared_memory_in_use() -> set[str]:
+    """Names that living processes have mapped: those of other programs, since the child's processes have ended."""
+    names = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            lines = maps.read_text(errors="replace").splitlines()
+            names |= {line.rpartition("/dev/shm/")[2] for line in lines if "/dev/shm/" in line}
+    return names
