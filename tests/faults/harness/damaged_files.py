@@ -1,0 +1,242 @@
+"""Damage to every kind of file of a run folder: made again, or named in one line; never used, never a traceback.
+
+A case is `STATE COMMAND FILE DAMAGE SEED`: in a run folder of that state, the file is damaged, and the command is
+called that a user would call next. Its answer is right in one of two ways: it ends without an error and everything
+that it makes is that of a run without damage, or it names the file, or a folder around it, with what to do.
+"""
+
+import contextlib
+import io
+import os
+import pickle
+import re
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.conftest import merged
+from tests.faults.harness.outcomes import Outcome
+from tests.faults.harness.tiny_runs import (
+    CONFIG,
+    REMOVED,
+    RESULTS,
+    broken_promises,
+    detail,
+    make_states,
+    results,
+    words,
+)
+from tests.faults.harness.watched import watched
+
+NUMBER = 1100
+
+FLIPS = tuple(f"flip {seed}" for seed in range(3))
+CUTS = ("half 0", "byte 0", "anywhere 0", "empty 0", "delete 0")
+REPLACED = ("text 0", "not_utf8 0", "code 0", "other_run 0", "sibling 0", "directory 0", "link 0")
+DAMAGES = (*FLIPS, *CUTS, *REPLACED)
+"""Kinds of damage. `code` is a file of the right type that leaves a mark if anything unpickles or runs it, `other_run`
+the same file of a run with another seed, `sibling` the same file of another shard or checkpoint of this run."""
+
+COMMANDS = {
+    "finished": {
+        "data/": ("generate", "info", "push data", "run"),
+        "cache/": ("run",),
+        "checkpoints/": ("evaluate", "push model", "train", "info", "run"),
+        "meta/": ("meta-train", "evaluate", "info", "run"),
+        "eval/": ("evaluate", "info", "push model"),
+        "report": ("evaluate", "push model"),
+        "training_log": ("evaluate", "train"),
+        "logs/": ("evaluate",),
+        "config.yaml": ("info", "push data", "push model", "evaluate", "generate"),
+        ".lock": ("run", "info"),
+    },
+    "generation": {"data/": ("generate", "run"), "config.yaml": ("generate",)},
+    "meta_training": {"meta/": ("meta-train", "run"), "config.yaml": ("meta-train",)},
+    "training": {
+        **{"cache/": ("train", "run"), "checkpoints/": ("train", "run"), "data/": ("train", "run")},
+        **{"training_log": ("train",), "logs/": ("train",), "config.yaml": ("train",)},
+    },
+    "evaluation": {"checkpoints/": ("evaluate", "push model"), "meta/": ("evaluate",), "data/": ("evaluate",)},
+    "reporting": {
+        **{"eval/": ("evaluate", "push model"), "training_log": ("evaluate",), "config.yaml": ("evaluate",)},
+        **{"data/": ("evaluate",), "logs/": ("evaluate",)},
+    },
+}
+"""By state and the begin of a file's path, the commands that a user would call next and that may use the file."""
+
+KEPT = {".lock": "holds nothing", "logs/events": "belongs to TensorBoard, which alone reads it"}
+"""Files that a command may open and leave as they are, and why."""
+
+REMEDY = re.compile(r"\b(delete|run|use|make|made|again|choose|train|evaluate|generate|resume|--overwrite)\b")
+
+
+def prepare(home: Path) -> None:
+    """The states of a run folder, and a run with another seed."""
+    make_states(home / "states")
+    make_states(home / "other", merged(CONFIG, {"seed": 1}))
+    for state in set(REMOVED) - {"finished"}:
+        shutil.rmtree(home / "other" / state)
+
+
+def cases(home: Path, number: int) -> list[str]:
+    """The first `number` cases, so ordered that every kind of damage to every kind of file comes early."""
+    every = [
+        f"{state} {command.replace(' ', '-')} {kind} {damage}"
+        for state, uses in COMMANDS.items()
+        for kind in kinds_of_files(home / "states" / state / "runs/tiny")
+        for command in next((commands for begin, commands in uses.items() if kind.startswith(begin)), ())
+        for damage in DAMAGES
+    ]
+    every.sort(key=lambda case: zlib.crc32(case.encode()))
+    rounds: dict[tuple[str, ...], int] = {}
+    order = []
+    for case in every:
+        state, _, kind, damage, _ = case.split()
+        rounds[kind, damage] = rounds.get((kind, damage), 0) + 1
+        order.append((rounds[kind, damage], case))
+    return [case for _, case in sorted(order, key=lambda pair: pair[0])][:number]
+
+
+def attempt(home: Path, case: str, folder: Path) -> Outcome:
+    """Damages a copy of a run folder and calls the command."""
+    state, command, kind, damage, seed = case.split()
+    command = command.replace("-data", " data").replace("-model", " model")
+    shutil.copytree(home / "states" / state, folder, dirs_exist_ok=True)
+    tiny, whole = folder / "runs/tiny", results(home / "states/finished")
+    path = only(tiny, kind)
+    before = path.read_bytes()
+    if not damaged(home, folder, path, kind, damage, int(seed)):
+        return Outcome("damaged_files", case, "there is no such damage")
+    after = _content(path)
+    result = watched(words(command), folder, forbidden=[tiny])
+    broken = broken_promises(result)
+    if (folder / "mark").exists() and "executed" not in broken:
+        broken.append("executed")
+    if result.code == 0:
+        ending = "made again" if _content(path) not in (after, None) else "not used"
+        stages = RESULTS if command == "run" else [command] if command in RESULTS else []
+        right, made = {name: whole[name] for name in whole if _stage(name) in stages}, results(folder, [*stages])
+        opened = any(name.strip("'") == str(path.resolve()) for name in result.opened)
+        kept = kind.startswith(tuple(KEPT)) or after == before
+        if made != right or (opened and damage != "delete" and _content(path) == after and not kept):
+            told = [line for line in result.errors.splitlines() if line.startswith("warning: ") and path.name in line]
+            ending = "told" if told else "used"
+            broken += [] if told and made == right else ["silent"]
+    else:
+        ending = "refused"
+        [line] = result.error_lines[:1] or [""]
+        around = [path, *path.parents][: len(path.relative_to(tiny).parts)]
+        if not any(str(place.relative_to(folder)) in line for place in around) or not REMEDY.search(line):
+            broken.append("not named")
+        if "another config" in line and damage not in ("other_run", "sibling"):
+            broken.append("told as something else")
+    return Outcome("damaged_files", case, ending, tuple(broken), detail=detail(result) if broken else "")
+
+
+def kinds_of_files(tiny: Path) -> list[str]:
+    """Patterns of the files of a run folder, one file each, without parts that differ between configs or runs."""
+    names = (path.relative_to(tiny).as_posix() for path in tiny.rglob("*") if path.is_file())
+    return sorted({re.sub(r"-[0-9a-f]{8,}/", "-*/", re.sub(r"tfevents.*", "tfevents*", name)) for name in names})
+
+
+def only(tiny: Path, kind: str) -> Path:
+    """The first of the files that a pattern names."""
+    return sorted(tiny.glob(kind))[0]
+
+
+def damaged(home: Path, folder: Path, path: Path, kind: str, damage: str, seed: int) -> bool:
+    """Damages a file; False if this kind of damage does not exist for it."""
+    content = bytearray(path.read_bytes())
+    rng = np.random.default_rng((zlib.crc32(kind.encode()), seed))
+    if not content and damage not in ("text", "not_utf8", "code", "delete", "directory", "link"):
+        return False
+    if damage == "flip":
+        content[int(rng.integers(len(content)))] ^= 1 << int(rng.integers(8))
+    elif damage in ("half", "byte", "anywhere", "empty"):
+        content = content[: {"half": len(content) // 2, "byte": -1, "empty": 0}.get(damage, rng.integers(len(content)))]
+    elif damage == "text":
+        content = bytearray(b"something else\n")
+    elif damage == "not_utf8":
+        content = bytearray(b"\x80\x81\xff" * 40)
+    elif damage == "code":
+        content = bytearray(marking(folder / "mark", path))
+    elif damage in ("other_run", "sibling"):
+        others = only(home / "other/finished/runs/tiny", kind) if damage == "other_run" else _sibling(home, kind)
+        if others is None or others.read_bytes() == content:
+            return False
+        content = bytearray(others.read_bytes())
+    path.unlink()
+    if damage == "directory":
+        path.mkdir()
+        (path / "file").touch()
+    elif damage == "link":
+        path.symlink_to(folder / "nowhere")
+    elif damage != "delete":
+        path.write_bytes(content)
+    return True
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+def marking(mark: Path, path: Path) -> bytes:
+    """The content of a file of the same type as `path` that makes the folder `mark` if it is run or unpickled."""
+    bomb, file = pickle.dumps(Bomb(mark)), io.BytesIO()
+    if path.suffix == ".py":
+        return f"import os\nos.mkdir({str(mark)!r})\n".encode()
+    if path.suffix == ".yaml":
+        return f"!!python/object/apply:os.mkdir [{str(mark)!r}]\n".encode()
+    if path.suffix == ".npy":
+        np.save(file, np.array([Bomb(mark)], dtype=object), allow_pickle=True)
+        return file.getvalue()
+    if path.suffix == ".npz":
+        np.savez(file, allow_pickle=True, position=np.array([Bomb(mark)], dtype=object))
+        return file.getvalue()
+    if path.suffix in (".bin", ".pkl"):  # as torch.save writes them
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, content in {"data.pkl": bomb, "byteorder": b"little", "version": b"3\n"}.items():
+                archive.writestr(f"archive/{name}", content)
+        return file.getvalue()
+    return bomb
+
+
+def _sibling(home: Path, kind: str) -> Path | None:
+    """The same file of another shard, checkpoint or split; None if there is none."""
+    tiny = home / "states/finished/runs/tiny"
+    pairs = {"00000": "00001", "00001": "00002", "00002": "00000", "step-000004": "step-000002"}
+    pairs |= {"step-000003": "step-000002", "tasks-test": "tasks-train", "tasks-train": "tasks-test"}
+    pairs |= {"previous_action": "action", "boundary": "action", "observation": "previous_reward"}
+    if "step-000002" in kind:
+        pairs = {"step-000002": "step-000004" if kind.startswith("checkpoints") else "step-000003"}
+    for one, other in pairs.items():
+        if one in kind:
+            return next(iter(sorted(tiny.glob(kind.replace(one, other, 1)))), None)
+    return None
+
+
+def _stage(name: str) -> str:
+    """The stage that makes a file of `results`."""
+    return next(stage for stage, patterns in RESULTS.items() if any(Path(name).match(each) for each in patterns))
+
+
+def _content(path: Path) -> bytes | str | None:
+    """Whatever is at `path`, to see whether it changes; None if nothing is there."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_symlink():
+            return f"a link to {path.readlink()}"
+        return "a folder" if path.is_dir() else path.read_bytes()
+    return None
+
+
