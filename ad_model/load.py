@@ -16,6 +16,8 @@ from icrl.support.errors import UserError
 from icrl.support.files import check_files, checksums, read_json
 from icrl.support.hub import fetch, repository, snapshot
 
+_AGAIN = "use another checkpoint, or train again"
+
 
 class Checksums(Record):
     """`checksums.json` of a model folder; model folders of earlier versions have none."""
@@ -41,7 +43,7 @@ def load_model(place: Path | str, device: str | None = None, trust_remote_code: 
     if (
         not trust_remote_code
         and (path / "config.json").exists()
-        and _attention_elsewhere(read_json(path / "config.json"))
+        and _attention_elsewhere(read_json(path / "config.json", _AGAIN))
     ):
         raise UserError(f"{path}: not loaded: config.json asks for attention code from elsewhere")
     try:
@@ -67,7 +69,7 @@ def write_checksums(path: Path) -> None:
 def check_checksums(path: Path) -> None:
     """Raises UserError if a file of the model folder `path` differs from its checksum, or is missing."""
     if (path / CHECKSUMS).exists():
-        check_files(path, read_record(path / CHECKSUMS, Checksums).files, "use another checkpoint, or train again")
+        check_files(path, read_record(path / CHECKSUMS, Checksums, _AGAIN).files, _AGAIN)
 
 
 def given_model(place: str, with_code: bool = False) -> Path:
@@ -119,5 +121,5 @@ def _own_class(path: Path) -> type:
     Raises KeyError if config.json does not name a class.
     """
     return cast(
-        type, get_class_from_dynamic_module(read_json(path / "config.json")["auto_map"]["AutoModel"], str(path))
+        type, get_class_from_dynamic_module(read_json(path / "config.json", _AGAIN)["auto_map"]["AutoModel"], str(path))
     )

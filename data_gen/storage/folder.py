@@ -23,6 +23,8 @@ from icrl.run.records import record_text, versioned
 from icrl.support.errors import UserError
 from icrl.support.files import check_files, sha256, write_file
 
+_ELSEWHERE = "get the data again"
+
 
 def check_folder_name(path: Path) -> None:
     """Raises UserError for the name of a new data folder that `load_dataset` would take for a pattern or an address."""
@@ -64,12 +66,13 @@ def load_info(folder: RunFolder) -> DataInfo:
     if not folder.data_info.exists():
         state = "is not complete" if folder.data.is_dir() else "has not been generated"
         raise UserError(f"{folder.data}: the data {state}; run `icrl generate` with this config first")
-    return read_info(folder.data_info)
+    generated = folder.own_data is None
+    return read_info(folder.data_info, "delete it, and `icrl generate` makes it again" if generated else _ELSEWHERE)
 
 
-def read_info(path: Path) -> DataInfo:
+def read_info(path: Path, remedy: str = _ELSEWHERE) -> DataInfo:
     """The record in an `info.json` from anywhere. Raises UserError if the file does not hold one."""
-    return checked_info(versioned(path), path)
+    return checked_info(versioned(path, remedy), path)
 
 
 def load_tasks(folder: Path, info: DataInfo, name: str) -> Tasks | None:

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import hashlib
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -164,9 +165,9 @@ def config_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: is damaged ({error}); {again}") from error
     first, _, rest = text.partition("\n")
-    if not first.startswith(_CONFIG_CHECKSUM):
+    if not re.search("[0-9a-f]{64}$", first):
         return text
-    if first.removeprefix(_CONFIG_CHECKSUM) != hashlib.sha256(rest.encode()).hexdigest():
+    if first != _CONFIG_CHECKSUM + hashlib.sha256(rest.encode()).hexdigest():
         raise UserError(f"{path}: is damaged, or was edited: it differs from its checksum; {again}")
     return rest
 

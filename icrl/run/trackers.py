@@ -54,7 +54,7 @@ class TrackedRun:
         """The record of the run, created if it does not exist."""
         if not self._record_file.exists():
             write_record(self._record_file, RunRecord(id=secrets.token_hex(4), reported={}))
-        return read_record(self._record_file, RunRecord)
+        return read_record(self._record_file, RunRecord, "delete it, and the trackers begin a new run")
 
     def remember(self, tracker: str, evaluation: str) -> None:
         """Records that a tracker has received an evaluation."""

@@ -9,13 +9,16 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from icrl.support.errors import UserError
+from icrl.support.terminal import say
 
 TEMPORARY_SUFFIX = ".tmp"
+_CRC32 = "crc32"
 _REPLACED = f".replaced{TEMPORARY_SUFFIX}"
 
 
@@ -96,25 +99,44 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises UserError if the file is missing, unreadable or not JSON."""
+def read_json(path: Path, remedy: str = "make it again with --overwrite") -> Any:
+    """The content of a JSON file. Raises UserError, which ends with `remedy`, if it is missing or cannot be read."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        raise UserError(f"{path} is missing; {remedy}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}; {remedy}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {error}; {remedy}") from error
+
+
+def log_line(values: Mapping[str, Any]) -> str:
+    """One line of a log, which ends with the CRC-32 of its other values."""
+    return json.dumps({**values, _CRC32: zlib.crc32(json.dumps(values).encode())}) + "\n"
 
 
 def read_json_lines(path: Path, keys: set[str]) -> list[dict[str, Any]]:
-    """The lines of a log that have a number under each of these keys. Lines that are damaged, or that a killed process
-    left unfinished, are dropped."""
+    """The lines of a log, as `log_line` writes them, that have a number under each of these keys.
+
+    Damaged lines are left out, and the user is told; without a word, the last one if a killed process left it
+    unfinished. Lines of earlier versions have no checksum. Raises UserError if the file cannot be read.
+    """
+    try:
+        texts = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}; delete it") from error
     lines = []
-    for text in path.read_bytes().splitlines() if path.exists() else []:
+    for text in texts:
         with contextlib.suppress(ValueError, RecursionError):
             line = json.loads(text)
             if isinstance(line, dict) and all(type(line.get(key)) in (int, float) for key in keys):
-                lines.append(line)
+                checksum = line.pop(_CRC32, None)
+                if checksum in (None, zlib.crc32(json.dumps(line).encode())):
+                    lines.append(line)
+    damaged = len(texts) - 1 - len(lines)
+    if damaged > 0:
+        say(f"warning: {path}: {damaged} of its lines are damaged and left out")
     return lines
 
 

@@ -1,5 +1,6 @@
-"""Run folders of one tiny experiment, finished and interrupted, that faults are tried on; and the promises of an answer."""
+"""Run folders of one tiny experiment, finished and interrupted, to try faults on; and what every answer must keep to."""
 
+import importlib
 import json
 import re
 import shutil
@@ -7,18 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch.utils.tensorboard
 
-# What the children need is imported here, so that they begin at once.
-import ad_model.train
-import data_gen.__main__
-import data_gen.meta.__main__
-import eval.__main__
-import publish.data
-import publish.model  # noqa: F401
 from icrl.config.loader import dump, validate
 from tests.conftest import TINY, merged
 from tests.faults.harness.watched import Result, watched
+
+for _module in (
+    *("ad_model.train", "data_gen.__main__", "data_gen.meta.__main__", "eval.__main__", "publish.data"),
+    *("publish.model", "torch.utils.tensorboard"),
+):
+    importlib.import_module(_module)  # what children need is imported already, so that they begin at once
 
 MOST_MEMORY, MOST_SECONDS = 2**30, 120.0
 
@@ -36,7 +35,15 @@ CONFIG = merged(
 
 REMOVED = {
     "finished": (),
-    "generation": ("data/info.json", "data/README.md", "data/*-00002-of-*.h5", "cache", "checkpoints", "eval", "report*"),
+    "generation": (
+        "data/info.json",
+        "data/README.md",
+        "data/*-00002-of-*.h5",
+        "cache",
+        "checkpoints",
+        "eval",
+        "report*",
+    ),
     "meta_training": ("meta/*/step-000003", "checkpoints/step-000004", "eval", "report*"),
     "training": ("checkpoints/step-000004", "eval", "report*"),
     "evaluation": ("eval", "report*"),
