@@ -148,7 +148,7 @@ class _Writer:
         """Appends the episodes of one history. Raises UserError if they cannot be written."""
         episodes = list(_episodes(shard, row, self.observation_space, self.action_space))
         buffers = [buffer for buffer, _ in episodes]
-        try:
+        with self._written():
             if self.dataset is None:
                 self.dataset = self._create(buffers)
             else:
@@ -156,15 +156,23 @@ class _Writer:
             end = self.dataset.total_episodes
             numbers = range(end - len(buffers), end)
             self.dataset.storage.update_episode_metadata([metadata for _, metadata in episodes], numbers)
-        except OSError as error:
-            raise UserError(f"data set {self.dataset_id}: cannot be written ({error.strerror or error})") from error
 
     def finish(self) -> None:
         """Writes the record from which `import_minari` restores the same histories."""
         train = {} if self.train is None else {name: self.train[name][self.tasks].tolist() for name in self.train}
         copied = {name: getattr(self.info, name) for name in ("tasks", "sources", "optimal_actions", "episode_length")}
         record = {**copied, "train_tasks": train, "task_numbers": self.tasks if train else []}
-        self.dataset.storage.update_metadata({RECORD: record})
+        with self._written():
+            self.dataset.storage.update_metadata({RECORD: record})
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Turns the errors of a full disk into a UserError; HDF5 raises RuntimeError for those it meets last."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            why = " ".join(str(getattr(error, "strerror", None) or error).split())[:300]
+            raise UserError(f"data set {self.dataset_id}: cannot be written ({why})") from error
 
     def _create(self, buffers: Sequence[Any]) -> Any:
         spec = self._spec()

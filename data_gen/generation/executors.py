@@ -18,6 +18,7 @@ from icrl.config.runtime import RuntimeConfig
 from icrl.support.errors import UserError
 from icrl.support.interruption import children_ignore_sigint
 from icrl.support.processes import can_start, started
+from icrl.support.threads import quiet_threads
 
 
 def make_shards(
@@ -68,7 +69,9 @@ def _executor(runtime: RuntimeConfig, workers: int) -> Iterator[Executor]:
     if runtime.executor == "processes":
         context = multiprocessing.get_context("spawn")
         try:
-            with _quiet_pool(), ProcessPoolExecutor(workers, context, _start_worker, (workers,)) as processes:
+            # The pool's own thread gives every pending future an error, and one that is cancelled meanwhile refuses it.
+            quiet = quiet_threads(lambda args: isinstance(args.exc_value, InvalidStateError))
+            with quiet, ProcessPoolExecutor(workers, context, _start_worker, (workers,)) as processes:
                 others = multiprocessing.active_children()
                 try:
                     yield processes
@@ -92,25 +95,6 @@ def _executor(runtime: RuntimeConfig, workers: int) -> Iterator[Executor]:
         raise UserError(f"runtime.scheduler: no Dask scheduler answers at {address}: {error}") from error
     with client, client.get_executor() as cluster:
         yield cluster
-
-
-@contextmanager
-def _quiet_pool() -> Iterator[None]:
-    """Within the block, a pool whose workers are killed prints no traceback when it finds a cancelled future.
-
-    Its own thread gives every pending future an error, and a future that is cancelled meanwhile refuses it.
-    """
-    before = threading.excepthook
-
-    def hook(args: threading.ExceptHookArgs) -> None:
-        if not isinstance(args.exc_value, InvalidStateError):
-            before(args)
-
-    threading.excepthook = hook
-    try:
-        yield
-    finally:
-        threading.excepthook = before
 
 
 def _start_worker(workers: int) -> None:

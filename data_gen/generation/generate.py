@@ -174,5 +174,5 @@ def _remove_checksums(folder: RunFolder, names: list[str]) -> None:
 def _check_card(folder: RunFolder, name: str) -> None:
     """Tells the user if the card is not the one that was written. It may have been edited, so it is kept."""
     path = folder.data / CARD
-    if path.read_bytes() != dataset_card(name, load_info(folder)).encode():
+    if not path.is_file() or path.read_bytes() != dataset_card(name, load_info(folder)).encode():
         say(f"warning: {path}: is damaged, or was edited; delete it, and `icrl generate` writes it again")

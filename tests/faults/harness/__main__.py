@@ -25,7 +25,7 @@ from tests.faults.harness.outcomes import add_outcome, read_outcomes, table
 for _name, _value in {"OMP_NUM_THREADS": "1", "MKL_CBWR": "AUTO,STRICT", "HF_HUB_OFFLINE": "1"}.items():
     os.environ.setdefault(_name, _value)  # before torch is imported: forked children have no threads to share
 
-KINDS = ("kills", "full_disks", "damaged_files", "hostile_data", "hostile_models", "neighbours", "configs")
+KINDS = ("kills", "full_disks", "damaged_files", "flips", "hostile_data", "hostile_models", "neighbours", "configs")
 """Every kind is a module with `NUMBER`, `prepare(home)`, `cases(home, number)` and `attempt(home, case, folder)`."""
 
 

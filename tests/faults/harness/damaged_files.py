@@ -126,7 +126,8 @@ def attempt(home: Path, case: str, folder: Path) -> Outcome:
     if result.code == 0:
         ending = "made again" if _content(path) not in (after, None) else "not used"
         said = (result.output + result.errors).splitlines()
-        told = [line for line in said if line.startswith(("warning: ", "note: ")) and path.name in line]
+        name = "report.html" if kind.startswith("report") else path.name
+        told = [line for line in said if line.startswith(("warning: ", "note: ")) and name in line]
         stages = RESULTS if command == "run" else [command] if command in RESULTS else []
         right, made = {name: whole[name] for name in whole if _stage(name) in stages}, results(folder, [*stages])
         opened = any(name.strip("'") == str(path.resolve()) for name in result.opened)

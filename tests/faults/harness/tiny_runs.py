@@ -1,4 +1,4 @@
-"""Run folders of one tiny experiment, finished and interrupted, to try faults on; and what every answer must keep to."""
+"""Run folders of one tiny experiment, finished and interrupted, to try faults on; and what every answer must keep."""
 
 import importlib
 import json
@@ -101,7 +101,7 @@ def results(folder: Path, stages: Sequence[str] = tuple(RESULTS)) -> dict[str, o
                 with np.load(path) as file:
                     found[name] = {key: file[key].tolist() for key in file.files}
             elif path.name == "summary.json":
-                found[name] = re.sub(r'"(seconds|checksum|.*\.(npz|parquet))": .*', "", path.read_text())
+                found[name] = re.sub(r'"(seconds|git|checksum|.*\.(npz|parquet))": .*', "", path.read_text())
             else:
                 found[name] = path.read_bytes()
     return found
