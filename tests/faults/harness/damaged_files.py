@@ -14,6 +14,7 @@ import re
 import shutil
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from tests.faults.harness.tiny_runs import (
 )
 from tests.faults.harness.watched import watched
 
-NUMBER = 1100
+NUMBER = 1200
 
 FLIPS = tuple(f"flip {seed}" for seed in range(3))
 CUTS = ("half 0", "byte 0", "anywhere 0", "empty 0", "delete 0")
@@ -91,20 +92,26 @@ def prepare(home: Path) -> None:
 
 def cases(home: Path, number: int) -> list[str]:
     """The first `number` cases, so ordered that every kind of damage to every kind of file comes early."""
-    every = [
-        f"{state} {command.replace(' ', '-')} {kind} {damage}"
-        for state, uses in COMMANDS.items()
-        for kind in kinds_of_files(home / "states" / state / "runs/tiny")
-        for command in next((commands for begin, commands in uses.items() if kind.startswith(begin)), ())
-        for damage in DAMAGES
-    ]
-    every.sort(key=lambda case: zlib.crc32(case.encode()))
-    rounds: dict[tuple[str, ...], int] = {}
+    every: dict[str, list[str]] = {}
+    for state, uses in COMMANDS.items():
+        tiny = home / "states" / state / "runs/tiny"
+        for kind in kinds_of_files(tiny):
+            for command in next((commands for begin, commands in uses.items() if kind.startswith(begin)), ()):
+                for damage in DAMAGES:
+                    if damaged_content(home, home, only(tiny, kind), kind, *damage.split()) is not None:
+                        case = f"{state} {command.replace(' ', '-')} {kind} {damage}"
+                        every.setdefault(kind, []).append(case)
+    # The n-th case of every kind of file comes before the next one of any, and among these each kind of damage once.
     order = []
-    for case in every:
-        _, _, kind, damage, _ = case.split()
-        rounds[kind, damage] = rounds.get((kind, damage), 0) + 1
-        order.append((rounds[kind, damage], case))
+    for of_kind in every.values():
+        of_kind.sort(key=lambda case: zlib.crc32(case.encode()))
+        rounds = Counter[str]()
+        turns = []
+        for case in of_kind:
+            damage = case.split()[3]
+            rounds[damage] += 1
+            turns.append((rounds[damage], case))
+        order += [(place, case) for place, (_, case) in enumerate(sorted(turns, key=lambda turn: turn[0]))]
     return [case for _, case in sorted(order, key=lambda pair: pair[0])][:number]
 
 
@@ -116,8 +123,15 @@ def attempt(home: Path, case: str, folder: Path) -> Outcome:
     tiny, whole = folder / "runs/tiny", results(home / "states/finished")
     path = only(tiny, kind)
     before = path.read_bytes()
-    if not damaged(home, folder, path, kind, damage, int(seed)):
-        return Outcome("damaged_files", case, "there is no such damage")
+    content = damaged_content(home, folder, path, kind, damage, seed)
+    path.unlink()
+    if content == "directory":
+        path.mkdir()
+        (path / "file").touch()
+    elif content == "link":
+        path.symlink_to(folder / "nowhere")
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
     after = _content(path)
     result = watched(words(command), folder, forbidden=[tiny])
     broken = broken_promises(result)
@@ -171,36 +185,24 @@ def only(tiny: Path, kind: str) -> Path:
     return sorted(tiny.glob(kind))[0]
 
 
-def damaged(home: Path, folder: Path, path: Path, kind: str, damage: str, seed: int) -> bool:
-    """Damages a file; False if this kind of damage does not exist for it."""
+def damaged_content(home: Path, folder: Path, path: Path, kind: str, damage: str, seed: str) -> bytes | str | None:
+    """The content of a damaged file, or `damage` where it is not a file; None if there is no such damage to it."""
     content = bytearray(path.read_bytes())
-    rng = np.random.default_rng((zlib.crc32(kind.encode()), seed))
-    if not content and damage not in ("text", "not_utf8", "code", "delete", "directory", "link"):
-        return False
+    rng = np.random.default_rng((zlib.crc32(kind.encode()), int(seed)))
+    if damage in ("delete", "directory", "link"):
+        return damage
+    if damage in ("text", "not_utf8", "code"):
+        other = {"text": b"something else\n", "not_utf8": b"\x80\x81\xff" * 40}
+        return other.get(damage) or marking(folder / "mark", path)
+    if damage in ("other_run", "sibling"):
+        others = only(home / "other/finished/runs/tiny", kind) if damage == "other_run" else _sibling(home, kind)
+        return None if others is None or others.read_bytes() == content else others.read_bytes()
+    if not content:
+        return None
     if damage == "flip":
         content[int(rng.integers(len(content)))] ^= 1 << int(rng.integers(8))
-    elif damage in ("half", "byte", "anywhere", "empty"):
-        content = content[: {"half": len(content) // 2, "byte": -1, "empty": 0}.get(damage, rng.integers(len(content)))]
-    elif damage == "text":
-        content = bytearray(b"something else\n")
-    elif damage == "not_utf8":
-        content = bytearray(b"\x80\x81\xff" * 40)
-    elif damage == "code":
-        content = bytearray(marking(folder / "mark", path))
-    elif damage in ("other_run", "sibling"):
-        others = only(home / "other/finished/runs/tiny", kind) if damage == "other_run" else _sibling(home, kind)
-        if others is None or others.read_bytes() == content:
-            return False
-        content = bytearray(others.read_bytes())
-    path.unlink()
-    if damage == "directory":
-        path.mkdir()
-        (path / "file").touch()
-    elif damage == "link":
-        path.symlink_to(folder / "nowhere")
-    elif damage != "delete":
-        path.write_bytes(content)
-    return True
+        return bytes(content)
+    return bytes(content[: {"half": len(content) // 2, "byte": -1, "empty": 0}.get(damage, rng.integers(len(content)))])
 
 
 class Bomb:

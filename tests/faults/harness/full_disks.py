@@ -1,10 +1,11 @@
 """A full disk at every write of every stage: one line, nothing lost, and the same command finishes when there is room.
 
-A case is `STAGE HOW NUMBER`. `mount` is a real file system of limited size, with NUMBER KiB of room beside what the
-stage starts from. `ENOSPC`, `EDQUOT` and `EIO` come from the NUMBER-th file operation on, and with `limit` no file may
-grow beyond NUMBER KiB, which writes of C libraries meet, too.
+A case is `STAGE HOW NUMBER`. `mount` is a real file system of limited size, with room for NUMBER thousandths of what
+the stage adds. `ENOSPC`, `EDQUOT` and `EIO` come after NUMBER thousandths of its file operations, and with `limit` no
+file may grow beyond NUMBER KiB, which writes of C libraries meet, too.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -31,12 +32,12 @@ from tests.faults.harness.watched import Fault, Result, watched
 NUMBER = 150
 
 STAGES = {
-    "meta-train": ("empty", "meta-train"),
-    "generate": ("empty", "generate"),
     "train": ("generated", "train"),
+    "generate": ("empty", "generate"),
+    "report": ("reporting", "evaluate"),
+    "meta-train": ("empty", "meta-train"),
     "resume": ("training", "train"),
     "evaluate": ("evaluation", "evaluate"),
-    "report": ("reporting", "evaluate"),
     "run": ("empty", "run"),
     "meta-train-again": ("finished", "meta-train --overwrite"),
     "generate-again": ("finished", "generate --overwrite"),
@@ -57,7 +58,7 @@ _REMOUNT = 32
 
 
 def prepare(home: Path) -> None:
-    """The states that stages start from, and how many file operations and bytes each of them takes."""
+    """The states of a run folder; those of imports and exports are made when they are needed."""
     states = home / "states"
     make_states(states)
     (states / "empty/runs").mkdir(parents=True)
@@ -66,41 +67,67 @@ def prepare(home: Path) -> None:
     for name in ("checkpoints", "cache", "training_log.jsonl", "logs"):
         path = states / "generated/runs/tiny" / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    shutil.copytree(states / "finished", states / "exported")
-    _call("export", states / "exported")
-    shutil.copytree(states / "exported", states / "imported")
-    _call("import", states / "imported")
-    for stage, (state, command) in STAGES.items():
-        folder = home / "without_a_fault" / stage
-        shutil.copytree(states / state, folder)
-        before = _bytes(folder / "runs")
-        result = _call(command, folder)
-        (home / f"{stage}.size").write_text(f"{result.operations} {max(0, _bytes(folder / 'runs') - before) // 1024}")
 
 
 def cases(home: Path, number: int) -> list[str]:
     """`number` cases, every stage in turn, each at places that are spread over it."""
-    rounds = []
+    chosen = []
     each = -(-number // len(STAGES))
     for turn in range(each):
         for stage in STAGES:
-            operations, grown = map(int, (home / f"{stage}.size").read_text().split())
-            part, how = (turn + 0.5) / each, ("mount", ERRORS[turn // 3 % 3], "limit")[turn % 3]
+            how, place = ("mount", ERRORS[turn // 3 % 3], "limit")[turn % 3], int(1000 * (turn + 0.5) / each)
             if how == "limit" and stage in ("generate", "import", "import-again", "export", "meta-train"):
                 how = "ENOSPC"  # no file of these is larger than the least limit
             if how == "mount" and stage.endswith("again") and stage != "evaluate-again":
                 how = "EDQUOT"  # these delete first, so there is room
-            at = {"mount": 4 + int(part * grown), "limit": LIMITS_KIB[turn // 3 % len(LIMITS_KIB)]}
-            rounds.append(f"{stage} {how} {at.get(how, 1 + int(part * operations))}")
-    return [*dict.fromkeys(rounds)][:number]
+            kib = LIMITS_KIB[turn // 3 % len(LIMITS_KIB)]
+            chosen.append(f"{stage} {how} {kib if how == 'limit' else place}")
+    return [*dict.fromkeys(chosen)][:number]
+
+
+def made(home: Path, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder `home/name`, which `make` fills if it does not exist."""
+    folder = home / name
+    if not folder.exists():
+        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
+        make(unfinished)
+        with contextlib.suppress(OSError):  # another process of the harness was faster
+            unfinished.rename(folder)
+    return folder
+
+
+def state_of(home: Path, state: str) -> Path:
+    """The folder that stages of this state start from."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(state_of(home, "finished" if state == "exported" else "exported"), folder)
+        _call("export" if state == "exported" else "import", folder)
+
+    return made(home, f"states/{state}", make)
+
+
+def without_a_fault(home: Path, stage: str) -> tuple[Path, int, int]:
+    """The folder after a stage without a fault, the number of its file operations, and the KiB that it added."""
+    state, command = STAGES[stage]
+
+    def make(folder: Path) -> None:
+        shutil.copytree(state_of(home, state), folder)
+        before = _bytes(folder / "runs")
+        operations = _call(command, folder).operations
+        (folder / "size").write_text(f"{operations} {max(0, _bytes(folder / 'runs') - before) // 1024}")
+
+    folder = made(home, f"without_a_fault/{stage}", make)
+    operations, added = map(int, (folder / "size").read_text().split())
+    return folder, operations, added
 
 
 def attempt(home: Path, case: str, folder: Path) -> Outcome:
     """Runs the stage on a full disk, looks at what it left, and runs it again with room."""
     stage, how, _ = case.split()
     if how != "mount":
-        shutil.copytree(home / "states" / STAGES[stage][0], folder, dirs_exist_ok=True)
+        shutil.copytree(state_of(home, STAGES[stage][0]), folder, dirs_exist_ok=True)
         return _tried(home, case, folder, lambda: None)
+    without_a_fault(home, stage)
     (folder / "runs").mkdir()
     outcome = _in_new_namespace(lambda: _on_a_small_disk(home, case, folder))
     return Outcome("full_disks", case, f"no mount here: {outcome}") if isinstance(outcome, str) else outcome
@@ -110,9 +137,10 @@ def _tried(home: Path, case: str, folder: Path, make_room: Callable[[], None]) -
     """The outcome of a case in `folder`, which holds the state that the stage starts from."""
     stage, how, number = case.split()
     command = STAGES[stage][1]
-    before, right = _kept(folder), _kept(home / "without_a_fault" / stage)
+    whole, operations, _ = without_a_fault(home, stage)
+    before, right = _kept(folder), _kept(whole)
     overwritten = [command.split()[0]] if command.endswith("--overwrite") else []
-    result = _call(command, folder, how, int(number))
+    result = _call(command, folder, how, int(number) if how == "limit" else 1 + operations * int(number) // 1000)
     broken = [] if result.code == 0 else broken_promises(result)
     if result.code not in (0, 1):
         broken.append("exit code")
@@ -187,7 +215,7 @@ def _bytes(folder: Path) -> int:
 def _on_a_small_disk(home: Path, case: str, folder: Path) -> Outcome | str:
     """Mounts a small file system at `folder/runs` and tries the case on it; why not, if it cannot be mounted."""
     stage, _, number = case.split()
-    state = home / "states" / STAGES[stage][0]
+    state = state_of(home, STAGES[stage][0])
     libc = ctypes.CDLL(None, use_errno=True)
     runs = str(folder / "runs").encode()
     if libc.mount(b"none", b"/", None, 1 << 18 | 1 << 14, None):  # private: other namespaces do not see it
@@ -202,7 +230,7 @@ def _on_a_small_disk(home: Path, case: str, folder: Path) -> Outcome | str:
         if libc.mount(b"tmpfs", runs, b"tmpfs", _REMOUNT, f"size={size}".encode()):
             raise OSError(ctypes.get_errno(), "remount")
 
-    resize(used + 1024 * int(number))
+    resize(used + 1024 * (4 + without_a_fault(home, stage)[2] * int(number) // 1000))
     return _tried(home, case, folder, lambda: resize(2**30))
 
 
