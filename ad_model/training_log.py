@@ -15,7 +15,7 @@ from icrl.run.checkpoints import TrainingRecord, checkpoint_path, checkpoint_rec
 from icrl.run.folder import RunFolder
 from icrl.run.trackers import Trackers, open_trackers
 from icrl.support.errors import UserError
-from icrl.support.files import log_line, read_json_lines, write_file
+from icrl.support.files import log_line, read_json_lines, remove_leftovers, write_file
 from icrl.support.terminal import say
 
 _MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -45,6 +45,7 @@ class TrainingLog:
         self.trackers = Trackers({})
         if accelerator.is_main_process:
             write_file(self.path, "".join(map(log_line, self.lines)))
+            remove_leftovers(folder.logs)
             self.trackers = open_trackers(config, config.name, "train", folder.logs, step)
         self.bar = tqdm(
             total=config.training.steps,

@@ -31,7 +31,7 @@ from icrl.run.folder import CHECKSUMS, RunFolder, config_text, locked
 from icrl.run.records import Record, read_record, write_record
 from icrl.support.arrays import read_npz
 from icrl.support.errors import UserError
-from icrl.support.files import check_files, sha256, write_file
+from icrl.support.files import check_files, remove_leftovers, sha256, write_file
 
 _CURVE_RESAMPLES = 300
 _TRANSFORMER_COLOR = "#2563eb"
@@ -99,6 +99,7 @@ def _write_report(experiment: Experiment) -> Path:
             "data": learning_curve(report) if report else None,
         }
     pictures = {}
+    remove_leftovers(folder.report_pictures)
     for name, figure in figures.items():
         if figure is not None:
             buffer = io.BytesIO()

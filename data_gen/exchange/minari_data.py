@@ -111,9 +111,8 @@ def import_minari(
         }
         for life, piece in pieces
     )
-    info = write_histories(
-        path, shard_parts(tqdm(histories, "import", len(pieces), unit=" histories")), about, overwrite
-    )
+    with tqdm(histories, "import", len(pieces), unit=" histories") as bar:  # closed before an error is printed
+        info = write_histories(path, shard_parts(bar), about, overwrite)
     left_out = dict.fromkeys(dataset_ids, 0)
     for life in lifetimes:
         left_out[dataset_ids[life.dataset]] += int(life.lengths.sum())

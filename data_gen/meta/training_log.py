@@ -12,7 +12,7 @@ from icrl.config.sections import AgentComponent
 from icrl.run.checkpoints import MetaTrainingRecord
 from icrl.run.folder import LOGS, TRAINING_LOG
 from icrl.run.trackers import open_trackers
-from icrl.support.files import log_line, read_json_lines, write_file
+from icrl.support.files import log_line, read_json_lines, remove_leftovers, write_file
 from icrl.support.terminal import say
 
 
@@ -45,6 +45,7 @@ class MetaTrainingLog:
         if len(lines) < done:
             say(f"warning: {self.path}: lines up to iteration {done} are missing")
         write_file(self.path, "".join(map(log_line, lines)))
+        remove_leftovers(home / LOGS)
         self.trackers = open_trackers(config, f"{config.name}-{home.name}", "meta-train", home / LOGS, done)
         self.bar = tqdm(
             total=iterations, initial=done, unit=" iterations", desc=f"meta-train {self.name}", dynamic_ncols=True

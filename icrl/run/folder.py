@@ -165,7 +165,7 @@ def config_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: is damaged ({error}); {again}") from error
     first, _, rest = text.partition("\n")
-    if not re.search("[0-9a-f]{64}$", first):
+    if not first.startswith(_CONFIG_CHECKSUM) and not re.search("[0-9a-f]{64}$", first):  # either may be damaged
         return text
     if first != _CONFIG_CHECKSUM + hashlib.sha256(rest.encode()).hexdigest():
         raise UserError(f"{path}: is damaged, or was edited: it differs from its checksum; {again}")

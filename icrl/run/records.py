@@ -82,11 +82,11 @@ def record_text(content: dict[str, Any]) -> str:
 def _pop_checksum(content: dict[str, Any]) -> Any:
     """Removes the checksum and returns it; None in files of earlier versions.
 
-    No record ends with any other SHA-256, so one under another name has a damaged name.
+    No record ends with any other SHA-256, so for one under another name, which is damaged, this returns "".
     """
-    last = [*content][-1]
-    named = CHECKSUM in content or not re.fullmatch("[0-9a-f]{64}", str(content[last]))
-    return content.pop(CHECKSUM if named else last, None)
+    if CHECKSUM in content:
+        return content.pop(CHECKSUM)
+    return "" if re.fullmatch("[0-9a-f]{64}", str([*content.values()][-1])) else None
 
 
 def _checksum(content: dict[str, Any]) -> str:

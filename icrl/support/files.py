@@ -119,11 +119,11 @@ def log_line(values: Mapping[str, Any]) -> str:
 def read_json_lines(path: Path, keys: set[str]) -> list[dict[str, Any]]:
     """The lines of a log, as `log_line` writes them, that have a number under each of these keys.
 
-    Damaged lines are left out, and the user is told; without a word, the last one if a killed process left it
-    unfinished. Lines of earlier versions have no checksum. Raises UserError if the file cannot be read.
+    Lines that are damaged, or that a killed process left unfinished, are left out, and the user is told. Lines of
+    earlier versions have no checksum. Raises UserError if the file cannot be read.
     """
     try:
-        texts = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        texts = path.read_bytes().split(b"\n") if path.exists() else []
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}; delete it") from error
     lines = []
@@ -134,9 +134,8 @@ def read_json_lines(path: Path, keys: set[str]) -> list[dict[str, Any]]:
                 checksum = line.pop(_CRC32, None)
                 if checksum in (None, zlib.crc32(json.dumps(line).encode())):
                     lines.append(line)
-    damaged = len(texts) - 1 - len(lines)
-    if damaged > 0:
-        say(f"warning: {path}: {damaged} of its lines are damaged and left out")
+    if damaged := sum(map(bool, texts)) - len(lines):
+        say(f"warning: {path}: lines that are damaged are left out: {damaged}")
     return lines
 
 
