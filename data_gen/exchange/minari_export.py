@@ -33,7 +33,7 @@ from data_gen.storage.shards import STEP_COLUMNS, read_shard
 from data_gen.tasks.base import Tasks
 from icrl.run.folder import TASK_FILES, RunFolder
 from icrl.support.errors import UserError
-from icrl.support.files import new_folder, remove, temporary_name
+from icrl.support.files import new_folder, remove, remove_leftovers, temporary_name
 
 _DESCRIPTION = (
     "Learning histories: each is the lifetime of one learner on one task, its episodes one after another. The metadata "
@@ -79,6 +79,9 @@ def export_minari(
     name, _, version = dataset_id.rpartition("-v")
     ids = {task: f"{name}-task-{task:05d}-v{version}" if by_task else dataset_id for task in tasks}
     targets = {one: minari_folder(one) for one in ids.values()}
+    remove_leftovers(minari_folder(), f".{escape(dataset_id.replace('/', '.'))}.*")  # of a killed export
+    for target in targets.values():
+        remove_leftovers(target.parent, f".{escape(target.name)}.*")
     for one, target in targets.items():
         if target.exists():
             raise UserError(f"data set {one}: already exists; choose another id, or run `minari delete {one}`")
@@ -248,18 +251,16 @@ def _and_last(values: NDArray[Any]) -> NDArray[Any]:
 
 @contextlib.contextmanager
 def _scratch(root: Path, dataset_id: str) -> Iterator[Path]:
-    """A hidden folder beside Minari's data sets. Removes the leftovers of a killed export of the same id first."""
-    name = dataset_id.replace("/", ".")
-    for leftover in root.glob(f".{escape(name)}.*.tmp"):
-        remove(leftover)
-    scratch = temporary_name(root / name)
+    """A hidden folder beside Minari's data sets."""
+    scratch = temporary_name(root / dataset_id.replace("/", "."))
     try:
         scratch.mkdir()
         yield scratch
     except OSError as error:
         raise UserError(f"data set {dataset_id}: cannot be written ({error.strerror or error})") from error
     finally:
-        remove(scratch)
+        with contextlib.suppress(UserError):  # the next export of this id removes it
+            remove(scratch)
 
 
 @contextlib.contextmanager
