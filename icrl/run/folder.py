@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import os
 import platform
 import re
 import subprocess
@@ -202,10 +203,14 @@ def locked(folder: RunFolder) -> Iterator[None]:
     The operating system releases the lock when a process is killed. Where the file system has no locks, a warning is
     printed and the user has to see to it. Raises UserError if another process holds the lock.
     """
+    lock = folder.path / ".lock"
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        file = open(folder.path / ".lock", "w")
+        # Neither emptied nor followed: a link in a folder from elsewhere may lead to any file.
+        file = open(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")
     except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR):
+            raise UserError(f"{lock}: is a link or a folder in place of a file; delete it") from error
         raise UserError(f"cannot write to {folder.path}: {error.strerror}") from error
     with file:
         try:
