@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from icrl.config.loader import dump
+from icrl.config.loader import dump, load_config
 from icrl.config.schema import ExperimentConfig
 from icrl.support.errors import UserError
 from icrl.support.files import remove_leftovers, write_file
@@ -149,6 +149,7 @@ def keep_config(config: ExperimentConfig, folder: RunFolder) -> None:
     """Writes the resolved config again if it is missing or damaged; called by stages that are complete."""
     try:
         config_text(folder.config)
+        load_config(folder.config, [])  # a file of an earlier version has no checksum
     except UserError:
         write_config(config, folder)
 

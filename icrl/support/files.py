@@ -91,6 +91,8 @@ def write_file(path: Path, content: bytes | str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, IsADirectoryError):
+            raise UserError(f"cannot write {path}: is a folder; delete it") from error
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 

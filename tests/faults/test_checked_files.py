@@ -7,7 +7,7 @@ import pytest
 
 from data_gen.generation import generate as stage
 from eval.report import ReportRecord, report_exists
-from icrl.run.folder import CHECKSUMS, RunFolder, config_text, run_folder, write_config
+from icrl.run.folder import CHECKSUMS, RunFolder, config_text, keep_config, locked, run_folder, write_config
 from icrl.run.records import Record, read_record, write_record
 from icrl.run.trackers import TensorBoard, TrackedRun
 from icrl.support.errors import UserError
@@ -111,3 +111,21 @@ def test_a_tracker_on_a_full_disk_raises_once_and_its_thread_prints_nothing(tiny
     with contextlib.suppress(OSError):
         tracker.close()
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_lock_is_not_taken_through_a_link(tmp_path):
+    (tmp_path / "theirs").write_text("kept")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.lock").symlink_to(tmp_path / "theirs")
+    with pytest.raises(UserError, match="delete it"), locked(RunFolder(tmp_path / "run")):
+        pass
+    assert (tmp_path / "theirs").read_text() == "kept"
+
+
+def test_text_in_place_of_a_config_is_not_taken_for_one_of_an_earlier_version(tiny):
+    config = tiny()
+    write_config(config, run_folder(config))
+    written = run_folder(config).config.read_text()
+    run_folder(config).config.write_text("something else\n")
+    keep_config(config, run_folder(config))
+    assert run_folder(config).config.read_text() == written
