@@ -21,6 +21,7 @@ from icrl.run.records import Record, read_record, write_record
 from icrl.support.errors import UserError
 
 _BLOCK_BYTES = 2**18
+_AGAIN = "delete this folder, and training builds it again"
 
 
 class FileBlocks(pydantic.BaseModel):
@@ -102,7 +103,7 @@ class CheckedFolder:
     """The files of a folder with block checksums. Raises UserError if the record of the checksums is damaged."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.record = path, read_record(path / CHECKSUMS, BlockChecksums)
+        self.path, self.record = path, read_record(path / CHECKSUMS, BlockChecksums, _AGAIN)
 
     def file(self, name: str) -> CheckedFile:
         """The file `name`. Raises UserError if it is not recorded."""
@@ -133,7 +134,4 @@ def write_block_checksums(folder: Path) -> None:
 
 def damaged_array(path: Path, why: str) -> UserError:
     """The error for a file of a token cache that cannot be used."""
-    return UserError(
-        f"{path.parent}: the token cache is damaged ({path.name}: {why}); delete this folder, and training builds it "
-        "again"
-    )
+    return UserError(f"{path.parent}: the token cache is damaged ({path.name}: {why}); {_AGAIN}")

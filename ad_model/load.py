@@ -17,6 +17,8 @@ from icrl.support.errors import UserError
 from icrl.support.files import check_files, checksums, read_json
 from icrl.support.hub import fetch, repository, snapshot
 
+_AGAIN = "use another checkpoint, or train again"
+
 
 class Checksums(Record):
     """`checksums.json` of a model folder; model folders of earlier versions have none."""
@@ -79,7 +81,7 @@ def check_checksums(path: Path) -> None:
     """Raises UserError if a file of the model folder `path` differs from its checksum, or is missing or no weights."""
     weight_files(path)
     if (path / CHECKSUMS).exists():
-        check_files(path, read_record(path / CHECKSUMS, Checksums).files, "use another checkpoint, or train again")
+        check_files(path, read_record(path / CHECKSUMS, Checksums, _AGAIN).files, _AGAIN)
 
 
 def given_model(place: str, with_code: bool = False) -> Path:
@@ -115,5 +117,5 @@ def _own_class(path: Path) -> type:
     Raises KeyError if config.json does not name a class.
     """
     return cast(
-        type, get_class_from_dynamic_module(read_json(path / "config.json")["auto_map"]["AutoModel"], str(path))
+        type, get_class_from_dynamic_module(read_json(path / "config.json", _AGAIN)["auto_map"]["AutoModel"], str(path))
     )

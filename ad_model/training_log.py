@@ -1,6 +1,5 @@
 """The output of training while it runs: a progress bar, trackers, and a log with one line every few updates."""
 
-import json
 import math
 import time
 from pathlib import Path
@@ -16,7 +15,8 @@ from icrl.run.checkpoints import TrainingRecord, checkpoint_path, checkpoint_rec
 from icrl.run.folder import RunFolder
 from icrl.run.trackers import Trackers, open_trackers
 from icrl.support.errors import UserError
-from icrl.support.files import read_json_lines, write_file
+from icrl.support.files import log_line, read_json_lines, remove_leftovers, write_file
+from icrl.support.terminal import say
 
 _MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -38,14 +38,14 @@ class TrainingLog:
         precision = _MIXED.get(accelerator.mixed_precision, torch.float32)
         self.peak = matmul_peak(accelerator.device, precision) * accelerator.num_processes
         # Lines after the checkpoint are dropped: their updates run again.
-        lines = read_log(self.path)
-        self.lines = [line for line in lines if line["step"] <= step]
+        record = checkpoint_record(checkpoint_path(folder.checkpoints, step), TrainingRecord) if step else None
+        self.lines = [] if record is None else read_log(self.path, record)
         self.seconds = self.lines[-1]["seconds"] if self.lines else 0.0
-        unlogged = checkpoint_record(checkpoint_path(folder.checkpoints, step), TrainingRecord).unlogged if step else []
-        self.losses = [torch.tensor(loss, device=accelerator.device) for loss in unlogged]
+        self.losses = [torch.tensor(loss, device=accelerator.device) for loss in (record.unlogged if record else [])]
         self.trackers = Trackers({})
         if accelerator.is_main_process:
-            write_file(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
+            write_file(self.path, "".join(map(log_line, self.lines)))
+            remove_leftovers(folder.logs)
             self.trackers = open_trackers(config, config.name, "train", folder.logs, step)
         self.bar = tqdm(
             total=config.training.steps,
@@ -93,7 +93,7 @@ class TrainingLog:
         self.lines.append(line)
         if self.accelerator.is_main_process:
             with open(self.path, "a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(log_line(line))
         self.trackers.log({name: value for name, value in line.items() if name != "step"}, step)
         self.losses, self.step, self.started = [], step, time.perf_counter()
 
@@ -117,6 +117,15 @@ class TrainingLog:
         self.trackers.close()
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a training log; none if the file does not exist."""
-    return read_json_lines(path, {"step", "loss", "seconds"})
+def read_log(path: Path, record: TrainingRecord | None = None) -> list[dict[str, Any]]:
+    """The lines of a training log; none if the file does not exist.
+
+    With the `record` of a checkpoint, only lines up to it are returned, and the user is told if some are missing.
+    """
+    lines = read_json_lines(path, {"step", "loss", "seconds"})
+    if record is None:
+        return lines
+    lines = [line for line in lines if line["step"] <= record.step]
+    if (lines[-1]["loss"] if lines else None) != record.loss:
+        say(f"warning: {path}: lines up to update {record.step} are missing")
+    return lines

@@ -19,7 +19,7 @@ from icrl.config.sections import Source
 from icrl.run.checkpoints import last_checkpoint
 from icrl.run.folder import INFO, MODEL, RunFolder, config_text, run_folder
 from icrl.run.purpose import Purpose
-from icrl.support.errors import UserError
+from icrl.support.errors import ConfigError, UserError
 
 
 class Experiment:
@@ -108,7 +108,11 @@ def open_run(path: str | Path) -> Experiment:
         raise UserError(f"{path}: is not a run folder: it has no {folder.config.name}")
     config_text(folder.config)  # verifies the checksum
     home = folder.path.resolve()
-    config = load_config(folder.config, [])
+    try:
+        config = load_config(folder.config, [])
+    except ConfigError as error:  # of an earlier version, or replaced
+        again = "run a stage of this experiment with its own config, and the file is written again"
+        raise ConfigError(f"{str(error).splitlines()[0]}; {again}") from error
     experiment = Experiment(config.model_copy(update={"output": str(home.parent), "name": home.name}))
     experiment.folder = folder  # as the user wrote it, for messages
     return experiment

@@ -163,7 +163,7 @@ def seen_tasks(experiment: Experiment, path: Path) -> int | None:
     """
     config, tasks, record = experiment.config, held_out_tasks(experiment), None
     if (path / "config.json").exists():
-        content = read_json(path / "config.json")
+        content = read_json(path / "config.json", "use another checkpoint, or train again")
         own = to_json(experiment.family.observation_space)
         if isinstance(content, dict) and content.get("observation_space") == own:  # other spaces are refused later
             record = content.get("training_tasks")

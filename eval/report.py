@@ -26,10 +26,12 @@ from eval.results import scores_array
 from eval.statistics import iqm, iqm_interval
 from eval.summary import TRANSFORMER, Estimate, Summary, intact_summary, trained_with
 from icrl.config.schema import ExperimentConfig
-from icrl.run.folder import RunFolder, config_text, locked
+from icrl.run.checkpoints import TrainingRecord, checkpoint_path, checkpoint_record, checkpoint_steps
+from icrl.run.folder import CHECKSUMS, RunFolder, config_text, locked
+from icrl.run.records import Record, read_record, write_record
 from icrl.support.arrays import read_npz
 from icrl.support.errors import UserError
-from icrl.support.files import write_file
+from icrl.support.files import check_files, remove_leftovers, sha256, write_file
 
 _CURVE_RESAMPLES = 300
 _TRANSFORMER_COLOR = "#2563eb"
@@ -58,15 +60,30 @@ def write_report(given: Experiment | ExperimentConfig) -> Path:
         return _write_report(experiment)
 
 
+class ReportRecord(Record):
+    """`checksums.json` beside the report's pictures, written last."""
+
+    files: dict[str, str]
+    """SHA-256 of the report and its pictures, by their paths in the run folder."""
+
+
 def report_exists(folder: RunFolder) -> bool:
-    """True if the report and its first picture exist."""
-    return folder.report.exists() and (folder.report_pictures / "curves.png").exists()
+    """True if the report and its pictures are there, undamaged; otherwise they are to be made again."""
+    try:
+        record = read_record(folder.report_pictures / CHECKSUMS, ReportRecord)
+        check_files(folder.path, record.files, "")
+    except UserError:
+        return False
+    return True
 
 
 def _write_report(experiment: Experiment) -> Path:
     config, folder = experiment.config, experiment.folder
     summary = intact_summary(folder)
     info = load_info(folder) if folder.data_info.exists() else None  # a checkpoint can be evaluated without data
+    steps = checkpoint_steps(folder.checkpoints)
+    trained = checkpoint_record(checkpoint_path(folder.checkpoints, steps[-1]), TrainingRecord) if steps else None
+    log = read_log(folder.training_log, trained)
     report = data_report(folder, info) if info and not info.streamed else None
     try:
         table = pd.read_parquet(folder.returns)
@@ -78,10 +95,11 @@ def _write_report(experiment: Experiment) -> Path:
             "curves": _curves(table, summary),
             "tasks": _per_task(table, summary.episodes),
             "paths": _paths(experiment.family, paths),
-            "loss": _loss(folder),
+            "loss": _loss(log),
             "data": learning_curve(report) if report else None,
         }
     pictures = {}
+    remove_leftovers(folder.report_pictures)
     for name, figure in figures.items():
         if figure is not None:
             buffer = io.BytesIO()
@@ -102,10 +120,13 @@ def _write_report(experiment: Experiment) -> Path:
         report=report,
         trained_with=trained_with,
         pictures=pictures,
-        log=read_log(folder.training_log),
+        log=log,
         config=config_text(folder.config),
     )
     write_file(folder.report, html)
+    made = [folder.report, *(folder.report_pictures / f"{name}.png" for name in pictures)]
+    files = {path.relative_to(folder.path).as_posix(): sha256(path) for path in made}
+    write_record(folder.report_pictures / CHECKSUMS, ReportRecord(files=files))
     return folder.report
 
 
@@ -185,8 +206,7 @@ def _paths(distribution: TaskDistribution, paths: dict[str, NDArray[Any]]) -> Fi
     return figure
 
 
-def _loss(folder: RunFolder) -> Figure | None:
-    log = read_log(folder.training_log)
+def _loss(log: list[dict[str, Any]]) -> Figure | None:
     if not log:
         return None
     figure = Figure(figsize=(4.6, 3.0))

@@ -19,6 +19,7 @@ TRANSFORMER = "transformer"
 """The transformer's name among the agents."""
 
 _RESAMPLES = 2000
+_AGAIN = "run `icrl evaluate --overwrite` to make the evaluation again"
 
 
 class Estimate(pydantic.BaseModel):
@@ -154,13 +155,13 @@ class Summary(Record):
 
 def load_summary(folder: RunFolder) -> Summary:
     """The summary of a run's evaluation. Raises UserError if it is missing or damaged."""
-    return read_record(folder.summary, Summary)
+    return read_record(folder.summary, Summary, _AGAIN)
 
 
 def intact_summary(folder: RunFolder) -> Summary:
     """The summary, after the other files of the evaluation are verified. Raises UserError."""
     summary = load_summary(folder)
-    check_files(folder.eval, summary.files, "run `icrl evaluate --overwrite` to make the evaluation again")
+    check_files(folder.eval, summary.files, _AGAIN)
     return summary
 
 

@@ -4,6 +4,7 @@ from data_gen.experiment import Experiment
 from eval.figures import BOTH_SCALES
 from eval.summary import Estimate, Summary, describe, load_summary
 from icrl.run.trackers import Report, attach_report
+from icrl.support.files import remove_leftovers
 
 
 def track_evaluation(experiment: Experiment) -> None:
@@ -17,6 +18,7 @@ def track_evaluation(experiment: Experiment) -> None:
     if config.evaluation.checkpoint is not None:
         return
     summary = load_summary(folder)
+    remove_leftovers(folder.logs)
     pictures = sorted(folder.report_pictures.glob("*.png"))
     attach_report(config, Report(scalars(summary), describe(summary), folder.summary, folder.report, pictures))
 

@@ -14,6 +14,7 @@ from data_gen.spaces import to_json
 from data_gen.storage.folder import load_info
 from data_gen.storage.info import DataInfo
 from eval.evaluate import evaluated_weights, model_path
+from eval.report import report_exists
 from eval.summary import TRANSFORMER, Estimate, Summary, intact_summary, value_text
 from icrl.config.describe import first_line
 from icrl.config.schema import ExperimentConfig
@@ -22,6 +23,7 @@ from icrl.run.folder import CARD, CHECKSUMS, SUMMARY
 from icrl.support.errors import UserError
 from icrl.support.hub import Repository
 from icrl.support.markdown import code, plain
+from icrl.support.terminal import say
 from icrl.support.yaml12 import write_yaml
 from publish.data import public_config
 from publish.push import Parcel
@@ -48,8 +50,10 @@ def model_parcel(experiment: Experiment, repo: Repository, licence: str | None =
     picture = folder.report_pictures / _CURVES
     if summary is not None:
         files[SUMMARY] = folder.summary
-        if folder.report.exists() and picture.exists():  # otherwise its pictures may be of an earlier evaluation
+        if report_exists(folder):
             files |= {"report.html": folder.report, _CURVES: picture}
+        else:  # or of an earlier evaluation
+            say(f"note: {folder.report} is missing or damaged, and not pushed; `icrl evaluate` makes it again")
     info = load_info(folder) if folder.data_info.exists() else None
     files["experiment.yaml"] = public_config(folder.config)
     record = checkpoint_record(path.parent, TrainingRecord) if config.evaluation.checkpoint is None else None

@@ -111,7 +111,7 @@ def import_minari(
         }
         for life, piece in pieces
     )
-    with tqdm(histories, "import", len(pieces), unit=" histories") as bar:
+    with tqdm(histories, "import", len(pieces), unit=" histories") as bar:  # closed before an error is printed
         info = write_histories(path, shard_parts(bar), about, overwrite)
     left_out = dict.fromkeys(dataset_ids, 0)
     for life in lifetimes:

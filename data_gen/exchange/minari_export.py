@@ -33,7 +33,7 @@ from data_gen.storage.shards import STEP_COLUMNS, read_shard
 from data_gen.tasks.base import Tasks
 from icrl.run.folder import TASK_FILES, RunFolder
 from icrl.support.errors import UserError
-from icrl.support.files import new_folder, remove, temporary_name
+from icrl.support.files import new_folder, remove, remove_leftovers, temporary_name
 
 _DESCRIPTION = (
     "Learning histories: each is the lifetime of one learner on one task, its episodes one after another. The metadata "
@@ -80,6 +80,9 @@ def export_minari(
     name, _, version = dataset_id.rpartition("-v")
     ids = {task: f"{name}-task-{task:05d}-v{version}" if by_task else dataset_id for task in tasks}
     targets = {one: minari_folder(one) for one in ids.values()}
+    remove_leftovers(minari_folder(), f".{escape(dataset_id.replace('/', '.'))}.*")  # of a killed export
+    for target in targets.values():
+        remove_leftovers(target.parent, f".{escape(target.name)}.*")
     credit = {"author": author, "author_email": author_email, "code_permalink": code_permalink}
     train = load_tasks(folder.data, info, TASK_FILES[0])
     writers = {
@@ -173,7 +176,7 @@ class _Writer:
         """Appends the episodes of one history. Raises UserError if they cannot be written."""
         episodes = list(_episodes(shard, row, self.observation_space, self.action_space))
         buffers = [buffer for buffer, _ in episodes]
-        try:
+        with self._written():
             if self.dataset is None:
                 self.dataset = self._create(buffers)
             else:
@@ -181,12 +184,11 @@ class _Writer:
             end = self.dataset.total_episodes
             numbers = range(end - len(buffers), end)
             self.dataset.storage.update_episode_metadata([metadata for _, metadata in episodes], numbers)
-        except OSError as error:
-            raise UserError(f"data set {self.dataset_id}: cannot be written ({error.strerror or error})") from error
 
     def finish(self) -> None:
         """Writes the record from which `import_minari` restores the same histories."""
-        self.dataset.storage.update_metadata({RECORD: self.record()})
+        with self._written():
+            self.dataset.storage.update_metadata({RECORD: self.record()})
 
     def record(self) -> dict[str, Any]:
         """The record: what `import_minari` needs, and the data that the histories come from."""
@@ -195,6 +197,15 @@ class _Writer:
         chosen = None if self.histories is None else sorted(self.histories)
         origin = {"data": self.info.identity, "histories": chosen}
         return {**copied, "train_tasks": train, "task_numbers": self.tasks if train else [], **origin}
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Turns the errors of a full disk into a UserError; HDF5 raises RuntimeError for those it meets last."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            why = " ".join(str(getattr(error, "strerror", None) or error).split())[:300]
+            raise UserError(f"data set {self.dataset_id}: cannot be written ({why})") from error
 
     def _create(self, buffers: Sequence[Any]) -> Any:
         spec = self._spec()
@@ -270,18 +281,16 @@ def _and_last(values: NDArray[Any]) -> NDArray[Any]:
 
 @contextlib.contextmanager
 def _scratch(root: Path, dataset_id: str) -> Iterator[Path]:
-    """A hidden folder beside Minari's data sets. Removes the leftovers of a killed export of the same id first."""
-    name = dataset_id.replace("/", ".")
-    for leftover in root.glob(f".{escape(name)}.*.tmp"):
-        remove(leftover)
-    scratch = temporary_name(root / name)
+    """A hidden folder beside Minari's data sets."""
+    scratch = temporary_name(root / dataset_id.replace("/", "."))
     try:
         scratch.mkdir()
         yield scratch
     except OSError as error:
         raise UserError(f"data set {dataset_id}: cannot be written ({error.strerror or error})") from error
     finally:
-        remove(scratch)
+        with contextlib.suppress(UserError):  # the next export of this id removes it
+            remove(scratch)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from data_gen.generation.shard import make_shard
 from icrl.config.runtime import RuntimeConfig
 from icrl.support.errors import UserError
 from icrl.support.processes import can_start, started
+from icrl.support.threads import quiet_threads
 
 
 def make_shards(
@@ -67,7 +68,9 @@ def _executor(runtime: RuntimeConfig, workers: int) -> Iterator[Executor]:
     if runtime.executor == "processes":
         context = multiprocessing.get_context("spawn")
         try:
-            with _quiet_pool(), ProcessPoolExecutor(workers, context, _start_worker, (workers,)) as processes:
+            # The pool's own thread gives every pending future an error, and one that is cancelled meanwhile refuses it.
+            quiet = quiet_threads(lambda args: isinstance(args.exc_value, InvalidStateError))
+            with quiet, ProcessPoolExecutor(workers, context, _start_worker, (workers,)) as processes:
                 others = multiprocessing.active_children()
                 try:
                     yield processes
@@ -91,25 +94,6 @@ def _executor(runtime: RuntimeConfig, workers: int) -> Iterator[Executor]:
         raise UserError(f"runtime.scheduler: no Dask scheduler answers at {address}: {error}") from error
     with client, client.get_executor() as cluster:
         yield cluster
-
-
-@contextmanager
-def _quiet_pool() -> Iterator[None]:
-    """Within the block, a pool whose workers are killed prints no traceback when it finds a cancelled future.
-
-    Its own thread gives every pending future an error, and a future that is cancelled meanwhile refuses it.
-    """
-    before = threading.excepthook
-
-    def hook(args: threading.ExceptHookArgs) -> None:
-        if not isinstance(args.exc_value, InvalidStateError):
-            before(args)
-
-    threading.excepthook = hook
-    try:
-        yield
-    finally:
-        threading.excepthook = before
 
 
 def _start_worker(workers: int) -> None:

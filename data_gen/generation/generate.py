@@ -17,15 +17,17 @@ from data_gen.generation.executors import make_shards
 from data_gen.generation.shard import shard_config_fingerprint, swept_columns
 from data_gen.meta.store import NotMetaTrained, source_weights, sources_steps
 from data_gen.spaces import to_json
+from data_gen.storage.card import dataset_card
 from data_gen.storage.folder import check_task_files, finish_data_folder, load_info
 from data_gen.storage.given import take_given
 from data_gen.storage.info import TrainedFigures
-from data_gen.storage.shards import damaged, shard_fingerprint, shard_name
+from data_gen.storage.shards import checksum_file, damaged, shard_fingerprint, shard_name
 from icrl.config.schema import ExperimentConfig
 from icrl.run.fingerprints import data_fingerprint
 from icrl.run.folder import CARD, TASK_FILES, RunFolder, keep_config, locked, stale, write_config
 from icrl.support.errors import UserError
 from icrl.support.files import remove, remove_leftovers, sha256
+from icrl.support.terminal import say
 
 
 def generate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool:
@@ -61,6 +63,8 @@ def generate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         missing = [index for index, name in enumerate(names) if checksums[name] is None]
         if not missing and recorded and all((folder.data / name).exists() for name in (*TASK_FILES, CARD)):
             check_task_files(folder.data, load_info(folder))
+            _check_card(folder, config.name)
+            _remove_checksums(folder, names)
             keep_config(config, folder)
             return False
         write_config(config, folder)
@@ -81,6 +85,7 @@ def generate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         about = _about(experiment, trained, {name: str(checksums[name]) for name in names})
         about["seconds"] = time.perf_counter() - started
         finish_data_folder(folder.data, config.name, experiment.split, about)
+        _remove_checksums(folder, names)
     return True
 
 
@@ -154,6 +159,22 @@ def _finished(path: Path, fingerprint: str, recorded: dict[str, str]) -> str | N
     if path.name in recorded:
         if checksum != recorded[path.name]:
             raise damaged(path, "its checksum differs from info.json")
-    elif shard_fingerprint(path) != fingerprint:
+        return checksum
+    if checksum_file(path).exists() and checksum_file(path).read_bytes() != checksum.encode():
+        raise damaged(path, f"its checksum differs from {checksum_file(path).name}")
+    if shard_fingerprint(path) != fingerprint:
         raise stale(path)
     return checksum
+
+
+def _remove_checksums(folder: RunFolder, names: list[str]) -> None:
+    """Deletes the shards' own checksums, once `info.json` has them."""
+    for name in names:
+        checksum_file(folder.data / name).unlink(missing_ok=True)
+
+
+def _check_card(folder: RunFolder, name: str) -> None:
+    """Tells the user if the card is not the one that was written. It may have been edited, so it is kept."""
+    path = folder.data / CARD
+    if not path.is_file() or path.read_bytes() != dataset_card(name, load_info(folder)).encode():
+        say(f"warning: {path}: is damaged, or was edited; delete it, and `icrl generate` writes it again")

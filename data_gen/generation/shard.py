@@ -67,6 +67,7 @@ def make_shard(
             "fingerprint": shard_config_fingerprint(config, source_weights(config, run)),
             "schema_version": SCHEMA_VERSION,
         },
+        beside=True,
     )
 
 

@@ -1,6 +1,5 @@
 """The output of meta-training while it runs: a progress bar, trackers, and a log with one line per iteration."""
 
-import json
 import math
 import time
 from pathlib import Path
@@ -13,7 +12,8 @@ from icrl.config.sections import AgentComponent
 from icrl.run.checkpoints import MetaTrainingRecord
 from icrl.run.folder import LOGS, TRAINING_LOG
 from icrl.run.trackers import open_trackers
-from icrl.support.files import read_json_lines, write_file
+from icrl.support.files import log_line, read_json_lines, remove_leftovers, write_file
+from icrl.support.terminal import say
 
 
 class MetaTrainingLog:
@@ -41,8 +41,11 @@ class MetaTrainingLog:
         self.mean_return = record.mean_return if record else None
         self.path, self.name = home / TRAINING_LOG, component.label or component.name
         # Lines after the checkpoint are dropped: their iterations run again.
-        lines = [line for line in read_meta_log(self.path) if line["step"] <= done]
-        write_file(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+        lines = [line for line in read_meta_log(self.path) if line["step"] <= done] if done else []
+        if len(lines) < done:
+            say(f"warning: {self.path}: lines up to iteration {done} are missing")
+        write_file(self.path, "".join(map(log_line, lines)))
+        remove_leftovers(home / LOGS)
         self.trackers = open_trackers(config, f"{config.name}-{home.name}", "meta-train", home / LOGS, done)
         self.bar = tqdm(
             total=iterations, initial=done, unit=" iterations", desc=f"meta-train {self.name}", dynamic_ncols=True
@@ -65,7 +68,7 @@ class MetaTrainingLog:
             "seconds": self.seconds,
         }
         with open(self.path, "a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(log_line(line))
         shown = {name: value for name, value in line.items() if name != "step" and value is not None}
         self.trackers.log(shown, iteration)
         self.bar.update(1)

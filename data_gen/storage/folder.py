@@ -35,6 +35,8 @@ _LARGEST_TASKS = 2**32
 _NUMBERS = ("history", "task", "source", "seed", "actor")
 """Columns with one number per history."""
 
+_ELSEWHERE = "get the data again"
+
 
 def check_folder_name(path: Path) -> None:
     """Raises UserError for the name of a new data folder that `load_dataset` would take for a pattern or an address."""
@@ -77,7 +79,9 @@ def load_info(folder: RunFolder) -> DataInfo:
         state = "is not complete" if folder.data.is_dir() else "has not been generated"
         raise UserError(f"{folder.data}: the data {state}; run `icrl generate` with this config first")
     check_links(folder, None, [INFO])
-    info = read_info(folder.data_info)
+    generated = folder.own_data is None
+    remedy = "delete it, and `icrl generate` makes it again" if generated else _ELSEWHERE
+    info = read_info(folder.data_info, remedy)
     check_links(folder, info, [*TASK_FILES, CONFIG, *(shard.file for shard in info.shards)])
     return info
 
@@ -102,9 +106,9 @@ def check_links(folder: RunFolder, info: DataInfo | None, names: Sequence[str]) 
             )
 
 
-def read_info(path: Path) -> DataInfo:
+def read_info(path: Path, remedy: str = _ELSEWHERE) -> DataInfo:
     """The record in an `info.json` from anywhere. Raises UserError if the file does not hold one."""
-    return checked_info(versioned(path), path)
+    return checked_info(versioned(path, remedy), path)
 
 
 def load_tasks(folder: Path, info: DataInfo, name: str) -> Tasks | None:

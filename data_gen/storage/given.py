@@ -82,7 +82,8 @@ def _before(experiment: Experiment, overwrite: bool) -> DataInfo | None:
         if before.fingerprint != data_fingerprint(experiment.config):
             raise stale(folder.data)
         return before
-    if folder.data.exists() and any(folder.data.iterdir()):
+    # Links alone are of data whose record has been deleted; it is linked again.
+    if folder.data.exists() and not all(path.is_symlink() for path in folder.data.iterdir()):
         raise stale(folder.data)
     return None
 

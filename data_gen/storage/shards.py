@@ -49,12 +49,21 @@ def shard_name(index: int, count: int) -> str:
     return f"train-{index:05d}-of-{count:05d}.h5"
 
 
-def write_shard(path: Path, columns: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> str:
+def checksum_file(path: Path) -> Path:
+    """The file with a shard's checksum, which lies beside the shard until `info.json` has all checksums."""
+    return path.with_name(f".{path.name}.sha256")
+
+
+def write_shard(
+    path: Path, columns: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any], beside: bool = False
+) -> str:
     """Writes one shard, whole or not at all, and returns its SHA-256.
 
     Args:
+        path: the shard's file.
         columns: arrays with equal first axes; the second axis of STEP_COLUMNS is the steps.
         attributes: plain values, stored as JSON in the file's attributes.
+        beside: write the checksum to a file of its own, too.
 
     Raises UserError if the file cannot be written.
     """
@@ -76,8 +85,11 @@ def write_shard(path: Path, columns: Mapping[str, NDArray[Any]], attributes: Map
             # the positions of the chunks in the file now, so that the same content always gives the same bytes.
             file.flush()
     content = image.getvalue()
+    checksum = hashlib.sha256(content).hexdigest()
+    if beside:  # before the shard, so that a killed process leaves no shard without a checksum
+        write_file(checksum_file(path), checksum)
     write_file(path, content)
-    return hashlib.sha256(content).hexdigest()
+    return checksum
 
 
 def read_shard(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:

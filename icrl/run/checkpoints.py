@@ -77,14 +77,18 @@ def last_checkpoint(folder: Path, verb: str = "train") -> Path:
 
 def checkpoint_record(path: Path, kind: type[Kind]) -> Kind:
     """The record of a checkpoint. Raises UserError if it cannot be read."""
-    return read_record(path / RECORD, kind)
+    return read_record(path / RECORD, kind, _remedy(path))
 
 
 def intact_record(path: Path, kind: type[Kind]) -> Kind:
     """The record of a checkpoint, after every file of the checkpoint is verified. Raises UserError."""
     record = checkpoint_record(path, kind)
-    check_files(path, record.files, f"delete {path} to resume from an older checkpoint, or to start again")
+    check_files(path, record.files, _remedy(path))
     return record
+
+
+def _remedy(path: Path) -> str:
+    return f"delete {path} to resume from an older checkpoint, or to start again"
 
 
 def keep_last_checkpoints(folder: Path, keep: int) -> None:

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from icrl.config.loader import dump
+from icrl.config.loader import dump, load_config
 from icrl.config.schema import ExperimentConfig
 from icrl.support.errors import UserError
 from icrl.support.files import read_bytes, remove, remove_all_leftovers, write_file
@@ -151,6 +152,7 @@ def keep_config(config: ExperimentConfig, folder: RunFolder) -> None:
     """Writes the resolved config again if it is missing or damaged; called by stages that are complete."""
     try:
         config_text(folder.config)
+        load_config(folder.config, [])  # a file of an earlier version has no checksum
     except UserError:
         write_config(config, folder)
 
@@ -168,9 +170,9 @@ def config_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: is damaged ({getattr(error, 'strerror', None) or error}); {again}") from error
     first, _, rest = text.partition("\n")
-    if not first.startswith(_CONFIG_CHECKSUM):
+    if not first.startswith(_CONFIG_CHECKSUM) and not re.search("[0-9a-f]{64}$", first):  # either may be damaged
         return text
-    if first.removeprefix(_CONFIG_CHECKSUM) != hashlib.sha256(rest.encode()).hexdigest():
+    if first != _CONFIG_CHECKSUM + hashlib.sha256(rest.encode()).hexdigest():
         raise UserError(f"{path}: is damaged, or was edited: it differs from its checksum; {again}")
     return rest
 
@@ -222,6 +224,8 @@ def locked(folder: RunFolder) -> Iterator[None]:
     except OSError as error:
         if lock.is_symlink():  # never opened: it may be any file of the user's
             raise UserError(f"{lock}: is a symbolic link; delete it, and run the same command again") from error
+        if error.errno == errno.EISDIR:
+            raise UserError(f"{lock}: is a folder in place of a file; delete it") from error
         raise UserError(f"cannot write to {folder.path}: {error.strerror}") from error
     with open(descriptor, "w") as file:
         try:

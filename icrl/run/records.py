@@ -6,6 +6,7 @@ none and are accepted as they are.
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,28 +33,30 @@ class Record(pydantic.BaseModel):
 Kind = TypeVar("Kind", bound=Record)
 
 
-def read_record(path: Path, kind: type[Kind]) -> Kind:
-    """The record in a file. Raises UserError if the file is missing, damaged, or of another version or kind."""
-    return checked_record(versioned(path), kind, path)
+_AGAIN = "make it again with --overwrite"
 
 
-def versioned(path: Path) -> dict[str, Any]:
-    """The plain content of a record of this schema version. Raises UserError."""
-    content = read_json(path)
+def read_record(path: Path, kind: type[Kind], remedy: str = _AGAIN) -> Kind:
+    """The record in a file. Raises UserError, which ends with `remedy`, if the file is missing, damaged, or of another
+    version or kind."""
+    return checked_record(versioned(path, remedy), kind, path, remedy)
+
+
+def versioned(path: Path, remedy: str = _AGAIN) -> dict[str, Any]:
+    """The plain content of a record of this schema version. Raises UserError, which ends with `remedy`."""
+    content = read_json(path, remedy)
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
             f"{path}: is not a record of schema version {SCHEMA_VERSION}: the file is damaged, or another version of "
-            "this project wrote it; make it again with --overwrite"
+            f"this project wrote it; {remedy}"
         )
-    checksum = content.pop(CHECKSUM, None)
+    checksum = _pop_checksum(content)
     if checksum is not None and checksum != _checksum(content):
-        raise UserError(
-            f"{path}: is damaged, or was edited: its content differs from its checksum; make it again with --overwrite"
-        )
+        raise UserError(f"{path}: is damaged, or was edited: its content differs from its checksum; {remedy}")
     return content
 
 
-def checked_record(content: dict[str, Any], kind: type[Kind], path: object) -> Kind:
+def checked_record(content: dict[str, Any], kind: type[Kind], path: object, remedy: str = _AGAIN) -> Kind:
     """Plain content as a record. Raises UserError, naming `path` and the first value that is wrong or missing."""
     try:
         return kind.model_validate(content)
@@ -61,8 +64,8 @@ def checked_record(content: dict[str, Any], kind: type[Kind], path: object) -> K
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "missing":
-            raise UserError(f"{path}: has no {name!r}; make it again with --overwrite") from error
-        raise UserError(f"{path}: {name}: {first['msg'].lower()}; make it again with --overwrite") from error
+            raise UserError(f"{path}: has no {name!r}; {remedy}") from error
+        raise UserError(f"{path}: {name}: {first['msg'].lower()}; {remedy}") from error
 
 
 def write_record(path: Path, record: Record) -> None:
@@ -74,6 +77,16 @@ def record_text(content: dict[str, Any]) -> str:
     """The text of a record with this plain content, checksum included."""
     plain = json.loads(json.dumps({key: value for key, value in content.items() if key != CHECKSUM}))
     return json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=2, allow_nan=False) + "\n"
+
+
+def _pop_checksum(content: dict[str, Any]) -> Any:
+    """Removes the checksum and returns it; None in files of earlier versions.
+
+    No record ends with any other SHA-256, so for one under another name, which is damaged, this returns "".
+    """
+    if CHECKSUM in content:
+        return content.pop(CHECKSUM)
+    return "" if re.fullmatch("[0-9a-f]{64}", str([*content.values()][-1])) else None
 
 
 def _checksum(content: dict[str, Any]) -> str:

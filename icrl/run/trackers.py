@@ -12,7 +12,7 @@ import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +23,7 @@ from icrl.run.folder import run_folder
 from icrl.run.records import Record, read_record, write_record
 from icrl.support.errors import UserError, did_you_mean
 from icrl.support.files import sha256
+from icrl.support.threads import quiet_threads
 
 PROJECT = "in-context-rl"
 """Name of the project in Weights & Biases and trackio. Within it, runs are grouped by experiment."""
@@ -54,7 +55,7 @@ class TrackedRun:
         """The record of the run, created if it does not exist."""
         if not self._record_file.exists():
             write_record(self._record_file, RunRecord(id=secrets.token_hex(4), reported={}))
-        return read_record(self._record_file, RunRecord)
+        return read_record(self._record_file, RunRecord, "delete it, and the trackers begin a new run")
 
     def remember(self, tracker: str, evaluation: str) -> None:
         """Records that a tracker has received an evaluation."""
@@ -109,6 +110,9 @@ class TensorBoard(Tracker):
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
+        # The error of its writing thread is raised by its next method.
+        self.quiet = ExitStack()
+        self.quiet.enter_context(quiet_threads(lambda args: type(args.thread).__module__.startswith("tensorboard")))
         # a process that was killed logged the points after `step`; they will be logged again
         self.writer = SummaryWriter(str(run.logs), purge_step=step + 1)
         flat = _flat(run.config)
@@ -136,7 +140,8 @@ class TensorBoard(Tracker):
             self.writer.add_image(f"report/{path.stem}", pixels, step, dataformats="HWC")
 
     def close(self) -> None:
-        self.writer.close()
+        with self.quiet:
+            self.writer.close()
 
     def _text(self, name: str, text: str, step: int) -> None:
         self.writer.add_text(name, f"```\n{text}\n```", step)

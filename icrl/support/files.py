@@ -12,13 +12,16 @@ import math
 import os
 import shutil
 import stat
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from icrl.support.errors import UserError, shown
+from icrl.support.terminal import say
 
 TEMPORARY_SUFFIX = ".tmp"
+_CRC32 = "crc32"
 _REPLACED = f".replaced{TEMPORARY_SUFFIX}"
 
 _MOST_BYTES = 2**26
@@ -106,6 +109,8 @@ def write_file(path: Path, content: bytes | str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, IsADirectoryError):
+            raise UserError(f"cannot write {path}: is a folder; delete it") from error
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
@@ -114,8 +119,8 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises UserError if the file is missing, unreadable, not JSON, or too large."""
+def read_json(path: Path, remedy: str = "make it again with --overwrite") -> Any:
+    """The content of a JSON file. Raises UserError, which ends with `remedy`, if it is missing or cannot be read."""
     try:
         content = read_bytes(path, _MOST_BYTES)
         if sum(map(content.count, (b"[", b"{", b","))) > _MOST_VALUES:
@@ -125,9 +130,9 @@ def read_json(path: Path) -> Any:
             json.dumps(values, ensure_ascii=False).encode()  # half of a pair of surrogates is not text
         return values
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing") from error
+        raise UserError(f"{path} is missing; {remedy}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}; {remedy}") from error
 
 
 def _number(letters: str) -> float:
@@ -175,15 +180,31 @@ def leads_out(path: Path, folder: Path) -> bool:
     return not real.is_relative_to(home) and not cached
 
 
+def log_line(values: Mapping[str, Any]) -> str:
+    """One line of a log, which ends with the CRC-32 of its other values."""
+    return json.dumps({**values, _CRC32: zlib.crc32(json.dumps(values).encode())}) + "\n"
+
+
 def read_json_lines(path: Path, keys: set[str]) -> list[dict[str, Any]]:
-    """The lines of a log that have a number under each of these keys. Lines that are damaged, or that a killed process
-    left unfinished, are dropped."""
+    """The lines of a log, as `log_line` writes them, that have a number under each of these keys.
+
+    Lines that are damaged, or that a killed process left unfinished, are left out, and the user is told. Lines of
+    earlier versions have no checksum. Raises UserError if the file cannot be read.
+    """
+    try:
+        texts = path.read_bytes().split(b"\n") if path.exists() else []
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}; delete it") from error
     lines = []
-    for text in path.read_bytes().splitlines() if path.exists() else []:
+    for text in texts:
         with contextlib.suppress(ValueError, RecursionError):
             line = json.loads(text)
             if isinstance(line, dict) and all(type(line.get(key)) in (int, float) for key in keys):
-                lines.append(line)
+                checksum = line.pop(_CRC32, None)
+                if checksum in (None, zlib.crc32(json.dumps(line).encode())):
+                    lines.append(line)
+    if damaged := sum(map(bool, texts)) - len(lines):
+        say(f"warning: {path}: lines that are damaged are left out: {damaged}")
     return lines
 
 

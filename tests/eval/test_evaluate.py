@@ -171,7 +171,7 @@ def test_the_report_is_self_contained_and_opens_in_a_browser(trained, tmp_path):
     assert "https://" not in html
     assert html.count("data:image/png;base64,") == 5
     assert {picture.name for picture in run_folder(config).report_pictures.iterdir()} == {
-        "curves.png", "data.png", "loss.png", "paths.png", "tasks.png",
+        "curves.png", "data.png", "loss.png", "paths.png", "tasks.png", "checksums.json",
     }  # fmt: skip
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
     if browser is None:

@@ -29,6 +29,7 @@ KINDS = (
     "kills",
     "full_disks",
     "damaged_files",
+    "flips",
     "hostile_data",
     "hostile_models",
     "neighbours",
@@ -66,12 +67,20 @@ def main() -> int:
         for kind in given.kinds:
             try_part(kind, output, log, given)
         return 0
+    if given.processes == 1:  # this one
+        given.part = 0
+        for kind in given.kinds:
+            try_part(kind, output, log, given)
     for kind in given.kinds:
         prepared(kind, output)
-    parts = [
-        subprocess.Popen([sys.executable, "-m", "tests.faults.harness", *sys.argv[1:], "--part", str(part)])
-        for part in range(given.processes)
-    ]
+    parts = (
+        []
+        if given.processes == 1
+        else [
+            subprocess.Popen([sys.executable, "-m", "tests.faults.harness", *sys.argv[1:], "--part", str(part)])
+            for part in range(given.processes)
+        ]
+    )
     codes = [part.wait() for part in parts]
     outcomes = [outcome for outcome in read_outcomes(log) if outcome.kind in given.kinds]
     outcomes.sort(key=lambda outcome: KINDS.index(outcome.kind))
