@@ -11,7 +11,7 @@ data set's description says so. An algorithm that bootstraps at truncations has 
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
 from itertools import pairwise
@@ -33,7 +33,7 @@ from data_gen.storage.shards import STEP_COLUMNS, read_shard
 from data_gen.tasks.base import Tasks
 from icrl.run.folder import TASK_FILES, RunFolder
 from icrl.support.errors import UserError
-from icrl.support.files import new_folder, remove, temporary_name
+from icrl.support.files import TEMPORARY_SUFFIX, new_folder, remove_leftovers, temporary_name
 
 _DESCRIPTION = (
     "Learning histories: each is the lifetime of one learner on one task, its episodes one after another. The metadata "
@@ -86,9 +86,10 @@ def export_minari(
         one: _Writer(one, info, [task for task in tasks if ids[task] == one], histories, train, credit)
         for one in targets
     }
+    _remove_leftovers(dataset_id, targets.values())
     missing = _missing(targets, writers)
     # write to a scratch folder, then move complete data sets to their final path
-    with _scratch(minari_folder(), dataset_id) as scratch:
+    with _scratch(dataset_id) as scratch:
         with (
             _minari_in(scratch),
             tqdm(total=sum(len(rows) for _, rows, _ in chosen), unit=" histories", desc="export") as bar,
@@ -268,20 +269,27 @@ def _and_last(values: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([values, values[-1:]])
 
 
+def _remove_leftovers(dataset_id: str, targets: Iterable[Path]) -> None:
+    """Removes what a killed export of the same id left beside Minari's data sets."""
+    for path in (_scratch_base(dataset_id), *targets):
+        remove_leftovers(path.parent, f".{escape(path.name)}.*")
+
+
+def _scratch_base(dataset_id: str) -> Path:
+    return minari_folder() / dataset_id.replace("/", ".")
+
+
 @contextlib.contextmanager
-def _scratch(root: Path, dataset_id: str) -> Iterator[Path]:
-    """A hidden folder beside Minari's data sets. Removes the leftovers of a killed export of the same id first."""
-    name = dataset_id.replace("/", ".")
-    for leftover in root.glob(f".{escape(name)}.*.tmp"):
-        remove(leftover)
-    scratch = temporary_name(root / name)
+def _scratch(dataset_id: str) -> Iterator[Path]:
+    """A hidden folder beside Minari's data sets."""
+    scratch = temporary_name(_scratch_base(dataset_id))
     try:
         scratch.mkdir()
         yield scratch
     except OSError as error:
         raise UserError(f"data set {dataset_id}: cannot be written ({error.strerror or error})") from error
     finally:
-        remove(scratch)
+        remove_leftovers(scratch.parent, escape(scratch.name.removesuffix(TEMPORARY_SUFFIX)))
 
 
 @contextlib.contextmanager
