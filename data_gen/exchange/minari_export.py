@@ -11,7 +11,7 @@ data set's description says so. An algorithm that bootstraps at truncations has 
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
 from itertools import pairwise
@@ -80,18 +80,16 @@ def export_minari(
     name, _, version = dataset_id.rpartition("-v")
     ids = {task: f"{name}-task-{task:05d}-v{version}" if by_task else dataset_id for task in tasks}
     targets = {one: minari_folder(one) for one in ids.values()}
-    remove_leftovers(minari_folder(), f".{escape(dataset_id.replace('/', '.'))}.*")  # of a killed export
-    for target in targets.values():
-        remove_leftovers(target.parent, f".{escape(target.name)}.*")
     credit = {"author": author, "author_email": author_email, "code_permalink": code_permalink}
     train = load_tasks(folder.data, info, TASK_FILES[0])
     writers = {
         one: _Writer(one, info, [task for task in tasks if ids[task] == one], histories, train, credit)
         for one in targets
     }
+    _remove_leftovers(dataset_id, targets.values())
     missing = _missing(targets, writers)
     # write to a scratch folder, then move complete data sets to their final path
-    with _scratch(minari_folder(), dataset_id) as scratch:
+    with _scratch(dataset_id) as scratch:
         with (
             _minari_in(scratch),
             tqdm(total=sum(len(rows) for _, rows, _ in chosen), unit=" histories", desc="export") as bar,
@@ -279,10 +277,20 @@ def _and_last(values: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([values, values[-1:]])
 
 
+def _remove_leftovers(dataset_id: str, targets: Iterable[Path]) -> None:
+    """Removes what a killed export of the same id left beside Minari's data sets."""
+    for path in (_scratch_base(dataset_id), *targets):
+        remove_leftovers(path.parent, f".{escape(path.name)}.*")
+
+
+def _scratch_base(dataset_id: str) -> Path:
+    return minari_folder() / dataset_id.replace("/", ".")
+
+
 @contextlib.contextmanager
-def _scratch(root: Path, dataset_id: str) -> Iterator[Path]:
+def _scratch(dataset_id: str) -> Iterator[Path]:
     """A hidden folder beside Minari's data sets."""
-    scratch = temporary_name(root / dataset_id.replace("/", "."))
+    scratch = temporary_name(_scratch_base(dataset_id))
     try:
         scratch.mkdir()
         yield scratch

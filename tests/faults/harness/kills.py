@@ -238,9 +238,13 @@ def attempt(home: Path, case: str, folder: Path) -> Outcome:
         if _is_stale(scenario, result):  # what is left is still of the config before
             words, ending = scenario.words, "refused, overwritten"
             continue
+        if _was_complete(result):
+            break
         broken |= _ended(result, by, scenario.worker or result.operations >= number, scenario.worker)
         broken |= _kept(home, scenario, work, reference, reached)
         words, reached = again, progress(work)
+        if scenario.worker:  # fewer shards are left, so the same progress may not come again
+            break
         number = rng.randint(1, max(1, result.operations))
     # The restart.
     result = run(scenario.words if restart == "overwrite" else words, work)
@@ -248,7 +252,7 @@ def attempt(home: Path, case: str, folder: Path) -> Outcome:
         ending = "refused, overwritten"
         broken |= _restarted(result, 1)
         result = run(scenario.words, work)
-    if result.code == 1 and any("already exists" in line for line in result.error_lines):  # an export is not repeated
+    if _was_complete(result):
         ending = "was complete"
         broken |= _restarted(result, 1)
     else:
@@ -318,6 +322,11 @@ def _kept(
     if damaged:
         broken["damaged"] = f"after the kill: {'; '.join(damaged)}"
     return broken
+
+
+def _was_complete(result: Result) -> bool:
+    """True if an import or an export was refused because an earlier one is complete."""
+    return result.code == 1 and any("already exists" in line for line in result.error_lines)
 
 
 def _is_stale(scenario: Scenario, result: Result) -> bool:
