@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from icrl.config.loader import load_config
 from icrl.config.schema import ExperimentConfig
+from icrl.support.interruption import ignore_interruption
 from icrl.support.terminal import reported
 
 SHORTHANDS = {
@@ -71,7 +72,10 @@ def run_module(program: str, description: str, run: Callable[[Invocation], objec
     parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
     add_arguments(parser)
     arguments, rest = parser.parse_known_args(named_config(sys.argv[1:]))
-    return reported(lambda: run(invocation(arguments, rest)))
+    try:
+        return reported(lambda: run(invocation(arguments, rest)))
+    finally:
+        ignore_interruption()
 
 
 def _expanded(word: str) -> str:

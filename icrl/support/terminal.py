@@ -1,13 +1,16 @@
 """The terminal: the output, error messages and exit codes of commands."""
 
+import contextlib
+import errno
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
-from icrl.support.errors import ENVIRONMENT_ERRNOS, UserError
-from icrl.support.interruption import Terminated, sigterm_raises
+from icrl.support.errors import ENVIRONMENT_ERRNOS, UserError, shown
+from icrl.support.interruption import Terminated, interruption_raises
 
 _IN_ASCII = str.maketrans("▁▂▃▄▅▆▇█", "_.-~=+*#")
 
@@ -15,15 +18,18 @@ _IN_ASCII = str.maketrans("▁▂▃▄▅▆▇█", "_.-~=+*#")
 def say(text: str) -> None:
     """Prints a line for the user; in a multi-process launch, only in the first process.
 
-    Symbols that the stream cannot encode are replaced. If nobody reads the stream any more (`icrl info RUN | head -1`),
-    the work continues and later lines are dropped.
+    Symbols that the stream cannot encode are replaced. If nobody reads the stream any more (`icrl info RUN | head -1`,
+    or a terminal that was closed), the work continues and later lines are dropped. Raises UserError if the stream is a
+    file that cannot be written.
     """
     if os.environ.get("RANK", "0") != "0":
         return
     try:
         print(printable(text, getattr(sys.stdout, "encoding", None) or "utf-8"), flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        _drop(sys.stdout)
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise UserError(f"standard output: cannot be written: {error.strerror or error}") from error
 
 
 def printable(text: str, encoding: str) -> str:
@@ -33,6 +39,59 @@ def printable(text: str, encoding: str) -> str:
         return text
     except UnicodeEncodeError:
         return text.translate(_IN_ASCII).encode(encoding, "replace").decode(encoding)
+
+
+class _Messages:
+    """Standard error, of which progress bars and messages are dropped when it cannot be written any more.
+
+    So `icrl run demo 2>&1 | head -1` and a closed terminal end no work. Everything else is as in `stream`.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            _drop(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            _drop(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _lasting_streams() -> Iterator[None]:
+    """Within the block, standard error raises no errors, and no file takes the number of a closed standard stream.
+
+    A library that prints to a closed stream (`2>&-`) would otherwise write into the file that has its number.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the smallest free number
+    before = sys.stderr
+    if before is not None:
+        sys.stderr = cast(TextIO, _Messages(before))
+    try:
+        yield
+    finally:
+        sys.stderr = before
+
+
+def _drop(stream: TextIO) -> None:
+    """Sends whatever is still written to `stream` nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def leave(code: int) -> NoReturn:
@@ -51,25 +110,45 @@ def leave(code: int) -> NoReturn:
 def reported(run: Callable[[], object]) -> int:
     """Calls `run`, turns errors that the user can fix into lines on stderr, and returns the exit code."""
     sys.path.append(str(Path.cwd()))  # for the user's own components, named as module:Class
+    with _lasting_streams():
+        return _exit_code(run)
+
+
+def _exit_code(run: Callable[[], object]) -> int:
+    """As `reported`."""
+    raised: list[KeyboardInterrupt] = []
     try:
-        with sigterm_raises():
+        with interruption_raises() as raised:
             run()
-    except UserError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt as error:
-        happened = "terminated" if isinstance(error, Terminated) else "interrupted"
-        saved = f" ({error})" if str(error) else ""
-        print(f"{happened}{saved}; run the same command again, without --overwrite, to continue", file=sys.stderr)
-        return 143 if isinstance(error, Terminated) else 130
-    except MemoryError as error:
-        print(f"error: out of memory: {error}; use smaller values, or more data.shards", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno not in ENVIRONMENT_ERRNOS and not error.filename:
+        return _interrupted(error)
+    except Exception as error:
+        if raised:
+            return _interrupted(raised[0])
+        line, code = _problem(error)
+        if not code:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror}", file=sys.stderr)
-        return 1
+        for part in line.splitlines():
+            print(f"error: {part}", file=sys.stderr)
+        return code
     return 0
+
+
+def _interrupted(error: KeyboardInterrupt) -> int:
+    """Tells the user about an interruption; returns the exit code."""
+    happened = "terminated" if isinstance(error, Terminated) else "interrupted"
+    saved = f" ({error})" if str(error) else ""
+    print(f"{happened}{saved}; run the same command again, without --overwrite, to continue", file=sys.stderr)
+    return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
+
+
+def _problem(error: Exception) -> tuple[str, int]:
+    """The lines that tell the user about an error, and the exit code; code 0 if the error is a bug of this project."""
+    if isinstance(error, UserError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}; use smaller values, or more data.shards", 1
+    if isinstance(error, OSError) and (error.errno in ENVIRONMENT_ERRNOS or error.filename):
+        where = f"{shown(os.fsdecode(error.filename), quoted=False)}: " if error.filename else ""
+        return f"{where}{error.strerror}", 1
+    return "", 0
