@@ -4,7 +4,7 @@ from icrl.support.errors import ConfigError, UserError, shown
 
 
 def check_device(name: str | None) -> None:
-    """Raises ConfigError if `runtime.device` is not the name of a device, UserError if this machine does not have it."""
+    """Raises ConfigError if `runtime.device` names no device, UserError if this machine cannot compute on it."""
     if name is None:
         return
     import torch  # takes seconds, and tabular sources do not need it

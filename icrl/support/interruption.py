@@ -32,7 +32,7 @@ def interruption_raises() -> Iterator[list[KeyboardInterrupt]]:
         raised.append(_interruption(number))
         raise raised[-1]
 
-    handled = {number: interrupt for number in _TERMINATING}
+    handled = dict.fromkeys(_TERMINATING, interrupt)
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # background jobs of a shell ignore it
         handled[signal.SIGINT] = interrupt
     with _handled(handled):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_python
@@ -89,7 +90,7 @@ def test_no_work_is_lost_when_nobody_reads_any_more(streams, tiny_file):
     assert (tiny_file.parent / "runs/tiny/data/info.json").exists()
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_under_the_output_is_named_and_under_the_messages_is_no_error(tiny_file):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "icrl", "generate", "tiny.yaml"]

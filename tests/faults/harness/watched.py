@@ -1,8 +1,8 @@
 """Runs the console command in a forked child that is watched: what it opens, imports and executes, what it leaves.
 
 A fork of a process that has imported torch already takes milliseconds instead of seconds, so hundreds of faults fit
-into minutes. The child's file operations are counted by an audit hook (PEP 578), which also stops it: a fault comes before
-the k-th operation, never after a time. The parent must not use torch itself, because a fork has no threads.
+into minutes. The child's file operations are counted by an audit hook (PEP 578), which also stops it: a fault comes
+before the k-th operation, never after a time. The parent must not use torch itself, because a fork has no threads.
 """
 
 import contextlib
