@@ -115,6 +115,7 @@ def test_training_that_is_stopped_saves_the_update_and_resumes_to_the_same_weigh
     for config in (whole, cut):
         generate(config)
     train(whole)
+    monkeypatch.setattr("icrl.support.interruption._PATIENCE", 1e6)  # a slow machine may take longer to save
     real, calls = TrainingLog.add, []
 
     def add(self, losses):
@@ -154,7 +155,7 @@ def test_a_loop_that_does_not_stop_is_interrupted_after_all(monkeypatch):
             pass
 
 
-@pytest.mark.parametrize("by", [signal.SIGTERM])  # SIGINT to the whole group failed once in three runs: open
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_generation_that_is_stopped_says_one_line_and_leaves_no_process(by, tiny, tmp_path):
     config = tiny(data={"shards": 12}, runtime={"workers": 2})
     path = tmp_path / "cut.yaml"
