@@ -13,7 +13,7 @@ from ad_model.embeddings_ad import bounds, leaf_embedding, leaf_spaces
 from ad_model.modeling_ad import ADModel
 from ad_model.objectives.base import Objective
 from ad_model.tokens import model_inputs, observation_columns
-from data_gen.spaces import to_json
+from data_gen.spaces import Space, one_line, to_json
 from data_gen.storage.info import Statistics
 from data_gen.tasks.base import TaskDistribution
 from icrl.config.schema import ExperimentConfig, ModelConfig
@@ -102,6 +102,7 @@ def check_objective(config: ExperimentConfig, distribution: TaskDistribution) ->
     objective: Objective = config.training.objective.build()
     name = type(objective).__name__
     tiny = config.model.model_copy(update={"num_layers": 1})
+    tokens, columns = _window(distribution)
     spaces = to_json(distribution.observation_space), to_json(distribution.action_space)
     boxes = {path: space for path, space in leaf_spaces(spaces[0]).items() if space["type"] == "Box"}
     try:
@@ -113,7 +114,6 @@ def check_objective(config: ExperimentConfig, distribution: TaskDistribution) ->
         values = {"observation_space": spaces[0], "action_space": spaces[1], **statistics}
         with torch.random.fork_rng(devices=[]):
             model = _model(tiny, 2, heads=heads, **values)
-        tokens, columns = _window(distribution)
         loss = objective.loss(model, tokens, {column: columns[column] for column in objective.columns})
         if not isinstance(loss, torch.Tensor) or loss.shape or not loss.requires_grad or not bool(loss.isfinite()):
             raise ValueError(f"loss: returned {loss!r}, but a loss is a finite scalar tensor with a gradient")
@@ -126,14 +126,23 @@ def check_objective(config: ExperimentConfig, distribution: TaskDistribution) ->
 
 
 def _window(distribution: TaskDistribution) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A made-up window of two steps: tokens as the model takes them, and every column of a history, as tensors."""
+    """A made-up window of two steps: tokens as the model takes them, and every column of a history, as tensors.
+
+    Raises ConfigError for a space that Gymnasium cannot sample, such as a Box with bounds beyond 63 bits.
+    """
 
     def steps(value: Any) -> Any:
         array = np.asarray(value)
         return torch.from_numpy(np.stack([array, array])[None])  # (1 window, 2 steps, ...)
 
-    action, zeros = distribution.action_space.sample(), torch.zeros(1, 2)
-    seen = {name: steps(leaf) for name, leaf in observation_columns(distribution.observation_space.sample()).items()}
+    def sample(space: Space) -> Any:
+        try:
+            return space.sample()
+        except ValueError as error:
+            raise ConfigError(f"tasks: the space {one_line(space)} cannot be sampled: {error}") from error
+
+    action, zeros = sample(distribution.action_space), torch.zeros(1, 2)
+    seen = {name: steps(leaf) for name, leaf in observation_columns(sample(distribution.observation_space)).items()}
     results = {"previous_action": steps(action), "previous_reward": zeros, "boundary": zeros.long()}
     flags = torch.tensor([[False, True]])
     columns = {"action": steps(action), "optimal_action": steps(action), "reward": zeros}

@@ -6,6 +6,7 @@ itself an array has the single path "".
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,12 +15,18 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from icrl.support.errors import UserError
+from icrl.support.errors import UserError, shown
 
 Space = gymnasium.Space[Any]
 
 MOST_NUMBERS = 2**24
 """Most numbers in one element of a space. A larger space is refused before an array of that size is created."""
+
+
+_LONGEST_KEY = 60
+"""Most bytes of a key of a Dict space: the keys of three levels and an ending fit into a file name of 255 bytes."""
+
+_KEY = f"use non-empty text of at most {_LONGEST_KEY} bytes, without . or / and without control characters"
 
 
 def leaves(tree: Any) -> dict[str, Any]:
@@ -37,8 +44,8 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def one_line(space: Space) -> str:
-    """Text of a space without line breaks, for error messages."""
-    return " ".join(str(space).split())
+    """Text of a space for error messages: without line breaks, and cut in its middle if it is long."""
+    return shown(space, quoted=False)
 
 
 def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
@@ -74,9 +81,7 @@ def to_json(space: Space) -> dict[str, Any]:
     if isinstance(space, spaces.Dict):
         for name in space:
             if not is_column_name(name):
-                raise UserError(
-                    f"the key {name!r} of a Dict space cannot name a column: use non-empty text without . or /"
-                )
+                raise UserError(f"the key {shown(name)} of a Dict space cannot name a column: {_KEY}")
         return {"type": "Dict", "spaces": {name: to_json(part) for name, part in space.items()}}
     if isinstance(space, spaces.Tuple):
         return {"type": "Tuple", "spaces": [to_json(part) for part in space]}
@@ -84,8 +89,10 @@ def to_json(space: Space) -> dict[str, Any]:
 
 
 def is_column_name(name: object) -> bool:
-    """True if a key of a Dict space can name a column: non-empty text without . or /"""
-    return isinstance(name, str) and bool(name) and not set(name) & {".", "/"}
+    """True if a key of a Dict space can name a column, which is also part of a file name."""
+    if not isinstance(name, str) or not name or re.search(r"[./\x00-\x1f\x7f-\x9f\ud800-\udfff]", name):
+        return False
+    return len(name.encode()) <= _LONGEST_KEY
 
 
 def _check_size(space: Space) -> None:
@@ -108,7 +115,7 @@ def _check_size(space: Space) -> None:
         )  # as integers without bounds
         high = max(start + count - 1 for start, count in parts)
     if high is not None and high > np.iinfo(np.int64).max:
-        raise UserError(f"the space {one_line(space)[:80]} cannot be recorded: its largest element is beyond 64 bits")
+        raise UserError(f"the space {one_line(space)} cannot be recorded: its largest element is beyond 64 bits")
 
 
 def space_from_json(plain: Mapping[str, Any]) -> Space:
@@ -178,18 +185,24 @@ def storage_type(space: Space) -> tuple[tuple[int, ...], np.dtype[Any]]:
 def _unsupported(space: Space) -> UserError:
     if type(space).__module__.split(".")[0] == "gym":
         return UserError(
-            f"{space} is a space of the package gym, the predecessor of gymnasium: convert the environment, such as by "
-            "shimmy's GymV26CompatibilityV0, or make its spaces with gymnasium.spaces"
+            f"{one_line(space)} is a space of the package gym, the predecessor of gymnasium: convert the environment, "
+            "such as by shimmy's GymV26CompatibilityV0, or make its spaces with gymnasium.spaces"
+        )
+    if isinstance(space, spaces.Dict | spaces.Tuple):  # only of actions, since those of observations have leaves
+        return UserError(
+            f"actions of {one_line(space)} cannot be recorded: use Discrete, MultiDiscrete, MultiBinary or Box"
         )
     known = "Discrete, MultiDiscrete, MultiBinary, Box, and Dict and Tuple of these"
     return UserError(
-        f"the space {space} cannot be recorded; supported are {known}. Wrap the environment to remove the space"
+        f"the space {one_line(space)} cannot be recorded; supported are {known}. Wrap the environment to remove "
+        "the space"
     )
 
 
 def _smallest_integer(low: int, high: int) -> np.dtype[Any]:
     """Smallest integer type that holds `low` to `high`."""
-    return np.min_scalar_type(high) if low >= 0 else np.min_scalar_type(min(low, -high - 1))
+    found = np.min_scalar_type(high) if low >= 0 else np.min_scalar_type(min(low, -high - 1))
+    return np.dtype(found.str)  # NumPy finds the C type `unsigned long long`, which torch does not take for uint64
 
 
 def _bound(values: NDArray[Any]) -> Any:

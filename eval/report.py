@@ -1,7 +1,6 @@
 """The report: one self-contained HTML file, made from the files of a run folder."""
 
 import base64
-import io
 import zipfile
 import zlib
 from importlib import resources
@@ -32,6 +31,7 @@ from icrl.run.records import Record, read_record, write_record
 from icrl.support.arrays import read_npz
 from icrl.support.errors import UserError
 from icrl.support.files import check_files, remove_leftovers, sha256, write_file
+from icrl.support.pictures import png
 
 _CURVE_RESAMPLES = 300
 _TRANSFORMER_COLOR = "#2563eb"
@@ -102,10 +102,9 @@ def _write_report(experiment: Experiment) -> Path:
     remove_leftovers(folder.report_pictures)
     for name, figure in figures.items():
         if figure is not None:
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png")
-            write_file(folder.report_pictures / f"{name}.png", buffer.getvalue())
-            pictures[name] = base64.b64encode(buffer.getvalue()).decode()
+            picture = png(figure)
+            write_file(folder.report_pictures / f"{name}.png", picture)
+            pictures[name] = base64.b64encode(picture).decode()
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         resources.files("eval").joinpath("report.html.j2").read_text()
     )

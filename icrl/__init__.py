@@ -5,7 +5,6 @@ use, so `import icrl` is fast and does not load torch: reading a config or a dat
 """
 
 import importlib
-from importlib import metadata
 from typing import Any
 
 _FACE = {
@@ -63,6 +62,8 @@ __all__ = [*_FACE, "__version__"]
 def __getattr__(name: str) -> Any:
     """Imports a name of the public API on first use."""
     if name == "__version__":
+        from importlib import metadata  # takes longer than the rest of this module
+
         return metadata.version("in-context-rl")
     if name not in _FACE:
         raise AttributeError(f"module 'icrl' has no attribute {name!r}")

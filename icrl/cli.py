@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import icrl
 from data_gen.exchange import commands as exchange
@@ -23,7 +22,7 @@ from icrl.config.schema import ExperimentConfig
 from icrl.run.command import Invocation, add_arguments, invocation, named_config
 from icrl.run.folder import remove_results
 from icrl.support.errors import UserError
-from icrl.support.terminal import leave, reported, say
+from icrl.support.terminal import reported, say
 from publish import commands as hub
 
 # A verb imports its own modules when it runs: torch alone takes seconds to import.
@@ -55,11 +54,6 @@ def main(words: Sequence[str] | None = None) -> int:
         return reported(lambda: arguments.act(arguments), "run the same command again")
     verb: Callable[[Invocation], object] = VERBS[arguments.verb]
     return reported(lambda: verb(invocation(arguments, rest)))
-
-
-def command() -> NoReturn:
-    """The program `icrl`: runs one command and ends the process with its exit code."""
-    leave(main())
 
 
 def meta_train(call: Invocation) -> None:
@@ -219,4 +213,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    command()
+    leave(main())

@@ -1,6 +1,5 @@
 """A data folder as a repository of the hub: the files that are pushed, with shards as HDF5 or as Parquet."""
 
-import io
 import re
 import tempfile
 from glob import escape
@@ -19,6 +18,7 @@ from icrl.run.records import record_text
 from icrl.support.errors import UserError
 from icrl.support.files import TEMPORARY_SUFFIX, leads_out, remove_leftovers
 from icrl.support.hub import Repository, Snapshot, fetch, hub_errors, snapshot
+from icrl.support.pictures import png
 from icrl.support.yaml12 import read_yaml, write_yaml
 from publish.push import Parcel, send
 
@@ -94,9 +94,7 @@ def _beside(
     if config is not None:
         files[CONFIG] = config
     card = dataset_card(name, info, repo.id, licence, picture=True, config=config is not None)
-    picture = io.BytesIO()
-    learning_curve(report).savefig(picture, format="png", dpi=150)
-    files[PICTURE] = picture.getvalue()
+    files[PICTURE] = png(learning_curve(report), dpi=150)
     files[CARD] = (card if header is None else _with_header(card, header)).encode()
     files[INFO] = record_text(info.plain()).encode()
     return files

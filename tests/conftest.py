@@ -63,7 +63,7 @@ def run_python(words: Sequence[str], folder: Path, environment: dict | None = No
         env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=3600,  # only so that a process that hangs is found; no test depends on it
     )
 
 

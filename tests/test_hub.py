@@ -40,7 +40,7 @@ def environment(hub, folder, token=None):
 def answers(hub, folder, words, token=None):
     """The result of each command: exit code, stdout, stderr."""
     done = subprocess.run(
-        command(folder, words), cwd=folder, env=environment(hub, folder, token), capture_output=True, timeout=400
+        command(folder, words), cwd=folder, env=environment(hub, folder, token), capture_output=True, timeout=3600
     )
     assert done.returncode == 0, done.stderr.decode()
     return [
@@ -377,7 +377,7 @@ def test_an_error_is_one_line_that_says_what_to_do(made):
 def test_a_missing_network_is_reported(made):
     words = [["pull", "data", DATA], ["push", "data", str(made.run.path), "--repo", DATA]]
     nowhere = {**environment(made.hub, made.folder), "HF_ENDPOINT": "http://127.0.0.1:9"}
-    subprocess.run(command(made.folder, words), cwd=made.folder, env=nowhere, check=True, timeout=400)
+    subprocess.run(command(made.folder, words), cwd=made.folder, env=nowhere, check=True, timeout=3600)
     for code, _, error in json.loads((made.folder / "answers.json").read_text()):
         assert code == 1
         assert "cannot reach http://127.0.0.1:9" in error

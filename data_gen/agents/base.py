@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.agents.sweep import per_learner, swept_parameters
+from data_gen.spaces import one_line
 from data_gen.streams import Seeds, make_seeds
 from icrl.support.errors import UserError
 
@@ -122,10 +123,14 @@ class TableIndex:
         elif isinstance(space, gymnasium.spaces.MultiDiscrete) and space.nvec.ndim == 1:
             sizes, start = space.nvec.tolist(), space.start.tolist()
         else:
-            raise UserError(f"{user} keeps a table and needs a Discrete or MultiDiscrete space, not {space}")
+            raise UserError(
+                f"{user} keeps a table and needs a Discrete or flat MultiDiscrete space, not {one_line(space)}"
+            )
         self.size = math.prod(sizes)
         if self.size > _LARGEST_TABLE:
-            raise UserError(f"{user} keeps a table, and the {self.size:,} elements of the space {space} are too many")
+            raise UserError(
+                f"{user} keeps a table, and the {self.size:,} elements of the space {one_line(space)} are too many"
+            )
         self._sizes, self._start = sizes, np.array(start)  # int64, whatever the space's own type
         self._strides = [math.prod(sizes[part + 1 :]) for part in range(len(sizes))]
         self._flat = isinstance(space, gymnasium.spaces.Discrete)

@@ -1,6 +1,9 @@
 """Minari's local data sets: their folders, and a way to open one without running the code that it names."""
 
 import contextlib
+import functools
+import importlib
+import types
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,12 +34,24 @@ class HistoriesRecord(Record):
 
 
 def minari_library() -> Any:
-    """The package `minari`. Raises UserError if it is not installed."""
+    """The package `minari`, which then opens files without HDF5's locks. Raises UserError if it is not installed."""
     try:
         import minari
     except ImportError as error:
         raise UserError(f"Minari is not installed ({error}): pip install 'in-context-rl[minari]'") from error
+    _open_without_locks()
     return minari
+
+
+def _open_without_locks() -> None:
+    """Makes Minari's HDF5 storage open files as this project does: some file systems have no locks."""
+    try:
+        storage: Any = importlib.import_module("minari.dataset._storages.hdf5_storage")
+    except ImportError:  # another version of Minari, which keeps its own way
+        return
+    unlocked = types.ModuleType("h5py")
+    vars(unlocked).update({**vars(h5py), "File": functools.partial(h5py.File, locking=False)})
+    storage.h5py = unlocked
 
 
 def minari_folder(dataset_id: str = "") -> Path:

@@ -97,5 +97,7 @@ def check_recordable(observation_space: Space, action_space: Space) -> None:
     """Raises UserError if steps with these spaces cannot be recorded."""
     to_json(observation_space)
     if isinstance(action_space, spaces.Dict | spaces.Tuple):
-        raise UserError(f"actions of {action_space} cannot be recorded: use Discrete, MultiDiscrete or Box")
+        raise UserError(
+            f"actions of {one_line(action_space)} cannot be recorded: use Discrete, MultiDiscrete, MultiBinary or Box"
+        )
     to_json(action_space)

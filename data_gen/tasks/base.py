@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
+from data_gen.spaces import one_line
 from data_gen.streams import SlotStreams, derive, hashed, make_seeds
 from icrl.support.arrays import read_npz
 from icrl.support.errors import ConfigError, UserError
@@ -327,4 +328,4 @@ def sample_actions(space: gymnasium.Space[Any], streams: SlotStreams) -> NDArray
     if isinstance(space, gymnasium.spaces.Box) and space.is_bounded():
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
         return (low + streams.uniform(*space.shape) * (high - low)).astype(space.dtype)
-    raise UserError(f"cannot draw uniformly random actions from the action space {space}")
+    raise UserError(f"cannot draw uniformly random actions from the action space {one_line(space)}")

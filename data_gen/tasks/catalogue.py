@@ -1,7 +1,6 @@
 """The task families for people: a table of them all, one in full, and a picture of a few of its tasks."""
 
 import inspect
-import io
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from icrl.config.components import TASKS, find_component
 from icrl.config.describe import aligned, first_line, parameter_lines
 from icrl.support.errors import UserError
 from icrl.support.files import write_file
+from icrl.support.pictures import png
 
 _PICTURED_TASKS = 8
 _WIDEST_SPACE = 28  # characters of a space in the table
@@ -79,9 +79,8 @@ def draw_tasks(family: TaskDistribution, title: str, path: Path) -> bool:
                 panel.set_axis_off()
             elif not family.draw(panel, tasks.take([number]), nothing, np.empty(0)):
                 return False
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=120)
-    write_file(path, image.getvalue())
+        picture = png(figure, dpi=120)
+    write_file(path, picture)
     return True
 
 

@@ -44,7 +44,9 @@ def impossible(values: Any, location: tuple[str | int, ...] = ()) -> list[str]:
         items = values.items()
     elif isinstance(values, list | tuple):
         items = enumerate(values)
-    return [line for key, value in items for line in impossible(value, (*location, key))]
+    keys = [key for key in values if isinstance(key, str) and not _is_writable(key)] if isinstance(values, dict) else []
+    lines = [f"{_dotted((*location, key))}: is a key with characters that no file can hold" for key in keys]
+    return lines + [line for key, value in items for line in impossible(value, (*location, key))]
 
 
 def _is_writable(text: str) -> bool:

@@ -263,7 +263,7 @@ class EvaluationConfig(Section):
 class ExperimentConfig(Section):
     """One experiment: tasks, the learning histories of source agents, a transformer, and its evaluation."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
     """Name of the run folder. By default, the name of the config file without its suffix."""
 
     output: str = "runs"

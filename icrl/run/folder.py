@@ -136,6 +136,23 @@ def folder_of_data(path: Path) -> RunFolder:
     return RunFolder(path.resolve().parent, path) if (path / INFO).is_file() else RunFolder(path)
 
 
+def check_places(folder: RunFolder) -> None:
+    """Raises UserError if a stage could not write its files; nothing is written.
+
+    A file may be in the place of a folder, or the other way round, or the folder is not writable.
+    """
+    there = next(parent for parent in (folder.path, *folder.path.absolute().parents) if os.path.lexists(parent))
+    rooms = (folder.data, folder.meta, folder.cache, folder.checkpoints, folder.eval, folder.report_pictures)
+    for path in (there, *rooms):
+        if os.path.lexists(path) and not path.is_dir():
+            raise UserError(f"{path} is not a folder: remove or rename it, or choose another --name or --output")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{there} is not writable: change its permissions, or choose another --name or --output")
+    for path in (folder.config, folder.training_log, folder.report):
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, where a file is to be written: remove or rename it")
+
+
 def stale(path: Path, flag: str = "--overwrite") -> UserError:
     """The error for finished work of another config at `path`."""
     return UserError(f"{path} belongs to another config: choose another --name, or {flag} to delete it and start again")

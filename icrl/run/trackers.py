@@ -21,7 +21,7 @@ from typing import Any
 from icrl.config.schema import ExperimentConfig
 from icrl.run.folder import run_folder
 from icrl.run.records import Record, read_record, write_record
-from icrl.support.errors import UserError, did_you_mean
+from icrl.support.errors import ConfigError, UserError, did_you_mean, shown
 from icrl.support.files import sha256
 from icrl.support.threads import quiet_threads
 
@@ -234,10 +234,10 @@ TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": Weigh
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises UserError if `runtime.trackers` names a tracker that is unknown or not installed."""
+    """Raises ConfigError if `runtime.trackers` names an unknown tracker, UserError if one is not installed."""
     for name in names:
         if name not in TRACKERS:
-            raise UserError(f"runtime.trackers: {name!r} is not a tracker{did_you_mean(name, TRACKERS)}")
+            raise ConfigError(f"runtime.trackers: {shown(name)} is not a tracker{did_you_mean(name, TRACKERS)}")
         try:
             metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -1,4 +1,5 @@
-"""Interruption by Ctrl-C (SIGINT) and by SIGTERM, which schedulers send before they kill."""
+"""Interruption by Ctrl-C (SIGINT), by SIGTERM, which schedulers send before they kill, and by SIGHUP, which comes when
+the terminal is closed."""
 
 import contextlib
 import os
@@ -8,11 +9,14 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 _PATIENCE = 4.0  # seconds to reach a point where a checkpoint can be written
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
+_TERMINATING = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+_STOPPING = (signal.SIGINT, *_TERMINATING)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM has come. The program cleans up as after Ctrl-C."""
+    """SIGTERM or SIGHUP has come. The program cleans up as after Ctrl-C."""
+
+    number: int = signal.SIGTERM
 
 
 def happened(error: KeyboardInterrupt) -> str:
@@ -22,7 +26,7 @@ def happened(error: KeyboardInterrupt) -> str:
 
 def exit_code(error: KeyboardInterrupt) -> int:
     """The exit code after an interruption: 128 and the number of the signal."""
-    return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+    return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
 
 
 class _Interrupter:
@@ -34,11 +38,13 @@ class _Interrupter:
 
     def __init__(self) -> None:
         self.came = 0
+        self.raised: list[KeyboardInterrupt] = []
 
     def __call__(self, number: int, frame: Any, error: KeyboardInterrupt | None = None) -> None:
         self.came += 1
-        error = error or _error(number)
+        error = error or _interruption(number)
         if self.came == 1:
+            self.raised.append(error)
             raise error
         if self.came > 2:  # printing is not safe here: the clean-up may be printing, too
             with contextlib.suppress(OSError):
@@ -47,19 +53,21 @@ class _Interrupter:
 
 
 @contextlib.contextmanager
-def signals_raise() -> Iterator[None]:
-    """Within the block, SIGINT raises KeyboardInterrupt and SIGTERM raises `Terminated` in the main thread, once.
+def signals_raise() -> Iterator[list[KeyboardInterrupt]]:
+    """Within the block, SIGINT raises KeyboardInterrupt in the main thread, and SIGTERM and SIGHUP raise `Terminated`.
 
-    A SIGINT that is ignored, as in background jobs of a shell, or that a notebook handles, stays so.
+    Each does so once. Yields the list of what has been raised, since libraries may answer it with an error of their
+    own: a module that is being imported says "initialization failed". A SIGINT that is ignored, as in background jobs
+    of a shell, or that a notebook handles, stays so.
     """
     interrupter = _Interrupter()
     own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with _handled({number: interrupter for number in _STOPPING if own or number != signal.SIGINT}):
-        yield
+        yield interrupter.raised
 
 
 def ignore_signals() -> None:
-    """From now on, SIGINT and SIGTERM are ignored, because the process is about to end with its exit code."""
+    """From now on, these signals are ignored, because the process is about to end with its exit code."""
     if threading.current_thread() is threading.main_thread():
         for number in _STOPPING:
             signal.signal(number, signal.SIG_IGN)
@@ -83,7 +91,7 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_requested() -> Iterator[Stop]:
-    """Within the block, the first SIGINT or SIGTERM only makes the yielded `Stop` true, so that a loop can save.
+    """Within the block, the first of these signals only makes the yielded `Stop` true, so that a loop can save.
 
     The signal is raised at the end of the block, if the loop has not done so, after 4 seconds, or when a second comes.
     """
@@ -93,14 +101,14 @@ def stop_requested() -> Iterator[Stop]:
         if stop:
             interrupter(number, frame, stop.error)
         else:
-            stop.error = _error(number)
+            stop.error = _interruption(number)
             signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
 
     def lose_patience(number: int, frame: Any) -> None:
         if stop:
             interrupter(number, frame, stop.error)
 
-    with _handled({signal.SIGINT: ask, signal.SIGTERM: ask, signal.SIGALRM: lose_patience}):
+    with _handled({**dict.fromkeys(_STOPPING, ask), signal.SIGALRM: lose_patience}):
         try:
             yield stop
         finally:
@@ -145,11 +153,18 @@ def _sigint_blocked() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
-    """Installs signal handlers for a block; only the main thread may."""
+    """Installs signal handlers for a block; only the main thread may.
+
+    A SIGHUP that is ignored stays so: `nohup icrl run CONFIG` outlives its terminal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in handlers.items()
+        if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:
@@ -157,5 +172,10 @@ def _handled(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _error(number: int) -> KeyboardInterrupt:
-    return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+def _interruption(number: int) -> KeyboardInterrupt:
+    """The error for a signal."""
+    if number == signal.SIGINT:
+        return KeyboardInterrupt()
+    error = Terminated()
+    error.number = number
+    return error

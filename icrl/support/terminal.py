@@ -1,11 +1,13 @@
 """The terminal: the output, error messages and exit codes of commands."""
 
+import contextlib
+import errno
 import os
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 from icrl.support.errors import ENVIRONMENT_ERRNOS, ConfigError, UserError, shown
 from icrl.support.interruption import exit_code, happened, ignore_signals, signals_raise
@@ -22,15 +24,18 @@ _LONGEST_LINE = 2000
 def say(text: str) -> None:
     """Prints a line for the user; in a multi-process launch, only in the first process.
 
-    Symbols that the stream cannot encode are replaced. If nobody reads the stream any more (`icrl info RUN | head -1`),
-    the work continues and later lines are dropped.
+    Symbols that the stream cannot encode are replaced. If nobody reads the stream any more (`icrl info RUN | head -1`,
+    or a terminal that was closed), the work continues and later lines are dropped. Raises UserError if the stream is a
+    file that cannot be written.
     """
     if os.environ.get("RANK", "0") != "0":
         return
     try:
         print(printable(text, getattr(sys.stdout, "encoding", None) or "utf-8"), flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        _drop(sys.stdout)
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise UserError(f"standard output: cannot be written: {error.strerror or error}") from error
 
 
 def printable(text: str, encoding: str) -> str:
@@ -46,6 +51,59 @@ def printable(text: str, encoding: str) -> str:
         return text
     except UnicodeEncodeError:
         return text.translate(_IN_ASCII).encode(encoding, "replace").decode(encoding)
+
+
+class _Messages:
+    """Standard error, of which progress bars and messages are dropped when it cannot be written any more.
+
+    So `icrl run demo 2>&1 | head -1` and a closed terminal end no work. Everything else is as in `stream`.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            _drop(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            _drop(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _lasting_streams() -> Iterator[None]:
+    """Within the block, standard error raises no errors, and no file takes the number of a closed standard stream.
+
+    A library that prints to a closed stream (`2>&-`) would otherwise write into the file that has its number.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the smallest free number
+    before = sys.stderr
+    if before is not None:
+        sys.stderr = cast(TextIO, _Messages(before))
+    try:
+        yield
+    finally:
+        sys.stderr = before
+
+
+def _drop(stream: TextIO) -> None:
+    """Sends whatever is still written to `stream` nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def leave(code: int) -> NoReturn:
@@ -70,32 +128,48 @@ def reported(
     `remedy` says what to do after an interruption.
     """
     sys.path.append(str(Path.cwd()))  # for the user's own components, named as module:Class
-    with signals_raise():
+    with _lasting_streams(), signals_raise() as raised:
         try:
-            return _without_tracebacks(run)
+            return _exit_code(run, raised)
         except KeyboardInterrupt as error:
-            saved = f" ({error})" if str(error) else ""
-            print(f"{happened(error)}{saved}; {remedy}", file=sys.stderr)
-            return exit_code(error)
+            return _interrupted(error, remedy)
+        except Exception:
+            if raised:  # a library has answered the interruption with an error of its own
+                return _interrupted(raised[0], remedy)
+            raise
 
 
-def _without_tracebacks(run: Callable[[], object]) -> int:
+def _exit_code(run: Callable[[], object], raised: list[KeyboardInterrupt]) -> int:
+    """Calls `run`; the exit code of its success, or of a problem that the user can do something about."""
     try:
         run()
-    except UserError as error:
-        lines = printable(str(error), getattr(sys.stderr, "encoding", None) or "utf-8").splitlines()
-        for line in lines if isinstance(error, ConfigError) else [" ".join(lines)]:
-            half = _LONGEST_LINE // 2
-            short = line if len(line) <= _LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
-            print(f"error: {short}", file=sys.stderr)
-        return error.exit_code
-    except MemoryError as error:
-        print(f"error: out of memory: {error}; use smaller values, or more data.shards", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno not in ENVIRONMENT_ERRNOS and not error.filename:
+    except (UserError, MemoryError, OSError) as error:
+        line, code = _problem(error)
+        if raised or not code:
             raise
-        where = f"{shown(error.filename, quoted=not str(error.filename).isprintable())}: " if error.filename else ""
-        print(f"error: {where}{error.strerror}", file=sys.stderr)
-        return 1
+        lines = printable(line, getattr(sys.stderr, "encoding", None) or "utf-8").splitlines()
+        for part in lines if isinstance(error, ConfigError) else [" ".join(lines)]:
+            half = _LONGEST_LINE // 2
+            short = part if len(part) <= _LONGEST_LINE else f"{part[:half]} ... {part[-half:]}"
+            print(f"error: {short}", file=sys.stderr)
+        return code
     return 0
+
+
+def _interrupted(error: KeyboardInterrupt, remedy: str) -> int:
+    """Tells the user about an interruption; returns the exit code."""
+    saved = f" ({error})" if str(error) else ""
+    print(f"{happened(error)}{saved}; {remedy}", file=sys.stderr)
+    return exit_code(error)
+
+
+def _problem(error: Exception) -> tuple[str, int]:
+    """The lines that tell the user about an error, and the exit code; code 0 if the error is a bug of this project."""
+    if isinstance(error, UserError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}; use smaller values, or more data.shards", 1
+    if isinstance(error, OSError) and (error.errno in ENVIRONMENT_ERRNOS or error.filename):
+        where = f"{shown(os.fsdecode(error.filename), quoted=False)}: " if error.filename else ""
+        return f"{where}{error.strerror}", 1
+    return "", 0

@@ -182,7 +182,7 @@ def test_the_report_is_self_contained_and_opens_in_a_browser(trained, tmp_path):
     dumped = subprocess.run(
         [browser, *quiet, "--disable-sync", "--disable-component-update", profile, f"--screenshot={shot}",
          "--window-size=1100,2000", "--dump-dom", path.as_uri()],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True,
     )  # fmt: skip
     assert "Learning in context" in dumped.stdout
     assert shot.stat().st_size > 20_000

@@ -29,13 +29,24 @@ from icrl.support.terminal import reported
 PLACES = (ROOT, ROOT / "tests" / "faults", ROOT / "tests")
 
 
+@pytest.fixture
+def default_signals():
+    """Python's own handlers: background jobs of a shell ignore SIGINT, and children of nohup SIGHUP."""
+    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(autouse=True)
 def fresh_accelerate():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"),
-                                                      (signal.SIGTERM, 143, "terminated")])  # fmt: skip
+                                                      (signal.SIGTERM, 143, "terminated"),
+                                                      (signal.SIGHUP, 129, "terminated")])  # fmt: skip
 def test_a_command_that_is_stopped_says_so_in_one_line(number, code, word, capsys):
     # Background jobs of a shell ignore SIGINT, so the test gives it Python's own handler.
     own = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
@@ -49,13 +60,64 @@ def test_a_command_that_is_stopped_says_so_in_one_line(number, code, word, capsy
     assert output == f"{word}; run the same command again, without --overwrite, to continue\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_that_a_library_answers_with_another_error_is_one_line(by, capsys, default_signals):
+    """A module of C++ that is interrupted in its import says "initialization failed"."""
+
+    def run():
+        try:
+            os.kill(os.getpid(), by)
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+    assert reported(run) == 128 + by
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_terminal_that_is_closed_does_not_end_what_nohup_protects(default_signals):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert reported(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
+    with stop_requested() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop
+
+
+INTERRUPTED = """
+import atexit, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == MODULE:
+            os.kill(os.getpid(), BY)
+
+atexit.register(os.kill, os.getpid(), signal.SIGINT)  # a second Ctrl-C, while the interpreter ends
+sys.meta_path.insert(0, Interrupts())
+sys.argv[1:] = ["run", "demo"]
+from icrl.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("module", ["pydantic", "torch"])
+def test_a_command_that_is_stopped_while_it_imports_says_one_line(module, by, tmp_path):
+    program = INTERRUPTED.replace("MODULE", repr(module)).replace("BY", str(int(by)))
+    done = run_python(["-c", program], tmp_path)
+    assert done.returncode == 128 + by, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("run the same command again, without --overwrite, to continue")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_training_that_is_stopped_saves_the_update_and_resumes_to_the_same_weights_and_log(number, tiny, monkeypatch):
     changes = {"training": {"steps": 9}, "runtime": {"checkpoint_every": 100, "log_every": 3}}
     whole, cut = tiny(name="whole", **changes), tiny(name="cut", **changes)
     for config in (whole, cut):
         generate(config)
     train(whole)
+    monkeypatch.setattr("icrl.support.interruption._PATIENCE", 1e6)  # a slow machine may take longer to save
     real, calls = TrainingLog.add, []
 
     def add(self, losses):
@@ -67,7 +129,7 @@ def test_training_that_is_stopped_saves_the_update_and_resumes_to_the_same_weigh
     AcceleratorState._reset_state(reset_partial_state=True)
     with monkeypatch.context() as patch:
         patch.setattr(TrainingLog, "add", add)
-        with pytest.raises(Terminated if number == signal.SIGTERM else KeyboardInterrupt, match=r"saved .*step-000005"):
+        with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else Terminated, match=r"saved .*step-000005"):
             train(cut)
     assert checkpoint_steps(run_folder(cut).checkpoints) == [5]
     AcceleratorState._reset_state(reset_partial_state=True)

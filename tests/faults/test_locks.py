@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from data_gen.exchange.minari_store import minari_library
 from data_gen.storage.shards import read_shard, write_shard
 from icrl.run.folder import RunFolder, locked
 from icrl.support.errors import UserError
@@ -88,3 +89,15 @@ def test_a_shard_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch
     with pytest.raises(UserError) as caught:
         read_shard(path)
     assert "delete" not in str(caught.value) and "damaged" not in str(caught.value)
+
+
+def test_minari_opens_files_without_locks(tmp_path):
+    pytest.importorskip("minari")
+    minari_library()
+    from minari.dataset._storages import hdf5_storage
+
+    path = shard(tmp_path / "main_data.hdf5")
+    with open(path, "r+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with hdf5_storage.h5py.File(path, "a") as file:
+            assert isinstance(file, h5py.Group)

@@ -18,7 +18,8 @@ from icrl.config.schema import ExperimentConfig
 from icrl.run.command import Invocation
 from icrl.run.fingerprints import training_fingerprint
 from icrl.run.folder import run_folder
-from icrl.support.errors import UserError
+from icrl.support.errors import ConfigError, UserError
+from icrl.support.terminal import reported
 
 
 @pytest.fixture(autouse=True)
@@ -104,3 +105,47 @@ def test_finished_work_of_another_config(tiny):
     (step / "training.json").write_text(json.dumps(record))
     assert refusal(config).startswith(str(step))
     assert training_fingerprint(config) != record["fingerprint"]
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "eval", "cache", "meta", "report"])
+def test_a_file_in_the_place_of_a_folder(tiny, name):
+    config = tiny()
+    place = run_folder(config).path / name
+    place.parent.mkdir(parents=True)
+    place.touch()
+    assert refusal(config).startswith(f"{place} is not a folder")
+
+
+@pytest.mark.parametrize("name", ["report.html", "training_log.jsonl", "config.yaml"])
+def test_a_folder_in_the_place_of_a_file(tiny, name):
+    config = tiny()
+    place = run_folder(config).path / name
+    place.mkdir(parents=True)
+    assert refusal(config).startswith(f"{place} is a folder")
+
+
+def test_an_output_that_is_a_file_or_not_writable(tiny, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    assert refusal(tiny(output=str(tmp_path / "file/below"))).startswith(f"{tmp_path / 'file'} is not a folder")
+    monkeypatch.setattr("os.access", lambda *_, **__: False)
+    assert refusal(tiny(output=str(tmp_path / "runs/below"))).startswith(f"{tmp_path} is not writable")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({"trackers": ["tensorbord"]}, 2), ({"device": "warp"}, 2), ({"device": "cuda:99"}, 1)],
+    ids=str,
+)
+def test_a_wrong_name_is_an_error_of_the_config_and_a_missing_device_one_of_the_machine(tiny, changes, code):
+    with pytest.raises(UserError) as caught:
+        cli.run(Invocation(tiny(runtime=changes), "config.yaml"))
+    assert caught.value.exit_code == code
+
+
+def test_a_name_or_a_path_that_is_too_long_for_a_file_is_one_short_line(tiny, capsys):
+    with pytest.raises(ConfigError, match=r"^config: name: "):
+        tiny(name="x" * 201)
+    config = tiny(output="x/" * 3000)
+    assert reported(lambda: cli.run(Invocation(config, "config.yaml"))) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(": File name too long") and len(line) < 300

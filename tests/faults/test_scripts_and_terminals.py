@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_python
@@ -72,3 +73,42 @@ def test_a_reader_that_has_gone_is_no_error(tiny):
     done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("streams", [("stderr",), ("stdout",), ("stdout", "stderr")], ids=lambda value: "+".join(value))
+def test_no_work_is_lost_when_nobody_reads_any_more(streams, tiny_file):
+    """`icrl run demo 2>&1 | head -1`, with the progress bars on the pipe, too."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **dict.fromkeys(streams, writing)}
+    words = [sys.executable, "-m", "icrl", "generate", "tiny.yaml"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, **given, env=environment, cwd=tiny_file.parent)
+    os.close(writing)
+    assert done.returncode == 0
+    assert b"Traceback" not in (done.stderr or b"")
+    assert (tiny_file.parent / "runs/tiny/data/info.json").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_under_the_output_is_named_and_under_the_messages_is_no_error(tiny_file):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "icrl", "generate", "tiny.yaml"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, env=environment,
+                              cwd=tiny_file.parent)  # fmt: skip
+        lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if line and "generate:" not in line]
+        assert (done.returncode, lines) == (
+            1, ["error: standard output: cannot be written: No space left on device"])  # fmt: skip
+        assert subprocess.run([*words, "--overwrite"], stderr=full, env=environment, cwd=tiny_file.parent,
+                              stdout=subprocess.DEVNULL).returncode == 0  # fmt: skip
+        assert subprocess.run([*words, "--nothing", "1"], stderr=full, env=environment,
+                              cwd=tiny_file.parent).returncode == 2  # fmt: skip
+
+
+def test_no_file_takes_the_number_of_a_closed_stream(tmp_path):
+    """What a library prints to a closed stream would be written into the file that has its number."""
+    program = "import os, icrl.support.terminal as t; t.reported(lambda: os.write(3, str(os.dup(0)).encode()))"
+    shell = f'{sys.executable} -c "{program}" 3>number <&- >&- 2>&-'
+    subprocess.run(shell, shell=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    assert int((tmp_path / "number").read_text()) > 3

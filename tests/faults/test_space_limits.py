@@ -6,18 +6,21 @@ import types
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from conftest import TINY
 from gymnasium import spaces
 
 from ad_model.action_head_ad import ActionHead
-from ad_model.build import check_spaces
+from ad_model.build import check_objective, check_spaces
 from ad_model.embeddings_ad import leaf_embedding
+from data_gen.agents.base import TableIndex
 from data_gen.agents.deep.encoding import Encoder
 from data_gen.generation.checks import check_agent
-from data_gen.spaces import to_json
+from data_gen.spaces import storage_type, to_json
 from data_gen.storage.columns import check_recordable
 from data_gen.tasks.adapted.gym_adapter import GymnasiumTasks
 from data_gen.tasks.base import TaskDistribution
+from data_gen.tasks.grids.dark_room import DarkRoom
 from icrl.config.loader import validate
 from icrl.config.schema import ModelConfig
 from icrl.config.sections import AgentComponent
@@ -162,3 +165,39 @@ def test_layouts_are_not_listed_where_they_are_too_many():
     family.make_vec(train.take([0])).close()
     with pytest.raises(ConfigError, match="give numbers of tasks"):
         family.split(0.8, 0.2, 0)
+
+
+@pytest.mark.parametrize("key", ["", "a.b", "a/b", "a\0", "\ud800", "a\nb", "k" * 61, "\u4e2d" * 21, 3])
+def test_a_key_that_cannot_name_a_column_and_its_files_is_refused_in_one_line(key):
+    space = spaces.Dict([(key, spaces.Discrete(2))]) if isinstance(key, str) else spaces.Dict({key: spaces.Discrete(2)})
+    with pytest.raises(UserError, match="cannot name a column") as caught:
+        check_recordable(space, spaces.Discrete(2))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_elements_beyond_32_bits_have_a_type_that_torch_takes():
+    shape, kind = storage_type(spaces.Discrete(3, start=2**62))
+    assert shape == () and torch.from_numpy(np.zeros(2, kind)).dtype == torch.uint64
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.Dict({"a": spaces.Discrete(2)}), spaces.Tuple((spaces.Discrete(2),))], ids=str
+)
+def test_actions_of_several_parts_are_not_told_to_use_them(space):
+    with pytest.raises(UserError) as caught:
+        storage_type(space)
+    assert "Dict and Tuple" not in str(caught.value)
+
+
+def test_a_table_for_a_space_of_two_axes_is_refused_in_one_line():
+    with pytest.raises(UserError, match="needs a Discrete or flat MultiDiscrete space") as caught:
+        TableIndex(spaces.MultiDiscrete([[2, 3], [4, 5]]), "q_learning")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_space_that_cannot_be_sampled_is_not_the_objectives_fault(tiny):
+    class Wide(DarkRoom):
+        observation_space = spaces.Box(0, 2**63, (2,), np.uint64)
+
+    with pytest.raises(ConfigError, match=r"tasks: the space Box.* cannot be sampled"):
+        check_objective(tiny(), Wide())

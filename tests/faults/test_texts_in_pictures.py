@@ -3,6 +3,7 @@
 import io
 
 import matplotlib
+import matplotlib.figure
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from data_gen.tasks.catalogue import draw_tasks
 from eval import report
 from icrl.config.loader import validate
 from icrl.support.errors import ConfigError
+from icrl.support.pictures import png
 
 STRANGE = ["cost $5_$", "$x^{$", r"\$ $\frac$ $", "_hidden", "<script>", "50%", "{}", "a_b^c"]
 
@@ -63,3 +65,17 @@ def test_text_that_no_file_can_hold_is_refused_wherever_it_stands(text):
     for changes in ({"output": text}, {"tasks": {"kwargs": {"x": [text]}}}, {"evaluation": {"checkpoint": text}}):
         with pytest.raises(ConfigError, match="has characters that no file can hold"):
             validate(merged(TINY, changes))
+
+
+@pytest.mark.parametrize("key", ["\ud800", "a\0b"])
+def test_a_key_that_no_file_can_hold_is_refused_wherever_it_stands(key):
+    tasks = {"name": "gymnasium", "env_id": "CartPole-v1", "kwargs": {"x": {key: 1}}, "layouts": 3}
+    with pytest.raises(ConfigError, match=r"^config: tasks.kwargs.x.* is a key with characters that no file can hold$"):
+        validate({**TINY, "tasks": tasks})
+
+
+def test_letters_that_the_font_lacks_bring_no_warnings(recwarn):
+    figure = matplotlib.figure.Figure()
+    figure.suptitle("\U0001f680 \u4e2d")
+    assert png(figure).startswith(b"\x89PNG")
+    assert not recwarn.list

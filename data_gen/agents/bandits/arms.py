@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from data_gen.agents.base import Agent, Spec, Transition
+from data_gen.spaces import one_line
 from data_gen.streams import Seeds, SlotStreams
 from icrl.config.components import component
 from icrl.support.errors import UserError
@@ -35,7 +36,7 @@ class BanditAgent(Agent):
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         name, space, actions = type(self).__name__, spec.observation_space, spec.action_space
         if not (isinstance(space, gymnasium.spaces.Discrete) and space.n == 1):
-            raise UserError(f"{name} is for bandits, with the observation space Discrete(1), not {space}")
+            raise UserError(f"{name} is for bandits, with the observation space Discrete(1), not {one_line(space)}")
         if not isinstance(actions, gymnasium.spaces.Discrete):
             raise UserError(f"{name} needs a Discrete action space, one action per arm, not {actions}")
         self.arms, self.first_arm = int(actions.n), int(actions.start)

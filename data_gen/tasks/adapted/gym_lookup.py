@@ -3,6 +3,8 @@
 import difflib
 import importlib
 import inspect
+import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -77,10 +79,15 @@ def check_supported(env_id: str, observation_space: Space, action_space: Space) 
         if not isinstance(observation_space, gymnasium.spaces.Dict):
             raise UserError(f"{env_id}: observation space: {error}") from error
         kept = [name for name, part in observation_space.items() if _is_supported(part)]
+        if not kept:
+            raise UserError(f"{env_id}: observation space: {error}") from error
+        keys = ", ".join(
+            str(name) if re.fullmatch(r"[A-Za-z_][\w./-]*", str(name)) else json.dumps(name) for name in kept
+        )
         if all(is_column_name(name) for name in kept):
-            line = f"wrappers: [{{name: FilterObservation, filter_keys: [{', '.join(kept)}]}}]"
+            line = f"wrappers: [{{name: FilterObservation, filter_keys: [{keys}]}}]"
         else:  # such as dm_control's `walker/joints`: the parts are fine, their names are not
-            filtered = f"{{name: FilterObservation, filter_keys: [{', '.join(kept)}]}}, "
+            filtered = f"{{name: FilterObservation, filter_keys: [{keys}]}}, "
             rest = len(kept) < len(observation_space.spaces)
             line = f"wrappers: [{filtered if rest else ''}{{name: FlattenObservation}}], which needs no keys"
         raise UserError(f"{env_id}: {error}, for instance by {line}") from error
