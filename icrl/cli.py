@@ -22,7 +22,7 @@ from icrl.config.schema import ExperimentConfig
 from icrl.run.command import Invocation, add_arguments, invocation, named_config
 from icrl.run.folder import remove_results
 from icrl.support.errors import UserError
-from icrl.support.terminal import reported, say
+from icrl.support.terminal import leave, reported, say
 from publish import commands as hub
 
 # A verb imports its own modules when it runs: torch alone takes seconds to import.
