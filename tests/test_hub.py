@@ -356,7 +356,7 @@ def test_an_error_is_one_line_that_says_what_to_do(made):
         "outside of its folder": ["pull", "data", "tester/hostile", "--to", str(folder / "hostile")],
         "so nothing is loaded": ["generate", "--config", write_config(folder, "hostile", repo="tester/hostile")],
         "is not a hub repository": ["pull", "data", "../../etc/passwd"],
-        "no file named model.safetensors": [*evaluate_it, "tester/pickled"],
+        "has no safetensors weights": [*evaluate_it, "tester/pickled"],
         "asks for attention code from elsewhere": [*evaluate_it, "tester/kernel"],
         "is neither a folder nor a model on the hub": [*evaluate_it, "tester/nothing"],
         "holds something else": ["pull", "data", DATA, "--to", str(folder / "runs")],

@@ -19,6 +19,7 @@ _MOST_PACKED = 20
 _MOST_MEMBERS = 1024
 _MOST_SMALL = 2**26
 _LONGEST_HEADER = 2**16
+_LONGEST_NAME = 256
 
 SLACK = 2**20
 """Bytes that may be declared in any case."""
@@ -40,7 +41,7 @@ def read_npz(path: Path | str) -> dict[str, NDArray[Any]]:
         if len(names) > _MOST_MEMBERS or len({*names}) < len(names):
             raise ValueError("it has an array twice, or too many arrays")
         for name, member in zip(names, members, strict=True):
-            if not name.isidentifier():
+            if not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME or ".." in name or name[0] in "/\\":
                 raise ValueError(f"{name[:40]!r} is not the name of an array")
             with archive.open(member) as file:
                 version = np.lib.format.read_magic(file)

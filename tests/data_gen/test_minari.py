@@ -292,7 +292,7 @@ def test_a_damaged_data_set_is_reported_in_one_line(tmp_path, minari_root):
     cart_pole("cart/cut-v0", episodes=4)
     path = minari_root / "cart/cut-v0/data/main_data.hdf5"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match=r"cart/cut-v0: .* cannot be read"):
+    with pytest.raises(UserError, match=r"cart/cut-v0: cannot be read"):
         import_minari(["cart/cut-v0"], tmp_path / "data")
 
 
