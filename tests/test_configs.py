@@ -59,7 +59,10 @@ def test_a_shipped_config_states_its_purpose_and_runs_through_the_whole_pipeline
     for beginning, package in NEEDS.items():
         if path.relative_to(ROOT / "configs").as_posix().startswith(beginning):
             pytest.importorskip(package)
-    assert path.read_text().startswith("# ")
+    header = re.match(r"(?:#.*\n)+", path.read_text())
+    assert header and re.search(r"^# (?:Held-out tasks|Purpose): \S", header.group(), re.M)
+    if "# Held-out tasks:" in header.group():
+        assert re.search(r"\d", header.group().partition("Held-out tasks:")[2])
     config = load_config(path)
     small = [*SMALL, *small_meta_learners(config)]
     config = load_config(path, small)

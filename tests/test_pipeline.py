@@ -177,7 +177,7 @@ def test_the_extensions_shown_in_the_readme_run_and_are_short(tmp_path):
         named = re.match(r"# (\w+\.(?:py|yaml))", text)
         if named:
             files[named.group(1)] = text
-    assert set(files) == {"number_line.py", "replay.py", "return_weighted.py", "my_figures.py", "number_line.yaml"}
+    assert set(files) == {"number_line.py", "habits.py", "return_weighted.py", "my_figures.py", "number_line.yaml"}
     for name, text in files.items():
         assert text.count("\n") < 40, name
         (tmp_path / name).write_text(text)
@@ -185,7 +185,7 @@ def test_the_extensions_shown_in_the_readme_run_and_are_short(tmp_path):
     done = run_python(["-m", "icrl", "run", "--config", "number_line.yaml", *fast], tmp_path)
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "runs/number_line/eval/summary.json").read_text())
-    assert {"transformer", "replay:Replay", "random"} == set(summary["agents"])
+    assert {"transformer", "habits:Habits", "random"} == set(summary["agents"])
     source = re.search(r"source, .*: (\S+) in the first tenth, (\S+) in the last tenth", done.stdout)
     assert float(source.group(2)) > float(source.group(1)) + 0.3  # the README's agent learns
 
