@@ -336,6 +336,7 @@ def test_an_error_is_one_line_that_says_what_to_do(made):
     run = str(made.run.path)
     model = last_checkpoint(made.run.checkpoints) / "model"
     hub.put_file("datasets/tester/empty", "README.md", b"nothing")
+    hub.put_file("datasets/tester/any", "info.json", b"{}")
     for name in ("../../evil.h5", "/etc/evil.h5", "a/../../evil.h5"):
         hub.put_file("datasets/tester/hostile", "info.json", b"{}")
         hub.put_file("datasets/tester/hostile", name, b"evil")
@@ -359,7 +360,7 @@ def test_an_error_is_one_line_that_says_what_to_do(made):
         "has no safetensors weights": [*evaluate_it, "tester/pickled"],
         "asks for attention code from elsewhere": [*evaluate_it, "tester/kernel"],
         "is neither a folder nor a model on the hub": [*evaluate_it, "tester/nothing"],
-        "holds something else": ["pull", "data", DATA, "--to", str(folder / "runs")],
+        "holds something else": ["pull", "data", "tester/any", "--to", str(folder / "runs")],
         "so this project did not push it": ["pull", "data", "tester/empty"],
         "is not a run folder": ["push", "model", str(folder / "nothing"), "--repo", "tester/x"],
         "give the branch as --revision v1": ["push", "data", run, "--repo", "tester/x@v1"],
