@@ -119,6 +119,7 @@ def info(path: Path) -> None:
     from eval.summary import describe as evaluation_lines
     from eval.summary import load_summary
     from icrl.run.checkpoints import checkpoint_steps
+    from icrl.run.fingerprints import data_fingerprint
 
     experiment = open_run(path)
     config, folder = experiment.config, experiment.folder
@@ -126,6 +127,8 @@ def info(path: Path) -> None:
         say(line)
     # data
     data = load_info(folder)
+    if config.data.given is None and data.fingerprint != data_fingerprint(config):
+        say(f"warning: {folder.config}: is not the config that {folder.data} was made with; run that config again")
     say(f"data: {data.num_histories:,} histories, {data.total_steps:,} steps, {len(data.shards)} shards: {folder.data}")
     if data.streamed and data.given is not None:
         say(f"  streamed from {data.given.repo} at {data.given.commit}")

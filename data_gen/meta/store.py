@@ -16,6 +16,7 @@ from icrl.config.components import find_component
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
 from icrl.run.checkpoints import (
+    RECORD,
     MetaTrainingRecord,
     checkpoint_path,
     checkpoint_record,
@@ -143,7 +144,10 @@ def meta_learner_lines(config: ExperimentConfig, folder: RunFolder) -> list[str]
         done = steps[-1] if steps else 0
         line = f"meta-training: {component.label or component.name}: {done} of {iterations} iterations"
         if steps:
-            record = checkpoint_record(checkpoint_path(home, done), MetaTrainingRecord)
+            path = checkpoint_path(home, done)
+            record = checkpoint_record(path, MetaTrainingRecord)
+            if record.fingerprint != meta_fingerprint(config, component):
+                lines.append(f"warning: {path / RECORD}: is of another config; delete {path}")
             line += f", {record.environment_steps:,} environment steps, {record.seconds:.0f} s: {home}"
         lines.append(line)
     return lines

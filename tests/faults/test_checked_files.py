@@ -7,6 +7,7 @@ import pytest
 
 from data_gen.generation import generate as stage
 from eval.report import ReportRecord, report_exists
+from icrl.cli import main
 from icrl.run.folder import CHECKSUMS, RunFolder, config_text, keep_config, locked, run_folder, write_config
 from icrl.run.records import Record, read_record, write_record
 from icrl.run.trackers import TensorBoard, TrackedRun
@@ -129,3 +130,13 @@ def test_text_in_place_of_a_config_is_not_taken_for_one_of_an_earlier_version(ti
     run_folder(config).config.write_text("something else\n")
     keep_config(config, run_folder(config))
     assert run_folder(config).config.read_text() == written
+
+
+def test_info_tells_of_a_config_that_the_data_was_not_made_with(tiny, capsys):
+    config = tiny(runtime={"trackers": []})
+    stage.generate(config)
+    other = tiny(name="other", seed=3)
+    stage.generate(other)
+    run_folder(config).config.write_bytes(run_folder(other).config.read_bytes())
+    assert main(["info", str(run_folder(config).path)]) == 0
+    assert "config.yaml: is not the config that" in capsys.readouterr().out
