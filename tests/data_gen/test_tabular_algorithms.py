@@ -364,5 +364,5 @@ def test_a_model_of_too_many_states_and_a_table_over_a_box_are_refused():
         PSRL().reset(spec, 1, make_seeds(1, 0))
     box = dataclasses.replace(spec, observation_space=gymnasium.spaces.Box(0, 1, (2,)))
     for name in (*MODEL_BASED, "sarsa", "actor_critic"):
-        with pytest.raises(UserError, match="needs a Discrete or MultiDiscrete space"):
+        with pytest.raises(UserError, match="needs a Discrete or flat MultiDiscrete space"):
             find_component(name, AGENTS)().reset(box, 4, make_seeds(4, 0))

@@ -16,7 +16,7 @@ from data_gen.streams import SlotStreams, make_seeds
 from data_gen.tasks.adapted.block import Space
 from data_gen.tasks.adapted.variation import find_attribute
 from data_gen.tasks.base import sample_actions
-from icrl.support.errors import UserError, did_you_mean
+from icrl.support.errors import UserError, did_you_mean, shown
 
 RESERVED = {
     "max_episode_steps": "give episode_length",
@@ -34,14 +34,16 @@ def find_spec(env_id: str) -> EnvSpec:
             importlib.import_module(module)
         except Exception as error:  # importing may raise any error
             why = f"{type(error).__name__}: {error}"
-            raise ValueError(f"env_id {env_id!r}: cannot import {module!r} ({why}): install its package") from error
+            raise ValueError(
+                f"env_id {shown(env_id)}: cannot import {module!r} ({why}): install its package"
+            ) from error
     spec = gymnasium.registry.get(name)
     if spec is None:
         near = difflib.get_close_matches(name, gymnasium.registry, n=1)
         hint = did_you_mean(name, near) if near else "; to import its package first, write package:Id-v0"
-        raise ValueError(f"env_id {env_id!r}: is not a registered environment{hint}")
+        raise ValueError(f"env_id {shown(env_id)}: is not a registered environment{hint}")
     if spec.entry_point is None:
-        raise ValueError(f"env_id {env_id!r} has only a vector form: give an id with a scalar form")
+        raise ValueError(f"env_id {shown(env_id)} has only a vector form: give an id with a scalar form")
     return spec
 
 
