@@ -41,7 +41,7 @@ Outputs = Annotated[int, Field(ge=1, le=2**20)]
 
 
 class ModelRecord(Record):
-    """What is taken from a model's `config.json`; everything else in the file is ignored."""
+    """The keys that are taken from a model's `config.json`; everything else in the file is ignored."""
 
     model_config = ConfigDict(extra="ignore")
 

@@ -38,7 +38,7 @@ _MOST_ENCODED = 2**14
 """Most bytes per stored byte of a whole Parquet file, whose constant columns take next to nothing."""
 
 _FAULTS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
-"""What h5py and pyarrow raise for damaged and for strange files."""
+"""The errors that h5py and pyarrow raise for damaged and for strange files."""
 
 _CHUNK_STEPS = 1024
 _CHUNK_BYTES = 2**20  # limit for large steps, such as images
