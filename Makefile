@@ -13,7 +13,7 @@ demo: $(STAMP)  ## the five-minute run: data, training, evaluation, report in ru
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
-faults: $(STAMP)  ## the long fault harness, about an hour on two cores; writes runs/faults/table.md
+faults: $(STAMP)  ## the long fault harness, about half an hour on two cores; writes runs/faults/table.md
 	$(BIN)/python -m tests.faults.harness $(ARGS)
 
 audit: $(STAMP)  ## known faults of the versions in constraints.txt, from the Python Packaging Advisory Database

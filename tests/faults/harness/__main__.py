@@ -1,6 +1,6 @@
 """Tries faults of every kind and writes what became of them.
 
-    python -m tests.faults.harness                                  # all of it, about an hour on two cores
+    python -m tests.faults.harness                                  # all of it, half an hour on two cores
     python -m tests.faults.harness --kinds kills --number 40        # 40 cases of one kind
     python -m tests.faults.harness --kinds kills --case CASE        # one case again, with its details
 

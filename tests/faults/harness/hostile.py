@@ -1,4 +1,4 @@
-"""What the hostile data and the hostile models have in common: a secret, a trap, payloads, and what must hold."""
+"""The parts that hostile data and hostile models share: a secret, a trap, payloads, and the promises."""
 
 import os
 import random
@@ -34,7 +34,7 @@ VALUES: list[Any] = [
     *({"call": "trap_module:load", "seeds": 2}, {"call": "torch.hub:load", "repo_or_dir": ".", "source": "local"}),
     *TEXTS,
 ]
-"""What a value of any JSON file is replaced by."""
+"""Replacements for a value of any JSON file."""
 
 _TRAP = """
 from pathlib import Path
@@ -204,4 +204,4 @@ def replace_file(path: Path, how: str, home: Path) -> None:
 
 
 INSTEAD = ("fifo", "zero", "secret", "loop", "folder", "huge", "socket", "empty", "noise")
-"""What may stand in the place of a file."""
+"""Things that may stand in the place of a file."""

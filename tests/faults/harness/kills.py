@@ -112,7 +112,7 @@ _DECIDED = {".h5", ".npz", ".npy", ".safetensors", ".parquet", ".hdf5"}
 """Files whose bytes follow from the config."""
 
 _SYNCS_OF_A_WORKER = 4
-"""Of three shards, one of two workers makes at least two, and syncs a file and a folder for each."""
+"""One of two workers makes at least two of three shards, and syncs a file and a folder for each."""
 
 _FILL = ("kill", "terminate", "kill", "interrupt")
 """Signals in turn: half of the cases are SIGKILL."""
@@ -120,7 +120,7 @@ _SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "interrupt": si
 _CODES = {"kill": -9, "terminate": 143, "interrupt": 130}
 _WORDS = {"terminate": "terminated", "interrupt": "interrupted"}
 _RESTARTS = ("again", "again", "twice", "overwrite", "thrice")
-"""What follows a kill: the command again; killed once or twice more before; or with `--overwrite` again."""
+"""The command that follows a kill: the same again; killed once or twice more before; or with `--overwrite`."""
 
 
 def prepare(home: Path) -> None:
@@ -178,7 +178,7 @@ def write_rooms(path: Path) -> None:
 
 
 def expected(home: Path, name: str) -> dict[str, Any]:
-    """What the command of a scenario makes without a fault, its operations, and how far it is before each of them."""
+    """The result of a scenario without a fault, its operations, and how far it is before each of them."""
     path = home / f"{name}.json"
     if not path.exists():
         found, scenario, trace = [], SCENARIOS[name], home / f"{name}.trace"
@@ -277,7 +277,7 @@ def run(
 
 
 def progress(folder: Path) -> dict[str, int]:
-    """What is complete, under names that a later moment must have, too, with numbers that are no smaller."""
+    """The complete parts, under names that a later moment must have, too, with numbers that are no smaller."""
     run_folder, done = RunFolder(folder / "runs/tiny"), {}
     for path in run_folder.data.glob("train-*.h5"):
         done[f"data/{path.name}"] = 1

@@ -75,7 +75,7 @@ def _link(name: str, target: str) -> Callable[[Path, Path], None]:
 
 
 def _moved(name: str) -> Callable[[Path, Path], None]:
-    """What lies at `name` in the run folder is moved outside, and a link left in its place."""
+    """Moves `name` in the run folder outside, and leaves a link in its place."""
 
     def make(tiny: Path, outside: Path) -> None:
         path = tiny / name if name else tiny
