@@ -1,4 +1,4 @@
-"""What became of the faults that were tried: one line per case on disk, and the table of all of them."""
+"""Outcomes of the faults that were tried: one line per case on disk, and the table of all of them."""
 
 import json
 from collections import Counter

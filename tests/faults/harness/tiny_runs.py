@@ -108,7 +108,7 @@ def results(folder: Path, stages: Sequence[str] = tuple(RESULTS)) -> dict[str, o
 
 
 def broken_promises(result: Result) -> list[str]:
-    """What no answer to a fault may do, apart from being wrong."""
+    """The promises that an answer to a fault broke, apart from being wrong."""
     broken = []
     if result.has_traceback:
         broken.append("traceback")
@@ -134,7 +134,7 @@ def stray_lines(result: Result) -> list[str]:
 
 
 def detail(result: Result) -> str:
-    """What is shown of an answer that broke a promise."""
+    """The lines that are shown of an answer that broke a promise."""
     parts = {"code": result.code, "executed": result.executed, "imported": result.imported, "left": result.left}
     shown = {**{name: value for name, value in parts.items() if value}, "MiB": result.peak_bytes >> 20}
     return f"{json.dumps(shown)}\n{result.output[-1500:]}\n{result.errors[-3000:]}"

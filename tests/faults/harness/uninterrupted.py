@@ -1,4 +1,4 @@
-"""What uninterrupted runs of a command agree on, and how far a folder differs from it.
+"""The parts that uninterrupted runs of a command agree on, and how far a folder differs from it.
 
 Two clean runs say which bytes and which figures a config decides: those that are the same in both. Times differ, so
 they drop out without a list of their names.
@@ -41,7 +41,7 @@ def agreement(first: Any, second: Any) -> Any:
 
 
 def differences(agreed: Any, found: Any, where: str = "") -> list[str]:
-    """What in `found` differs from the agreed values, and files that only one of the two has."""
+    """The parts of `found` that differ from the agreed values, and files that only one of the two has."""
     if agreed is None:
         return []
     if isinstance(agreed, dict) and isinstance(found, dict):

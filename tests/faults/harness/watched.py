@@ -29,7 +29,7 @@ _SHARED_MEMORY = Path("/dev/shm")
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens before a file operation of the child.
+    """An event before a file operation of the child.
 
     Args:
         at: number of the operation, from 1, among those that change something below `below`.
