@@ -31,7 +31,7 @@ def build_model(
     statistics: Statistics | None = None,
     heads: dict[str, int] | None = None,
 ) -> ADModel:
-    """A transformer with fresh weights that follow from `config.seed`.
+    """A transformer with fresh weights that follow from the seed `training`.
 
     Args:
         config: the experiment's config.
@@ -45,7 +45,7 @@ def build_model(
     """
     check_model(config.model)
     check_action_bins(action_space)
-    set_seed(config.seed)
+    set_seed(config.seed_for("training"))
     values: dict[str, Any] = {"observation_space": observation_space, "action_space": action_space}
     values |= statistics.model_dump() if statistics else {}
     length = config.model.context_episodes * episode_length

@@ -75,7 +75,7 @@ class StreamedWindows(WindowDataset):
             TokenCache({}, np.empty((0, 2), np.int64), info.statistics, wanted),
             context_length,
             config.training.batch_size,
-            config.seed,
+            config.seed_for("training"),
             config.training.accumulation_steps,
             process,
             num_processes,

@@ -93,6 +93,7 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
         if start:
             load_checkpoint(accelerator, folder.checkpoints, start)
         # Updates, log lines and checkpoints.
+        seed = config.seed_for("training")
         made_with = origin() | {"precision": accelerator.mixed_precision}
         with (
             contextlib.closing(windows),
@@ -100,7 +101,7 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
             stop_requested() if accelerator.num_processes == 1 else contextlib.nullcontext() as stop,
         ):
             for step, batches in _updates(windows, settings, accelerator, start):
-                dropout_seed = make_seeds(1, config.seed, Purpose.DROPOUT, step, accelerator.process_index)
+                dropout_seed = make_seeds(1, seed, Purpose.DROPOUT, step, accelerator.process_index)
                 torch.manual_seed(int(dropout_seed[0]))
                 rate = learning_rate(settings, step)
                 losses, gradient_norm = train_step(accelerator, model, optimizer, objective, batches, rate, settings)
@@ -243,12 +244,13 @@ def _windows(
 ) -> WindowDataset:
     """This process's part of the windows of the run's data, `length` steps each, from disk or streamed."""
     process, settings = (accelerator.process_index, accelerator.num_processes), config.training
+    seed = config.seed_for("training")
     wanted = objective.columns
     if config.data.streaming:
         return StreamedWindows(config, info, wanted, length, *process)
     with accelerator.main_process_first():
         cache = token_cache(folder, settings.subsample, length, settings.selection, wanted)
-    return WindowDataset(cache, length, settings.batch_size, config.seed, settings.accumulation_steps, *process)
+    return WindowDataset(cache, length, settings.batch_size, seed, settings.accumulation_steps, *process)
 
 
 def _prepare_folder(config: ExperimentConfig, folder: RunFolder, accelerator: Accelerator, overwrite: bool) -> None:

@@ -101,9 +101,13 @@ def lives(
     started = time.perf_counter()
     with closing(distribution.make_vec(test.take(np.repeat(np.arange(len(test)), actors)))) as envs:
         histories = interact(
-            agent, envs, steps, make_seeds(len(test), config.seed, Purpose.BENCHMARKS), sees=component.sees,
+            agent,
+            envs,
+            steps,
+            make_seeds(len(test), config.seed_for("evaluation"), Purpose.BENCHMARKS),
+            sees=component.sees,
             device=experiment.source_device,
-        )  # fmt: skip
+        )
     totals = histories.reward.astype(np.float64).sum(axis=1).reshape(len(test), actors).mean(axis=1)
     record = checkpoint_record(path, MetaTrainingRecord) if path else None
     return {

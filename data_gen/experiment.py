@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from data_gen.agents.base import Agent
 from data_gen.streams import Seeds, make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
+from data_gen.tasks.splits import Splits, split_tasks
 from icrl.config.loader import load_config
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import Source
@@ -23,7 +24,7 @@ from icrl.support.errors import ConfigError, UserError
 
 
 class Experiment:
-    """The experiment of a config: its run folder, task family with both splits, lengths, and learners."""
+    """The experiment of a config: its run folder, task family with its splits, lengths, and learners."""
 
     def __init__(self, config: ExperimentConfig) -> None:
         self.config = config
@@ -45,20 +46,28 @@ class Experiment:
         return family
 
     @cached_property
-    def split(self) -> tuple[Tasks, Tasks]:
-        """Training and held-out tasks, which never overlap. Raises ConfigError if the family has too few tasks."""
-        split = self.config.split
-        return self.family.split(split.train, split.test, self.config.seed)
+    def splits(self) -> Splits:
+        """Training, validation and held-out tasks, which never overlap.
+
+        Raises ConfigError if the family has too few tasks.
+        """
+        split, seed = self.config.own_split, self.config.seed_for("split")
+        return split_tasks(self.family, split.train, split.validation, split.test, seed)
 
     @property
     def train_tasks(self) -> Tasks:
         """The training tasks: all generated data comes from these tasks."""
-        return self.split[0]
+        return self.splits.train
+
+    @property
+    def validation_tasks(self) -> Tasks:
+        """The tasks to choose checkpoints and settings on; there may be none."""
+        return self.splits.validation
 
     @property
     def test_tasks(self) -> Tasks:
-        """The held-out tasks: no training data ever comes from these tasks."""
-        return self.split[1]
+        """The held-out tasks: no training data ever comes from these tasks, and no choice looks at them."""
+        return self.splits.test
 
     @property
     def history_steps(self) -> int:
@@ -153,7 +162,7 @@ def learners_of(config: ExperimentConfig, num_tasks: int) -> Learners:
     source = _source_of_replica(sources, config.data.histories_per_task)[replica]
     actors = np.array([agent.actors for agent in agents])
     histories = np.array([recorded_actors(*pair) for pair in zip(sources, agents, strict=True)])
-    seed = make_seeds(len(task), config.seed, Purpose.HISTORIES)
+    seed = make_seeds(len(task), config.seed_for("data"), Purpose.HISTORIES)
     return Learners(task, source, seed, actors[source], histories[source])
 
 

@@ -79,7 +79,7 @@ def run_lifetimes(
             agent,
             envs,
             experiment.lived_steps,
-            make_seeds(lifetimes, config.seed, Purpose.EVALUATION),
+            make_seeds(lifetimes, config.seed_for("evaluation"), Purpose.EVALUATION),
             planned_steps=planned_steps,
             sees=sees,
             recorded=slice(None, None, actors),

@@ -104,7 +104,7 @@ import json
 import icrl
 
 family = icrl.make_tasks({config.tasks.name!r}{tasks})
-_, held_out = family.split({config.split.train!r}, {config.split.test!r}, seed={config.seed})
+_, held_out = family.split({config.own_split.train!r}, {config.own_split.test!r}, seed={config.seed_for("split")})
 held_out = held_out.take(range(min(8, len(held_out))))
 agent = icrl.TransformerAgent(icrl.load_model("{repo}"){_objective(config)})
 episodes = {min(config.evaluation.episodes, 20)}

@@ -61,7 +61,7 @@ def generate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         if unexpected:
             raise stale(folder.data / min(unexpected))
         missing = [index for index, name in enumerate(names) if checksums[name] is None]
-        if not missing and recorded and all((folder.data / name).exists() for name in (*TASK_FILES, CARD)):
+        if not missing and recorded and all((folder.data / name).exists() for name in _beside(experiment)):
             check_task_files(folder.data, load_info(folder))
             _check_card(folder, config.name)
             _remove_checksums(folder, names)
@@ -84,7 +84,7 @@ def generate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         # Mark the data as complete.
         about = _about(experiment, trained, {name: str(checksums[name]) for name in names})
         about["seconds"] = time.perf_counter() - started
-        finish_data_folder(folder.data, config.name, experiment.split, about)
+        finish_data_folder(folder.data, config.name, experiment.splits, about)
         _remove_checksums(folder, names)
     return True
 
@@ -110,7 +110,8 @@ def _about(experiment: Experiment, trained: dict[str, TrainedFigures], checksums
         "episode_length": family.episode_length,
         "num_histories": int(experiment.learners.histories.sum()),
         "num_steps": experiment.history_steps,
-        "seed": config.seed,
+        "seed": config.seed_for("data"),
+        "split_seed": config.seed_for("split"),
         "tasks": config.tasks.model_dump(mode="json"),
         "optimal_actions": config.data.optimal_actions,
         "swept": swept_columns(config),
@@ -120,6 +121,11 @@ def _about(experiment: Experiment, trained: dict[str, TrainedFigures], checksums
         "device": experiment.source_device,
         "check_values": config.runtime.check_values,
     }
+
+
+def _beside(experiment: Experiment) -> list[str]:
+    """The files that complete data has beside its shards and its record."""
+    return [*(name for name, tasks in zip(TASK_FILES, experiment.splits, strict=True) if len(tasks)), CARD]
 
 
 def _shard_steps(experiment: Experiment) -> list[int]:

@@ -73,7 +73,7 @@ def meta_train(given: Experiment | ExperimentConfig, overwrite: bool = False, un
 def check_meta_learners(experiment: Experiment) -> dict[str, TrainingTasks]:
     """The training tasks, by the agents' `sees`. Raises ConfigError if a meta-learner cannot act on these tasks."""
     family, tasks, device = experiment.family, experiment.train_tasks, experiment.source_device
-    seed, check_values = experiment.config.seed, experiment.config.runtime.check_values
+    seed, check_values = experiment.config.seed_for("data"), experiment.config.runtime.check_values
     check_recordable(family.observation_space, family.action_space)
     training: dict[str, TrainingTasks] = {}
     with closing(family.make_vec(tasks.take([0]))) as envs:

@@ -2,6 +2,7 @@
 
 train-00000-of-00004.h5 ...   learning histories (`data_gen.storage.shards`)
 tasks-train.npz               the training tasks, numbered as in the shards' column `task`, if they are known
+tasks-validation.npz          the validation tasks, if there are any
 tasks-test.npz                the held-out tasks, if they are known
 README.md                     the card, which makes the folder a hub data set as it is
 info.json                     spaces, sources, checksums: everything that training needs besides the shards
@@ -50,22 +51,25 @@ def check_folder_name(path: Path) -> None:
 
 
 def finish_data_folder(
-    folder: Path, name: str, tasks: tuple[Tasks | None, Tasks | None], about: Mapping[str, Any]
+    folder: Path, name: str, tasks: tuple[Tasks | None, Tasks | None, Tasks | None], about: Mapping[str, Any]
 ) -> DataInfo:
     """Writes the other files beside complete shards, `info.json` last; returns the content of `info.json`.
 
     Args:
         folder: the data folder, with all shards.
         name: name of the data, for the card.
-        tasks: training and held-out tasks; None if not known.
+        tasks: training, validation and held-out tasks; None if not known. A set without tasks has no file.
         about: the fields of `DataInfo` that do not follow from the other arguments.
     """
+    files = {}
     for file, some in zip(TASK_FILES, tasks, strict=True):
-        if some is not None:
+        if some is not None and len(some):
             some.save(folder / file)
-    train, test = (None if some is None else len(some) for some in tasks)
-    counts = {"num_train_tasks": train, "num_test_tasks": test}
-    files = {name: sha256(folder / name) for name, some in zip(TASK_FILES, tasks, strict=True) if some is not None}
+            files[file] = sha256(folder / file)
+        else:
+            (folder / file).unlink(missing_ok=True)
+    train, validation, test = (None if some is None else len(some) for some in tasks)
+    counts = {"num_train_tasks": train, "num_validation_tasks": validation, "num_test_tasks": test}
     record = {"schema_version": SCHEMA_VERSION, **about, **counts, "files": files, "made_with": origin()}
     info = checked_info(record, folder / INFO)
     write_file(folder / CARD, dataset_card(name, info))

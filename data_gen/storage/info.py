@@ -84,9 +84,14 @@ class DataInfo(Record):
     history_steps: Annotated[Total, Field(alias="num_steps")]
     """Length of every history; `num_steps` on disk."""
     seed: int | None = None
+    """Seed of the learning histories."""
+    split_seed: int | None = None
+    """Seed of the split; None in data of earlier versions, where it was `seed`."""
     tasks: Named | None
     """The task family as a config names it; None if it is not one of this project's."""
     num_train_tasks: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    num_validation_tasks: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    """None in data of earlier versions, which had no validation tasks."""
     num_test_tasks: Annotated[int, Field(ge=0, le=2**53)] | None = None
     optimal_actions: bool = False
     swept: list[str] = []

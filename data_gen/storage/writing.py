@@ -113,7 +113,7 @@ def write_histories(
             "shards": [{"file": name, "sha256": checksum} for name, checksum in zip(names, checksums, strict=True)],
         }
         return finish_data_folder(
-            folder, path.name, (about.train_tasks, None), {"fingerprint": fingerprint(record), **record}
+            folder, path.name, (about.train_tasks, None, None), {"fingerprint": fingerprint(record), **record}
         )
 
 

@@ -1,97 +1,34 @@
-"""Tasks as data: arrays with one row per task, and the distributions that sample, split and score tasks."""
+"""Task distributions: what samples, splits and scores tasks."""
 
-import io
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from data_gen.spaces import one_line
 from data_gen.streams import SlotStreams, derive, hashed, make_seeds
-from icrl.support.arrays import read_npz
+from data_gen.tasks.arrays import Tasks
 from icrl.support.errors import ConfigError, UserError
-from icrl.support.files import write_file
+
+__all__ = [
+    "TaskDistribution",
+    "Tasks",
+    "return_span",
+    "sample_actions",
+    "simulated_random_estimate",
+    "simulated_random_return",
+]
 
 _RANDOM_RETURN_EPISODES = 256
 _RANDOM_RETURN_SLOTS = 32
 _SLOTS_AT_ONCE = 2**14
-_HASHED_AT_ONCE = 2**16  # words; a block of this size stays in a processor's cache
 _LEAST_SPAN = 1e-9  # between random and best return, relative; sums over thousands of steps round by less
 _LEAST_RETURN = 1e-12  # a difference of returns below this is rounding, even of returns near 0
 _MOST_DRAWS = 16  # draws per wanted task, in a split of a family whose tasks repeat
-
-
-@dataclass(frozen=True, eq=False)
-class Tasks:
-    """A struct of arrays with one leading task axis: `tasks["goal"]` has shape (num_tasks, ...)."""
-
-    arrays: dict[str, NDArray[Any]]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.arrays.values())))
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        """The array called `name`. Raises UserError if the tasks do not have it."""
-        if name not in self.arrays:
-            raise UserError(
-                f"the tasks have no array {name!r}: they belong to another family, with arrays {[*self.arrays]}"
-            )
-        return self.arrays[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.arrays)
-
-    def take(self, rows: ArrayLike | slice) -> "Tasks":
-        """The tasks at `rows`, indices or a slice, in that order; a repeated index repeats its task."""
-        index = rows if isinstance(rows, slice) else np.asarray(rows)
-        return Tasks({name: array[index] for name, array in self.arrays.items()})
-
-    def keys(self) -> NDArray[np.uint64]:
-        """One opaque key per task, shape (num_tasks,).
-
-        Equal tasks have equal keys; two different tasks have equal keys with probability 2^-64.
-        """
-        keys = np.zeros(len(self), dtype=np.uint64)
-        for index, array in enumerate(self.arrays.values()):
-            rows = np.ascontiguousarray(array).reshape(len(self), -1).view(np.uint8)
-            num_words = -(-rows.shape[1] // 8)
-            factors = make_seeds(num_words, index)
-            block = max(1, _HASHED_AT_ONCE // num_words)
-            for first in range(0, len(self), block):
-                part = rows[first : first + block]
-                words = np.zeros((len(part), 8 * num_words), dtype=np.uint8)
-                words[:, : rows.shape[1]] = part
-                keys[first : first + block] += hashed(words.view(np.uint64)) @ factors
-            keys = hashed(keys)
-        return keys
-
-    def save(self, path: str | Path) -> None:
-        """Writes the arrays to an .npz file without pickling."""
-        buffer = io.BytesIO()
-        np.savez(buffer, **self.arrays)  # type: ignore[arg-type]
-        write_file(Path(path), buffer.getvalue())
-
-    @staticmethod
-    def load(path: str | Path) -> "Tasks":
-        """Reads a file that `save` has written. Raises UserError if the file is missing or damaged."""
-        try:
-            arrays = read_npz(path)
-            if any(array.dtype.kind not in "iubf" or not array.ndim for array in arrays.values()):
-                raise ValueError("an array does not hold one number or more per task")
-            if len({len(array) for array in arrays.values()}) != 1:
-                raise ValueError("the arrays have different numbers of tasks")
-            return Tasks(arrays)
-        except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            why = f"{path}: is not a file of tasks ({error})"
-            raise UserError(f"{why}; delete the file, and `icrl generate` writes it again") from error
 
 
 class TaskDistribution(ABC):
@@ -240,6 +177,52 @@ class TaskDistribution(ABC):
             return drawn.take(slice(int(train))), drawn.take(slice(int(train), None))
         return drawn.take(first[: int(train)]), drawn.take(first[int(train) :])
 
+    def more_tasks(self, train: Tasks, test: Tasks, count: int, seed: int) -> Tasks:
+        """Up to `count` distinct tasks that are like the training tasks and in neither set: validation tasks.
+
+        By default, the tasks of a finite family that are left over, in an order that follows from `seed`, and new draws
+        from an unbounded one. A family with a `split` of its own may have held-out tasks of another kind, so its
+        validation tasks are training tasks of other splits.
+        """
+        own_kind = type(self).split is not TaskDistribution.split
+        candidates = self._of_other_splits if own_kind else self._unused
+        return self._first_new(candidates(len(train), len(test), count, seed), train, test, count)
+
+    def _first_new(self, candidates: Iterator[Tasks], train: Tasks, test: Tasks, count: int) -> Tasks:
+        """The first `count` distinct tasks of the first of `candidates` that has so many beside both sets."""
+        found = train.take(slice(0))
+        for drawn in candidates:
+            new = ~(_equal(self, drawn, train) | _equal(self, drawn, test))
+            first = np.sort(np.unique(drawn.keys(), return_index=True)[1])  # a task may be drawn twice
+            found = drawn.take(first[new[first]][:count])
+            if len(found) == count:
+                break
+        return found
+
+    def _unused(self, num_train: int, num_test: int, count: int, seed: int) -> Iterator[Tasks]:
+        """Candidates for `more_tasks`: all tasks, or draws: few, then as many as are needed if most are in use."""
+        every = self.all_tasks()
+        if every is not None:
+            yield every.take(np.random.default_rng(seed).permutation(len(every)))
+            return
+        yield self.sample(count, seed)
+        yield self.sample(_MOST_DRAWS * (count + num_train + num_test), seed)
+
+    def _of_other_splits(self, num_train: int, num_test: int, count: int, seed: int) -> Iterator[Tasks]:
+        """Candidates for `more_tasks`: the training tasks of larger and larger splits, while the family has them."""
+        for more in (0, num_train, num_train + num_test):
+            try:
+                yield self.split(count + more, 1, seed)[0]
+            except (UserError, ValueError, IndexError):  # the method may be a user's
+                return
+
+    def among(self, tasks: Tasks, others: Tasks) -> NDArray[np.bool_]:
+        """True for each of `tasks` that is one of `others`, by value, shape (num_tasks,).
+
+        A family in which two different values can be one and the same task overrides this method.
+        """
+        return _equal(self, tasks, others)
+
     def normalise(self, returns: NDArray[np.floating], tasks: Tasks) -> NDArray[np.float64]:
         """Rescales returns, (num_tasks, ...), so that random is 0 and optimal is 1.
 
@@ -253,6 +236,11 @@ class TaskDistribution(ABC):
         random = self.random_return(distinct)[inverse]
         shape = (len(tasks),) + (1,) * (np.ndim(returns) - 1)
         return (returns - random.reshape(shape)) / return_span(random, optimal).reshape(shape)
+
+
+def _equal(family: TaskDistribution, tasks: Tasks, others: Tasks) -> NDArray[np.bool_]:
+    """True for each of `tasks` with the values of one of `others`, shape (num_tasks,)."""
+    return np.isin(family.comparable(tasks).keys(), family.comparable(others).keys())
 
 
 def return_span(random: NDArray[np.float64], best: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,34 +6,30 @@ speed, devices and logging. It changes results only by rounding, so changing it 
 training of a deep source is chaotic: on another kind of device its histories differ, with the same distribution.)
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 
+from icrl.config.evaluation import EvaluationConfig
 from icrl.config.runtime import RuntimeConfig
-from icrl.config.sections import AgentComponent, ObjectiveComponent, Section, Source, TasksComponent, problem
+from icrl.config.sections import Count, Many, Section, Source, TasksComponent, problem
+from icrl.config.splits import Seed, SeedName, SeedsConfig, SplitConfig
+from icrl.config.training import SelectionConfig, TrainingConfig
 from icrl.support.errors import ConfigError
 from icrl.support.hub import NAME
 
-Count = Annotated[int, Field(ge=1, le=2**32)]
-"""A number of things that are made one after another."""
-
-Many = Annotated[int, Field(ge=1, le=2**24)]
-"""A number of things that are in memory at once."""
-
-TaskShare = Annotated[int, Field(ge=1, le=2**24, strict=True)] | Annotated[float, Field(gt=0, lt=1)]
-
-
-class SplitConfig(Section):
-    """The sizes of the training set and the held-out set of tasks. `seed` decides which tasks go into which set."""
-
-    train: TaskShare = 0.8
-    """Training tasks: a number (1 or more), or a fraction of all tasks (below 1) if the family is finite."""
-
-    test: TaskShare = 0.2
-    """Held-out tasks: a number or a fraction, as for `train`. No training data ever comes from these tasks."""
-
+__all__ = [
+    "DataConfig",
+    "EvaluationConfig",
+    "ExperimentConfig",
+    "ModelConfig",
+    "RuntimeConfig",
+    "SeedsConfig",
+    "SelectionConfig",
+    "SplitConfig",
+    "TrainingConfig",
+]
 
 _GENERATION_KEYS = ("histories_per_task", "episodes", "shards", "optimal_actions")
 """Keys of data generation. They are rejected if the data is given."""
@@ -139,127 +135,6 @@ class ModelConfig(Section):
         return self
 
 
-class SelectionConfig(Section):
-    """Selection of the histories that training reads, and their likelihoods. The data itself does not change.
-
-    Limits and likelihoods use three scores of a history, which `data_gen.scoring.scores` defines and `icrl info` shows.
-    Scores are on the normalised scale (0 random, 1 optimal) if the task distribution knows its optimum, and are raw
-    returns otherwise. A history is read if it meets every limit. By default, all are read and equally likely.
-    """
-
-    min_improvement: float | None = None
-    """Minimum gain in return from the first to the last tenth of a history's episodes. No limit by default."""
-
-    min_final_return: float | None = None
-    """Minimum mean return over the last tenth of a history's episodes. No limit by default."""
-
-    max_drop: Annotated[float, Field(ge=0)] | None = None
-    """Maximum fall of the return, smoothed over a tenth of the episodes, below its highest value so far. No limit by
-    default."""
-
-    best_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of each task's histories to read, rounded up: those with the best final return. 1 reads all. Works without
-    a scale that all tasks share."""
-
-    likelihood: Literal["uniform", "improvement", "final_return", "stability"] = "uniform"
-    """Likelihood of each history to be drawn. `uniform` makes all equally likely. Otherwise, it is proportional to the
-    distance between the history's score and the worst score among the histories that meet the limits, so the worst
-    history is never drawn. The score of `stability` is the largest drop, where smaller is better."""
-
-
-class TrainingConfig(Section):
-    """Training of the transformer."""
-
-    objective: ObjectiveComponent = ObjectiveComponent(name="imitation")
-    """Training objective: `imitation` of the sources' actions (Algorithm Distillation), prediction of the
-    `optimal_action`, which `data.optimal_actions` records (DPT), or your own `module:Class`."""
-
-    selection: SelectionConfig = SelectionConfig()
-    """Histories that training reads. By default, all of them, equally likely."""
-
-    steps: Count = 600
-    """Number of updates (optimiser steps)."""
-
-    batch_size: Many = 64
-    """Context windows per update, in total over all processes and accumulation steps."""
-
-    accumulation_steps: Many = 1
-    """Number of parts that each process splits its share of the batch into, to save memory. 1 does not split it."""
-
-    subsample: Many = 16
-    """Number k of strands per history. A context holds every k-th episode, so that it spans more of the learning
-    (Laskin et al. 2022). 1 keeps consecutive episodes."""
-
-    learning_rate: PositiveFloat = 3e-3
-    """Peak learning rate of AdamW."""
-
-    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Learning rate after the last update of the cosine decay, as a fraction of the peak."""
-
-    warmup_steps: Annotated[int, Field(ge=0, le=2**32)] = 100
-    """Number of updates of linear warm-up. 0 starts at the peak."""
-
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
-    """Decay rates of AdamW's first and second moments."""
-
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Weight decay of AdamW. 0 turns it off."""
-
-    max_grad_norm: PositiveFloat = 1.0
-    """Maximum norm of the gradients of an update. Larger gradients are scaled down to this norm."""
-
-    @property
-    def imitates(self) -> bool:
-        """True if the objective learns the sources' own actions, so that the histories have to improve."""
-        return bool(self.objective.build().imitates)
-
-    @model_validator(mode="after")
-    def _fits(self) -> "TrainingConfig":
-        if self.batch_size % self.accumulation_steps:
-            raise problem(
-                "training.accumulation_steps",
-                self.accumulation_steps,
-                f"must divide training.batch_size, which is {self.batch_size}",
-            )
-        return self
-
-
-class EvaluationConfig(Section):
-    """Evaluation of the frozen transformer and the baselines on training and held-out tasks."""
-
-    episodes: Count = 50
-    """Length of a lifetime, in full-length episodes."""
-
-    train_tasks: Annotated[int, Field(ge=0, le=2**24)] = 16
-    """Number of training tasks to evaluate on; all of them if there are fewer."""
-
-    test_tasks: Many = 16
-    """Number of held-out tasks to evaluate on; all of them if there are fewer."""
-
-    seeds: Many = 8
-    """Number of lifetimes per task and agent."""
-
-    temperature: Annotated[float, Field(ge=0)] = 1.0
-    """Temperature of the transformer's action distribution. 1 samples from the distribution as it is; 0 takes the most
-    likely action, which stops exploration."""
-
-    baselines: tuple[AgentComponent, ...] = (AgentComponent(name="random"), AgentComponent(name="optimal"))
-    """Agents to compare with, in addition to the sources, which are always evaluated."""
-
-    figures: tuple[str, ...] = ()
-    """Your own figures in addition to the built-in ones, each as `module:function` (see `eval.figures`)."""
-
-    checkpoint: str | None = None
-    """Model to evaluate: a model folder, a checkpoint, or a repository of the hub. By default, the run's last
-    checkpoint."""
-
-    allow_seen_tasks: bool = False
-    """Evaluate a model even if it was trained on some of the held-out tasks. Summary and report then say how many."""
-
-    trust_remote_code: bool = False
-    """Run the code beside the weights of `checkpoint` instead of this project's own. Read that code first."""
-
-
 class ExperimentConfig(Section):
     """One experiment: tasks, the learning histories of source agents, a transformer, and its evaluation."""
 
@@ -269,14 +144,18 @@ class ExperimentConfig(Section):
     output: str = "runs"
     """Folder that contains the run folder."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
     """Seed of everything random: split, data, initial weights, windows and evaluation."""
+
+    seeds: SeedsConfig = SeedsConfig()
+    """Seeds of single parts, where they differ from `seed`."""
 
     tasks: TasksComponent
     """The task distribution."""
 
-    split: SplitConfig = SplitConfig()
-    """The sizes of the training set and the held-out set of tasks."""
+    split: SplitConfig | None = None
+    """The sizes of the training set, the validation set and the held-out set of tasks. By default, those of
+    `SplitConfig`; a run on given data takes that data's split, unless this section or `seeds.split` is given."""
 
     data: DataConfig
     """The learning histories."""
@@ -292,6 +171,27 @@ class ExperimentConfig(Section):
 
     runtime: RuntimeConfig = RuntimeConfig()
     """Speed, devices and logging."""
+
+    def seed_for(self, name: SeedName) -> int:
+        """The seed of a part: its own in `seeds`, or the experiment's."""
+        own: int | None = getattr(self.seeds, name)
+        return self.seed if own is None else own
+
+    @property
+    def own_split(self) -> SplitConfig:
+        """The sizes of the split if the config decides it."""
+        return self.split or SplitConfig()
+
+    @property
+    def takes_given_split(self) -> bool:
+        """True if the run is on given data and does not decide the split itself: it takes the data's."""
+        return self.data.given is not None and self.split is None and self.seeds.split is None
+
+    @model_validator(mode="after")
+    def _generated_data_has_a_split(self) -> "ExperimentConfig":
+        if self.split is None and self.data.given is None:
+            object.__setattr__(self, "split", SplitConfig())  # the section is frozen, and this is its default
+        return self
 
     @model_validator(mode="after")
     def _labels_are_recorded(self) -> "ExperimentConfig":

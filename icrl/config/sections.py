@@ -9,6 +9,12 @@ from pydantic_core import PydanticCustomError
 from icrl.config.components import AGENTS, OBJECTIVES, TASKS, find_component, parameters
 from icrl.support.errors import ConfigError
 
+Count = Annotated[int, Field(ge=1, le=2**32)]
+"""A number of things that are made one after another."""
+
+Many = Annotated[int, Field(ge=1, le=2**24)]
+"""A number of things that are in memory at once."""
+
 
 class Section(pydantic.BaseModel):
     """A part of the config. It is immutable and rejects unknown keys."""

@@ -2,7 +2,14 @@
 
 A finished stage stores its fingerprint. If it equals the config's fingerprint, the stage can be skipped. Otherwise the
 stored result belongs to another config.
+
+Of the four seeds, a stage's fingerprint has those that determine its result, by value: `seed: 1` and all four `seeds`
+at 1 are the same config. So runs that differ in `seeds.training` share their data, and runs that differ in
+`seeds.evaluation` share their model. Where all of a stage's seeds are one number, so is their part in the hash, as it
+was when there was only one seed.
 """
+
+from typing import Any
 
 from icrl.config.loader import fingerprint
 from icrl.config.schema import ExperimentConfig
@@ -18,23 +25,55 @@ def data_fingerprint(config: ExperimentConfig) -> str:
     if config.data.given is None:
         for key in ("repo", "folder", "streaming", "resident_shards"):
             del data[key]
-    return fingerprint(SCHEMA_VERSION, config.seed, config.tasks, config.split, data)
+    return fingerprint(SCHEMA_VERSION, *_split(config, _data_seeds(config)), data)
 
 
 def meta_fingerprint(config: ExperimentConfig, agent: AgentComponent) -> str:
     """Fingerprint of everything that determines the weights of `agent`, a meta-learner that `config` names."""
     ignored = {"label", "share", "record"} | agent.build().acting_only
     trained = {key: value for key, value in agent.model_dump(mode="json").items() if key not in ignored}
-    return fingerprint(SCHEMA_VERSION, config.seed, config.tasks, config.split, trained)
+    seeds = [config.seed_for("data")] if config.takes_given_split else _seeds(config, "split", "data")
+    return fingerprint(SCHEMA_VERSION, *_split(config, seeds), trained)
 
 
 def training_fingerprint(config: ExperimentConfig) -> str:
     """Fingerprint of everything that determines the trained weights."""
-    return fingerprint(data_fingerprint(config), config.model, config.training)
+    seeds = _new_seed(config.seed_for("training"), _data_seeds(config))
+    return fingerprint(data_fingerprint(config), config.model, config.training, *seeds)
 
 
 def evaluation_fingerprint(config: ExperimentConfig) -> str:
     """Fingerprint of everything that determines the evaluation."""
     evaluation = config.evaluation.model_dump(mode="json")
     del evaluation["allow_seen_tasks"]  # decides whether there is a result, and not which
-    return fingerprint(training_fingerprint(config), evaluation)
+    if not config.evaluation.validation_tasks:
+        del evaluation["validation_tasks"]  # as before there were validation tasks
+    seeds = _new_seed(config.seed_for("evaluation"), [*_data_seeds(config), config.seed_for("training")])
+    return fingerprint(training_fingerprint(config), evaluation, *seeds)
+
+
+def _data_seeds(config: ExperimentConfig) -> list[int]:
+    """The seeds that determine the data and the split: of given data, only that of a split which the config decides."""
+    if config.data.given is None:
+        return _seeds(config, "split", "data")
+    return [] if config.takes_given_split else [config.seed_for("split")]
+
+
+def _seeds(config: ExperimentConfig, *names: Any) -> list[int]:
+    """The seeds called `names`, or a single one where all are equal."""
+    seeds = [config.seed_for(name) for name in names]
+    return seeds[:1] if len(set(seeds)) == 1 else seeds
+
+
+def _new_seed(seed: int, known: list[int]) -> list[int]:
+    """The seed, unless it equals all those that the hash has already, of which there is at least one."""
+    return [] if {seed} == set(known) else [seed]
+
+
+def _split(config: ExperimentConfig, seeds: list[int]) -> list[Any]:
+    """The parts of a hash that determine the tasks: the seeds, the family, and the sizes of the split."""
+    split = config.own_split.model_dump(mode="json")
+    if split["validation"] == 0:
+        del split["validation"]  # as before there were validation tasks
+    sizes = [] if config.takes_given_split else [split]
+    return [*(seeds if len(seeds) == 1 else [seeds] if seeds else []), config.tasks, *sizes]

@@ -28,7 +28,8 @@ SCHEMA_VERSION = 2
 """Version of the file formats; part of every fingerprint."""
 
 CONFIG, INFO, CARD = "config.yaml", "info.json", "README.md"
-TASK_FILES = ("tasks-train.npz", "tasks-test.npz")
+TASK_FILES = ("tasks-train.npz", "tasks-validation.npz", "tasks-test.npz")
+"""The files of tasks in a data folder. The second is missing if there are no validation tasks."""
 SUMMARY, RETURNS, PATHS = "summary.json", "returns.parquet", "paths.npz"
 TRAINING_LOG, RECORD, MODEL = "training_log.jsonl", "training.json", "model"
 META_WEIGHTS, META_STATE = "weights.safetensors", "training_state.safetensors"

@@ -23,3 +23,5 @@ class Purpose(IntEnum):
     """The order in which streamed shards are read."""
     BENCHMARKS = 7
     """Lifetimes that only a benchmark runs."""
+    VALIDATION = 8
+    """Validation tasks, beside the training and held-out tasks of the split."""

@@ -190,6 +190,14 @@ class GymnasiumTasks(TaskDistribution):
             say(f"tasks.layouts: {(~new).sum()} of {len(new)} held-out tasks are left out: they repeat training tasks")
         return trained, held_out.take(np.flatnonzero(new))
 
+    def more_tasks(self, train: Tasks, test: Tasks, count: int, seed: int) -> Tasks:
+        """As for a family without a `split` of its own: this one only leaves out repeated layouts, as `among` does."""
+        return self._first_new(self._unused(len(train), len(test), count, seed), train, test, count)
+
+    def among(self, tasks: Tasks, others: Tasks) -> NDArray[np.bool_]:
+        """True for each of `tasks` that has the arguments and the layout of one of `others`, shape (num_tasks,)."""
+        return super().among(tasks, others) if self.layouts is None else self._repeats(others, tasks)
+
     def _repeats(self, trained: Tasks, held_out: Tasks) -> NDArray[np.bool_]:
         """True for each held-out task with the arguments and the layout of a training task, shape (num_tasks,)."""
         others = [name for name in trained if name != _LAYOUT]

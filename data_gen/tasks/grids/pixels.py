@@ -90,6 +90,9 @@ class Pixels(TaskDistribution):
     def split(self, train: float, test: float, seed: int) -> tuple[Tasks, Tasks]:
         return self._grid.split(train, test, seed)
 
+    def more_tasks(self, train: Tasks, test: Tasks, count: int, seed: int) -> Tasks:
+        return self._grid.more_tasks(train, test, count, seed)
+
     def make_vec(self, tasks: Tasks) -> "PixelsVectorEnv":
         return PixelsVectorEnv(self, cast(TaskVectorEnv, self._grid.make_vec(tasks)))
 

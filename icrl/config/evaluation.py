@@ -1,0 +1,55 @@
+"""The section `evaluation` of the schema: lifetimes, tasks of each split, and the agents to compare with."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from icrl.config.sections import AgentComponent, Count, Many, Section, problem
+
+
+class EvaluationConfig(Section):
+    """Evaluation of the frozen transformer and the baselines on training and held-out tasks."""
+
+    episodes: Count = 50
+    """Length of a lifetime, in full-length episodes."""
+
+    train_tasks: Annotated[int, Field(ge=0, le=2**24)] = 16
+    """Number of training tasks to evaluate on; all of them if there are fewer. 0 leaves them out."""
+
+    validation_tasks: Annotated[int, Field(ge=0, le=2**24)] = 0
+    """Number of validation tasks to evaluate on; all of them if there are fewer. 0, the default, leaves them out."""
+
+    test_tasks: Annotated[int, Field(ge=0, le=2**24)] = 16
+    """Number of held-out tasks to evaluate on; all of them if there are fewer. 0 leaves them out, so that settings can
+    be compared on validation tasks."""
+
+    seeds: Many = 8
+    """Number of lifetimes per task and agent."""
+
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """Temperature of the transformer's action distribution. 1 samples from the distribution as it is; 0 takes the most
+    likely action, which stops exploration."""
+
+    baselines: tuple[AgentComponent, ...] = (AgentComponent(name="random"), AgentComponent(name="optimal"))
+    """Agents to compare with, in addition to the sources, which are always evaluated."""
+
+    figures: tuple[str, ...] = ()
+    """Your own figures in addition to the built-in ones, each as `module:function` (see `eval.figures`)."""
+
+    checkpoint: str | None = None
+    """Model to evaluate: a model folder, a checkpoint, or a repository of the hub. By default, the run's last
+    checkpoint."""
+
+    allow_seen_tasks: bool = False
+    """Evaluate a model even if it was trained on some of the held-out tasks. Summary and report then say how many."""
+
+    trust_remote_code: bool = False
+    """Run the code beside the weights of `checkpoint` instead of this project's own. Read that code first."""
+
+    @model_validator(mode="after")
+    def _has_tasks(self) -> "EvaluationConfig":
+        if not self.test_tasks + self.validation_tasks + self.train_tasks:
+            raise problem(
+                "evaluation.test_tasks", 0, "leaves no task: give test_tasks, validation_tasks or train_tasks"
+            )
+        return self
