@@ -18,7 +18,8 @@ class ADConfig(PreTrainedConfig):
         backbone: the config of a transformers decoder as plain values, including `model_type`.
         heads: linear heads beside the policy head: the number of outputs per token, by name.
 
-    A trained model's config also has `training_tasks`, a record of the tasks in its data, if they are known.
+    A trained model's config also has `training_tasks`, a record of the tasks in its data, and `validation_tasks`, one
+    of the tasks that choices were made on, if they are known.
     """
 
     model_type = "algorithm_distillation"

@@ -85,6 +85,7 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
         spaces = info.observation_space, info.action_space
         model = build_model(config, *spaces, info.episode_length, windows.cache.statistics, objective.heads())
         model.config.training_tasks = _training_tasks(experiment, info)
+        model.config.validation_tasks = _validation_tasks(experiment, info)
         optimizer = torch.optim.AdamW(
             parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas, fused=True
         )
@@ -274,6 +275,15 @@ def _training_tasks(experiment: Experiment, info: DataInfo) -> dict[str, Any] | 
     stored = None if info.streamed and not (folder / name).exists() else load_tasks(folder, info, name)
     tasks = None if stored is None else in_form(experiment.family, stored)
     return None if tasks is None else training_tasks_record(experiment.family, tasks)
+
+
+def _validation_tasks(experiment: Experiment, info: DataInfo) -> dict[str, Any] | None:
+    """The record of the tasks that choices may be made on, like `_training_tasks`; None if there are none."""
+    if info.given is None:
+        tasks = load_tasks(experiment.folder.data, info, TASK_FILES[1])
+    else:
+        tasks = experiment.validation_tasks
+    return training_tasks_record(experiment.family, tasks) if tasks else None
 
 
 def _updates(

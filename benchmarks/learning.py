@@ -20,7 +20,7 @@ def shown(summary: Summary, config: ExperimentConfig) -> dict[str, dict[str, Any
     """Every figure of the transformer and of its first source on held-out tasks; estimates as IQM and mean."""
     figures: dict[str, dict[str, Any]] = {}
     for agent in (TRANSFORMER, config.data.sources[0].name):
-        values = summary.agents[agent]["test"].on(summary.scale)
+        values = summary.agents[agent][summary.main_split].on(summary.scale)
         figures[agent] = {}
         for figure in summary.shown():
             value = values[figure.key]

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.agents.base import Agent
+from data_gen.storage.folder import load_info
+from data_gen.storage.given_split import split_of_data, without_tasks_of_data
 from data_gen.streams import Seeds, make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
 from data_gen.tasks.splits import Splits, split_tasks
@@ -49,10 +51,31 @@ class Experiment:
     def splits(self) -> Splits:
         """Training, validation and held-out tasks, which never overlap.
 
-        Raises ConfigError if the family has too few tasks.
+        A run on given data takes the data's own split, unless the config gives one, or the data does not say it.
+
+        Raises ConfigError if the family has too few tasks, UserError if the given data has not been linked yet.
         """
+        if not self.config.data.given or (not self.config.takes_given_split and not self.folder.data_info.exists()):
+            return self.split_of_config
+        info, data = load_info(self.folder), self.folder.data
+        found = split_of_data(self.config, self.family, data, info) if self.config.takes_given_split else None
+        return found or without_tasks_of_data(self.family, self.split_of_config, data, info)
+
+    @cached_property
+    def split_of_config(self) -> Splits:
+        """The split that follows from the config alone. Raises ConfigError if the family has too few tasks."""
         split, seed = self.config.own_split, self.config.seed_for("split")
         return split_tasks(self.family, split.train, split.validation, split.test, seed)
+
+    @property
+    def knows_split(self) -> bool:
+        """False as long as the split is that of given data which has not been linked."""
+        return not self.config.takes_given_split or self.folder.data_info.exists()
+
+    @property
+    def one_task(self) -> Tasks:
+        """A single task to try agents on, and never a held-out one of this run."""
+        return self.train_tasks.take([0]) if self.knows_split else self.family.sample(1, 0)
 
     @property
     def train_tasks(self) -> Tasks:

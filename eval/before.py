@@ -14,6 +14,7 @@ from data_gen.generation.executors import check_scheduler
 from data_gen.interaction import spec_of
 from data_gen.meta.training import check_meta_learners
 from eval.evaluate import check_agents
+from eval.evaluated_tasks import evaluated_tasks
 from eval.figures import load_figures
 from eval.in_context import TransformerAgent
 from eval.summary import load_summary
@@ -31,6 +32,8 @@ def check_run(experiment: Experiment, overwrite: bool = False) -> None:
     check_places(folder)
     if not overwrite:
         _check_earlier_work(experiment)
+    if experiment.knows_split:
+        evaluated_tasks(experiment)
     load_figures(config.evaluation.figures, config.evaluation.episodes)
     check_model(config.model)
     check_spaces(config.model, experiment.family)
@@ -66,7 +69,7 @@ def _check_evaluated_model(experiment: Experiment) -> None:
         return  # this run's own training will write it
     model = load_model(place, "cpu", config.evaluation.trust_remote_code)
     objective: Objective = config.training.objective.build()
-    with contextlib.closing(experiment.family.make_vec(experiment.test_tasks.take([0]))) as envs:
+    with contextlib.closing(experiment.family.make_vec(experiment.one_task)) as envs:
         try:
             TransformerAgent(model, 1.0, objective).check(spec_of(envs, experiment.lived_steps, "observation", "cpu"))
         except UserError as error:

@@ -1,4 +1,4 @@
-"""Evaluation: the frozen transformer and every baseline on the same held-out and training tasks."""
+"""Evaluation: the frozen transformer and every baseline on the same held-out, validation and training tasks."""
 
 import contextlib
 from pathlib import Path
@@ -15,10 +15,8 @@ from data_gen.experiment import Experiment
 from data_gen.generation.checks import check_agent
 from data_gen.generation.generate import environment_steps
 from data_gen.meta.store import is_meta_learner, ready_agent, trained_figures
-from data_gen.spaces import to_json
 from data_gen.storage.folder import load_info
-from data_gen.tasks.base import Tasks
-from data_gen.tasks.same import seen_in_record
+from eval.evaluated_tasks import evaluated_tasks, seen_tasks
 from eval.figures import FINAL_EPISODES, load_figures
 from eval.in_context import TransformerAgent
 from eval.lifetimes import run_lifetimes
@@ -33,8 +31,8 @@ from icrl.run.fingerprints import evaluation_fingerprint, training_fingerprint
 from icrl.run.folder import MODEL, PATHS, RETURNS, SUMMARY, RunFolder, keep_config, locked, origin, stale, write_config
 from icrl.run.records import write_record
 from icrl.support.device import check_device
-from icrl.support.errors import ConfigError, UserError
-from icrl.support.files import checksums, new_folder, read_json, sha256
+from icrl.support.errors import UserError
+from icrl.support.files import checksums, new_folder, sha256
 
 # Model cards that were pushed earlier import `load_model` from here.
 __all__ = ["check_agents", "evaluate", "evaluated_weights", "load_model", "model_path"]
@@ -78,15 +76,11 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         check_agents(experiment)
         figures = load_figures(config.evaluation.figures, config.evaluation.episodes)
         model = load_model(path, config.runtime.device, config.evaluation.trust_remote_code)
-        splits = {
-            "test": held_out_tasks(experiment),
-            "train": experiment.train_tasks.take(slice(config.evaluation.train_tasks)),
-        }
+        splits = evaluated_tasks(experiment)
         agents = _contestants(experiment, model)
         lifetimes = {
             (name, split): run_lifetimes(experiment, tasks, split, name, *contestant)
             for split, tasks in splits.items()
-            if len(tasks)
             for name, contestant in agents.items()
         }
         # Returns, on each task's own scale, and their figures.
@@ -113,8 +107,9 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
                 "training_steps": {
                     name: steps for name, steps in _training_steps(experiment).items() if name in agents
                 },
-                "seen_tasks": seen,
-                "held_out_tasks": len(splits["test"]),
+                "seen_tasks": seen.trained,
+                "chosen_tasks": seen.chosen,
+                "held_out_tasks": len(splits["test"]) if "test" in splits else 0,
                 "figures": figure_titles(figures, num_final_episodes=num_final_episodes),
                 "agents": by_agent,
             }
@@ -123,7 +118,7 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         folder.report.unlink(missing_ok=True)  # the report of an earlier evaluation
         with new_folder(folder.eval) as temporary:
             table.to_parquet(temporary / RETURNS, index=False)
-            np.savez(temporary / PATHS, **lifetimes[TRANSFORMER, "test"].paths)  # type: ignore[arg-type]
+            np.savez(temporary / PATHS, **lifetimes[TRANSFORMER, next(iter(splits))].paths)  # type: ignore[arg-type]
             write_record(temporary / SUMMARY, summary.model_copy(update={"files": checksums(temporary)}))
     return True
 
@@ -151,33 +146,6 @@ def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
     return checkpoint / MODEL
 
 
-def held_out_tasks(experiment: Experiment) -> Tasks:
-    """The held-out tasks that are evaluated."""
-    return experiment.test_tasks.take(slice(experiment.config.evaluation.test_tasks))
-
-
-def seen_tasks(experiment: Experiment, path: Path) -> int | None:
-    """How many of the held-out tasks the model at `path` was trained on; None if it has no record of its tasks.
-
-    Raises ConfigError if there are any, unless `evaluation.allow_seen_tasks`.
-    """
-    config, tasks, record = experiment.config, held_out_tasks(experiment), None
-    if (path / "config.json").exists():
-        content = read_json(path / "config.json", "use another checkpoint, or train again")
-        own = to_json(experiment.family.observation_space)
-        if isinstance(content, dict) and content.get("observation_space") == own:  # other spaces are refused later
-            record = content.get("training_tasks")
-    if record is None and config.evaluation.checkpoint is None and config.data.given is None:
-        return 0  # a checkpoint of this run from before there were records: the split keeps its tasks apart
-    seen = seen_in_record(experiment.family, tasks, record)
-    if seen and not config.evaluation.allow_seen_tasks:
-        raise ConfigError(
-            f"evaluation.checkpoint: {path}: the model was trained on {seen} of the {len(tasks)} held-out tasks: give "
-            "the seed and the split that it was trained with, or --allow-seen-tasks to evaluate it all the same"
-        )
-    return seen
-
-
 def check_agents(given: Experiment | ExperimentConfig) -> None:
     """Raises UserError, with the key, if a source or baseline cannot act on these tasks."""
     experiment = Experiment.of(given)
@@ -187,7 +155,7 @@ def check_agents(given: Experiment | ExperimentConfig) -> None:
     named += [(f"data.sources.{index}", source) for index, source in enumerate(config.data.sources)]
     named += [(f"evaluation.baselines.{index}", agent) for index, agent in enumerate(config.evaluation.baselines)]
     planned, lifetime, device = experiment.planned_steps, experiment.lived_steps, experiment.source_device
-    with contextlib.closing(experiment.family.make_vec(experiment.test_tasks.take([0]))) as envs:
+    with contextlib.closing(experiment.family.make_vec(experiment.one_task)) as envs:
         for key, component in named:
             check_agent(key, component, envs, planned, device, lifetime)
 

@@ -23,7 +23,7 @@ from data_gen.tasks.base import TaskDistribution, Tasks
 from eval.figures import FINAL_EPISODES
 from eval.results import scores_array
 from eval.statistics import iqm, iqm_interval
-from eval.summary import TRANSFORMER, Estimate, Summary, intact_summary, trained_with
+from eval.summary import NO_HELD_OUT, SPLIT_TITLES, TRANSFORMER, Estimate, Summary, intact_summary, trained_with
 from icrl.config.schema import ExperimentConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_path, checkpoint_record, checkpoint_steps
 from icrl.run.folder import CHECKSUMS, RunFolder, config_text, locked
@@ -93,7 +93,7 @@ def _write_report(experiment: Experiment) -> Path:
     with matplotlib.rc_context(_STYLE):
         figures = {
             "curves": _curves(table, summary),
-            "tasks": _per_task(table, summary.episodes),
+            "tasks": _per_task(table, summary),
             "paths": _paths(experiment.family, paths),
             "loss": _loss(log),
             "data": learning_curve(report) if report else None,
@@ -112,6 +112,8 @@ def _write_report(experiment: Experiment) -> Path:
     html = template.render(
         name=config.name,
         summary=summary,
+        split_titles=SPLIT_TITLES,
+        no_held_out="" if "test" in summary.splits else NO_HELD_OUT,
         is_estimate=lambda value: isinstance(value, Estimate),
         info=info,
         meta_learners=list(learners.values()),
@@ -144,26 +146,28 @@ def _curves(table: pd.DataFrame, summary: Summary) -> Figure:
     episodes = np.arange(1, summary.episodes + 1)
     for agent in agents:
         color = agent_color(agents, agent)
-        scores = scores_array(table, agent, "test", column, summary.episodes)
+        scores = scores_array(table, agent, summary.main_split, column, summary.episodes)
         low, high = iqm_interval(scores, _CURVE_RESAMPLES)
         # matplotlib leaves labels that begin with _ out of the legend.
         label = f" {agent}" if agent.startswith("_") else agent
-        width, label = (2.4, f"{agent}, held-out tasks") if agent == TRANSFORMER else (1.6, label)
+        width, label = (2.4, f"{agent}, {summary.main_title} tasks") if agent == TRANSFORMER else (1.6, label)
         axes.plot(episodes, iqm(scores), color=color, label=label, linewidth=width, zorder=1 + width)
         axes.fill_between(episodes, low, high, color=color, alpha=0.15, linewidth=0)
-    if "train" in summary.agents[TRANSFORMER]:
-        curve = iqm(scores_array(table, TRANSFORMER, "train", column, summary.episodes))
-        axes.plot(episodes, curve, "--", color=_TRANSFORMER_COLOR, label="transformer, training tasks", linewidth=1.4)
+    for split, style in (("validation", ":"), ("train", "--")):
+        if split in summary.splits[1:]:
+            curve = iqm(scores_array(table, TRANSFORMER, split, column, summary.episodes))
+            label = f"{TRANSFORMER}, {SPLIT_TITLES[split]} tasks"
+            axes.plot(episodes, curve, style, color=_TRANSFORMER_COLOR, label=label, linewidth=1.4)
     label = f"{column.replace('_', ' ')} (IQM)"
     axes.set(xlabel="episode", ylabel=label, xlim=(1, max(2, summary.episodes)))
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
-def _per_task(table: pd.DataFrame, episodes: int) -> Figure:
-    """The transformer's first episode and its last episodes, one pair of dots per held-out task."""
+def _per_task(table: pd.DataFrame, summary: Summary) -> Figure:
+    """The transformer's first episode and its last episodes, one pair of dots per task of the main split."""
     column = _scale(table)
-    scores = scores_array(table, TRANSFORMER, "test", column, episodes).mean(axis=1)
+    scores = scores_array(table, TRANSFORMER, summary.main_split, column, summary.episodes).mean(axis=1)
     first, last = scores[:, 0], scores[:, -FINAL_EPISODES:].mean(axis=1)
     order = np.argsort(-last, kind="stable")
     figure = Figure(figsize=(8.2, 3.0))
@@ -173,7 +177,7 @@ def _per_task(table: pd.DataFrame, episodes: int) -> Figure:
     axes.plot(ranks, first[order], "o", color="#9ca3af", label="first episode", markersize=5)
     axes.plot(ranks, last[order], "o", color=_TRANSFORMER_COLOR, label=f"last {FINAL_EPISODES} episodes", markersize=6)
     label = f"{column.replace('_', ' ')}, mean over seeds"
-    axes.set(xlabel="held-out task (number in returns.parquet)", ylabel=label)
+    axes.set(xlabel=f"{summary.main_title} task (number in returns.parquet)", ylabel=label)
     axes.set_xticks(ranks, [str(task) for task in order], fontsize=7 if len(order) > 20 else 9)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
@@ -185,7 +189,7 @@ def _scale(table: pd.DataFrame) -> str:
 
 
 def _paths(distribution: TaskDistribution, paths: dict[str, NDArray[Any]]) -> Figure | None:
-    """The transformer's first and last episode on a few held-out tasks; None if the task family draws no pictures."""
+    """The transformer's first and last episode on a few tasks of the main split; None if the family draws nothing."""
     count = len(paths["length"])
     figure = Figure(figsize=(1.45 * count + 0.4, 3.3))
     grid = figure.subplots(2, count, squeeze=False)

@@ -18,6 +18,9 @@ from icrl.support.files import check_files
 TRANSFORMER = "transformer"
 """The transformer's name among the agents."""
 
+SPLIT_TITLES = {"test": "held-out", "validation": "validation", "train": "training"}
+"""The splits of an evaluation in the order in which they are shown, and their names for people."""
+
 _RESAMPLES = 2000
 _AGAIN = "run `icrl evaluate --overwrite` to make the evaluation again"
 
@@ -88,7 +91,7 @@ class ReturnScale(Record):
     @pydantic.field_validator("zero", "one", mode="before")
     @classmethod
     def _by_split(cls, given: Any) -> Any:
-        """Earlier summaries have one meaning for both splits."""
+        """Earlier summaries have one meaning for all splits."""
         return {"test": given, "train": given} if isinstance(given, str) else given
 
 
@@ -111,11 +114,14 @@ class Summary(Record):
     """Environment steps that each agent was trained with before this evaluation; None if unknown."""
     seen_tasks: int | None = None
     """Number of the held-out tasks that the transformer was trained on; None if it has no record of its tasks."""
+    chosen_tasks: int | None = None
+    """Number of the held-out tasks that were validation tasks of the transformer's training, by which its checkpoint or
+    its settings may have been chosen; None if it has no record of them."""
     held_out_tasks: int | None = None
-    """Number of the held-out tasks."""
+    """Number of the held-out tasks; 0 if the evaluation left them out."""
     figures: list[FigureTitle]
     agents: dict[str, dict[str, SplitFigures]]
-    """By agent and split, `test` and `train`."""
+    """By agent and split: `test`, `validation` and `train`, those that were evaluated."""
     files: dict[str, str] = {}
     """SHA-256 of the other files of the evaluation, by name; empty in evaluations of earlier versions."""
 
@@ -123,6 +129,21 @@ class Summary(Record):
     def scale(self) -> ScaleName:
         """The scale to show: normalised returns if every task has them, else raw returns."""
         return "normalised_return" if self.normalised_return.known else "return"
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that were evaluated, in the order in which they are shown."""
+        return [split for split in SPLIT_TITLES if split in self.agents[TRANSFORMER]]
+
+    @property
+    def main_split(self) -> str:
+        """The split whose figures are shown first: the held-out tasks, unless the evaluation left them out."""
+        return self.splits[0]
+
+    @property
+    def main_title(self) -> str:
+        """The name of `main_split` for people: `held-out`, `validation` or `training`."""
+        return SPLIT_TITLES[self.main_split]
 
     def shown(self) -> list[FigureTitle]:
         """The figures to show: all of them, or those of raw returns if the scale is unknown."""
@@ -135,12 +156,14 @@ class Summary(Record):
 
     @property
     def seen(self) -> str:
-        """A sentence about held-out tasks that the transformer was trained on; "" if there are none."""
-        if self.held_out_tasks is None or self.seen_tasks == 0:
+        """A sentence about held-out tasks that the transformer was trained on or chosen by; "" if there are none."""
+        if not self.held_out_tasks:
             return ""
         if self.seen_tasks is None:
             return "unknown whether the transformer was trained on these tasks: it has no record of its training tasks"
-        return f"the transformer was trained on {self.seen_tasks} of the {self.held_out_tasks} held-out tasks"
+        met = [("was trained on", self.seen_tasks), ("had as validation tasks", self.chosen_tasks)]
+        parts = [f"{how} {count}" for how, count in met if count]
+        return f"the transformer {' and '.join(parts)} of the {self.held_out_tasks} held-out tasks" if parts else ""
 
     def estimates(self, agent: str, split: str) -> list[tuple[ScaleName, FigureTitle, Estimate]]:
         """All figures of an agent on a split that are estimates with a value, with their scales."""
@@ -196,19 +219,20 @@ def split_figures(
     )
 
 
+NO_HELD_OUT = "held-out tasks were not evaluated (evaluation.test_tasks: 0)"
+"""The sentence that every page without held-out tasks has."""
+
+
 def describe(summary: Summary) -> str:
-    """The figures on held-out tasks as a few lines of text."""
+    """The figures on held-out tasks, and on validation tasks if they were evaluated, as a few lines of text.
+
+    The figures on training tasks are shown only if there are no others.
+    """
     title = "normalised return" if summary.normalised_return.known else "return"
     shown = summary.shown()
-    rows = [("  held-out tasks", *(figure.title for figure in shown), "trained with")]
-    for agent in summary.agents:
-        mark = "->" if agent == TRANSFORMER else "  "
-        cells = (value_text(summary.value(agent, "test", figure), figure.unit) for figure in shown)
-        rows.append((f"  {mark} {agent}", *cells, trained_with(summary, agent)))
-    widths = [max(len(row[column]) for row in rows) for column in range(1, len(rows[0]))]
-    padded = [(row[0], *(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))) for row in rows]
+    splits = [split for split in summary.splits if split != "train"] or ["train"]
     lines = [
-        aligned(padded),
+        "\n".join(_table(summary, split) for split in splits),
         f"  figures: {title}, interquartile mean over tasks and lifetimes, and the plain mean in brackets",
         "  last tenth: of the steps; where episodes end early, these are later episodes",
         "  trained with: environment steps before these lifetimes began",
@@ -220,10 +244,28 @@ def describe(summary: Summary) -> str:
         lines.append(
             f"  over {summary.episodes}: schedules planned for these {summary.episodes} episodes, not as in the data"
         )
-    reason = next(filter(None, (value.without_interval for _, _, value in summary.estimates(TRANSFORMER, "test"))), "")
+    reason = next(
+        filter(None, (value.without_interval for _, _, value in summary.estimates(TRANSFORMER, summary.main_split))), ""
+    )
+    if "test" not in summary.splits:
+        lines.append(f"  {NO_HELD_OUT}")
     if summary.seen:
         lines.append(f"  warning: {summary.seen}")
     return "\n".join([*lines, *([f"  {reason}"] if reason else [])])
+
+
+def _table(summary: Summary, split: str) -> str:
+    """One row per agent, with its figures on a split."""
+    shown = summary.shown()
+    rows = [(f"  {SPLIT_TITLES[split]} tasks", *(figure.title for figure in shown), "trained with")]
+    for agent in summary.agents:
+        mark = "->" if agent == TRANSFORMER else "  "
+        cells = (value_text(summary.value(agent, split, figure), figure.unit) for figure in shown)
+        rows.append((f"  {mark} {agent}", *cells, trained_with(summary, agent)))
+    widths = [max(len(row[column]) for row in rows) for column in range(1, len(rows[0]))]
+    return aligned(
+        [(row[0], *(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))) for row in rows]
+    )
 
 
 def value_text(value: Value, unit: str = "return", mean: bool = True) -> str:

@@ -97,7 +97,8 @@ def run(call: Invocation) -> None:
     check_run(experiment, call.overwrite)  # now, rather than after the data is generated
     if call.overwrite:
         remove_results(experiment.folder, with_data=not call.config.data.given)
-    for stage in (meta_train, generate, train, evaluate):
+    first = (generate, meta_train) if call.config.data.given else (meta_train, generate)  # given data has the tasks
+    for stage in (*first, train, evaluate):
         stage(replace(call, alone=False), experiment)
 
 

@@ -15,7 +15,7 @@ from data_gen.storage.folder import load_info
 from data_gen.storage.info import DataInfo
 from eval.evaluate import evaluated_weights, model_path
 from eval.report import report_exists
-from eval.summary import TRANSFORMER, Estimate, Summary, intact_summary, value_text
+from eval.summary import NO_HELD_OUT, TRANSFORMER, Estimate, Summary, intact_summary, value_text
 from icrl.config.describe import first_line
 from icrl.config.schema import ExperimentConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_record
@@ -184,43 +184,51 @@ def _header(config: ExperimentConfig, summary: Summary | None, info: DataInfo | 
 
 
 def _result(config: ExperimentConfig, summary: Summary) -> dict[str, Any]:
-    """The transformer's figures on held-out tasks, in the format of model-index."""
+    """The transformer's figures on held-out tasks, in the format of model-index; without those, on others, by name."""
     metrics = [
         {
             "type": f"{scale}_{figure.key}{suffix}",
             "value": round(float(value or 0.0), 4),
             "name": f"{kind} of the {scale.replace('_', ' ')}, {figure.title}",
         }
-        for scale, figure, estimate in summary.estimates(TRANSFORMER, "test")
+        for scale, figure, estimate in summary.estimates(TRANSFORMER, summary.main_split)
         for kind, suffix, value in (("IQM", "", estimate.iqm), ("mean", "_mean", estimate.mean))
     ]
     return {
         "task": {"type": "reinforcement-learning", "name": "in-context reinforcement learning"},
-        "dataset": {"type": config.tasks.name, "name": f"{config.tasks.name}, held-out tasks"},
+        "dataset": {"type": config.tasks.name, "name": f"{config.tasks.name}, {summary.main_title} tasks"},
         "metrics": metrics,
     }
 
 
 def _evaluation(summary: Summary | None, picture: bool) -> str:
-    """A table with one row per agent and one column per figure."""
+    """A table with one row per agent and one column per figure, for the main split and for validation tasks."""
     if summary is None:
         return "Not evaluated yet."
-    known, shown = summary.normalised_return.known, summary.shown()
-    scale = "normalised return (0 random, 1 optimal or best known)" if known else "return"
+    scale = "normalised return (0 random, 1 optimal or best known)" if summary.normalised_return.known else "return"
+    notes = [summary.seen, "" if "test" in summary.splits else NO_HELD_OUT]
+    tables = [_table(summary, summary.main_split)]
+    if "validation" in summary.splits[1:]:
+        tables += ["On validation tasks, by which settings may have been chosen:", _table(summary, "validation")]
+    if picture:
+        tables.append(f"![Return against the episode, {summary.main_title} tasks]({_CURVES})")
+    return (
+        f"On {summary.main_title} tasks, {scale}: interquartile means over tasks and lifetimes of {summary.episodes} "
+        f"episodes, with the {summary.interval} in brackets, and plain means. Weights do not change; every agent has "
+        "the same tasks and the same number of steps."
+        + "".join(f" Note: {note}." for note in notes if note)
+        + "\n\n"
+        + "\n\n".join(tables)
+    )
+
+
+def _table(summary: Summary, split: str) -> str:
+    shown = summary.shown()
     rows = [f"| agent | {' | '.join(plain(figure.title) for figure in shown)} |", "|---|" + "---|" * len(shown)]
     for agent in summary.agents:
-        cells = (_cell(summary.value(agent, "test", figure), figure.unit) for figure in shown)
+        cells = (_cell(summary.value(agent, split, figure), figure.unit) for figure in shown)
         rows.append(f"| {plain(agent)} | {' | '.join(cells)} |")
-    curves = f"\n\n![Return against the episode, held-out tasks]({_CURVES})" if picture else ""
-    return (
-        f"On held-out tasks, {scale}: interquartile means over tasks and lifetimes of {summary.episodes} episodes, "
-        f"with the {summary.interval} in brackets, and plain means. Weights do not change; every agent has the same "
-        "tasks and the same number of steps."
-        + (f" Note: {summary.seen}." if summary.seen else "")
-        + "\n\n"
-        + "\n".join(rows)
-        + curves
-    )
+    return "\n".join(rows)
 
 
 def _cell(value: Estimate | float | None, unit: str) -> str:

@@ -14,12 +14,12 @@ from tqdm.auto import tqdm
 from data_gen.experiment import Experiment
 from data_gen.generation.checks import check_generation
 from data_gen.generation.executors import make_shards
+from data_gen.generation.given import take_given
 from data_gen.generation.shard import shard_config_fingerprint, swept_columns
 from data_gen.meta.store import NotMetaTrained, source_weights, sources_steps
 from data_gen.spaces import to_json
 from data_gen.storage.card import dataset_card
 from data_gen.storage.folder import check_task_files, finish_data_folder, load_info
-from data_gen.storage.given import take_given
 from data_gen.storage.info import TrainedFigures
 from data_gen.storage.shards import checksum_file, damaged, shard_fingerprint, shard_name
 from icrl.config.schema import ExperimentConfig

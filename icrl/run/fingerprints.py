@@ -14,7 +14,8 @@ from typing import Any
 from icrl.config.loader import fingerprint
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
-from icrl.run.folder import SCHEMA_VERSION
+from icrl.run.folder import SCHEMA_VERSION, TASK_FILES, run_folder
+from icrl.support.files import sha256
 
 
 def data_fingerprint(config: ExperimentConfig) -> str:
@@ -29,11 +30,17 @@ def data_fingerprint(config: ExperimentConfig) -> str:
 
 
 def meta_fingerprint(config: ExperimentConfig, agent: AgentComponent) -> str:
-    """Fingerprint of everything that determines the weights of `agent`, a meta-learner that `config` names."""
+    """Fingerprint of everything that determines the weights of `agent`, a meta-learner that `config` names.
+
+    Where the run takes the split of given data, that includes the training tasks in the run folder.
+    """
     ignored = {"label", "share", "record"} | agent.build().acting_only
     trained = {key: value for key, value in agent.model_dump(mode="json").items() if key not in ignored}
-    seeds = [config.seed_for("data")] if config.takes_given_split else _seeds(config, "split", "data")
-    return fingerprint(SCHEMA_VERSION, *_split(config, seeds), trained)
+    parts = [*_split(config, _seeds(config, "split", "data")), trained]
+    if config.takes_given_split:
+        tasks = run_folder(config).data / TASK_FILES[0]
+        parts.append(sha256(tasks) if tasks.exists() else None)
+    return fingerprint(SCHEMA_VERSION, *parts)
 
 
 def training_fingerprint(config: ExperimentConfig) -> str:
@@ -53,10 +60,8 @@ def evaluation_fingerprint(config: ExperimentConfig) -> str:
 
 
 def _data_seeds(config: ExperimentConfig) -> list[int]:
-    """The seeds that determine the data and the split: of given data, only that of a split which the config decides."""
-    if config.data.given is None:
-        return _seeds(config, "split", "data")
-    return [] if config.takes_given_split else [config.seed_for("split")]
+    """The seeds that determine the data and the split. Given data has a split of its own, or the config's."""
+    return _seeds(config, "split", "data") if config.data.given is None else [config.seed_for("split")]
 
 
 def _seeds(config: ExperimentConfig, *names: Any) -> list[int]:
@@ -76,4 +81,4 @@ def _split(config: ExperimentConfig, seeds: list[int]) -> list[Any]:
     if split["validation"] == 0:
         del split["validation"]  # as before there were validation tasks
     sizes = [] if config.takes_given_split else [split]
-    return [*(seeds if len(seeds) == 1 else [seeds] if seeds else []), config.tasks, *sizes]
+    return [seeds[0] if len(seeds) == 1 else seeds, config.tasks, *sizes]

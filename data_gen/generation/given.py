@@ -2,7 +2,8 @@
 
 The run's `data/` gets links to the files and its own `info.json`, so that all later stages read one kind of folder.
 Claims of the data are trusted only if they can be checked: its spaces must equal those of the config's tasks, a task
-family that the config does not name is not built, and no held-out task may be among the data's tasks.
+family that the config does not name is not built, and no held-out task may be among the data's tasks. The run takes the
+data's split if the data states one for these very tasks and the config gives none (`data_gen.storage.given_split`).
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 from data_gen.experiment import Experiment
 from data_gen.spaces import to_json
 from data_gen.storage.folder import check_links, load_info, load_tasks, read_info
+from data_gen.storage.given_split import plain_tasks, split_of_data
 from data_gen.storage.info import DataInfo, Given
 from data_gen.storage.named_family import same_tasks
 from data_gen.tasks.base import TaskDistribution
@@ -25,6 +27,7 @@ from icrl.run.records import record_text
 from icrl.support.errors import ConfigError, UserError
 from icrl.support.files import new_folder, write_file
 from icrl.support.hub import Repository, Snapshot, fetch, repository, snapshot
+from icrl.support.terminal import say
 
 _BESIDE = (*TASK_FILES, CONFIG)
 """Files that may lie beside the shards."""
@@ -55,7 +58,9 @@ def take_given(experiment: Experiment, overwrite: bool = False) -> bool:
         shards = [shard.file for shard in info.shards]
         check_links(theirs, info, [*_BESIDE, *shards])
         _check_spaces(config, info, experiment.family)
-        _check_leak(experiment, source, info)
+        taken = config.takes_given_split and split_of_data(config, experiment.family, source, info)
+        if not taken:
+            _check_leak(experiment, source, info)
         if remote is not None and not config.data.streaming:
             _check_complete(remote, shards)
             source = fetch(remote, [INFO, *_BESIDE, *shards])
@@ -69,6 +74,12 @@ def take_given(experiment: Experiment, overwrite: bool = False) -> bool:
                     raise UserError(f"data: {source} has no {name}, which its {INFO} names")
             own = {"tasks": _believed(config, info), "given": origin, "fingerprint": data_fingerprint(config)}
             write_file(temporary / INFO, record_text(info.model_copy(update=own).plain()))
+        experiment.__dict__.pop("splits", None)  # it may be that of data which this replaces
+        sizes = [len(tasks) for tasks in experiment.splits]
+        say(
+            f"split: {sizes[0]} training, {sizes[1]} validation and {sizes[2]} held-out tasks, "
+            + ("those of the data" if taken else "by this config")
+        )
     return True
 
 
@@ -143,10 +154,9 @@ def _check_leak(experiment: Experiment, source: Path, info: DataInfo) -> None:
     of their family. Tasks of another family are not compared, since the same numbers may mean something else there.
     Tasks of an unnamed family are compared whatever their arrays are called.
     """
-    trained = load_tasks(source, info, TASK_FILES[0])
+    test, trained = experiment.split_of_config.test, load_tasks(source, info, TASK_FILES[0])
     if trained is None or (info.tasks is not None and _other_family(experiment, str(info.tasks["name"]))):
         return
-    test = experiment.test_tasks
     among = seen_among(experiment.family, test, trained, info.tasks, any_names=info.tasks is None)
     if among is None:
         what = f"the data's tasks have the arrays {[*trained]}, and those of {experiment.config.tasks.name!r} {[*test]}"
@@ -156,10 +166,12 @@ def _check_leak(experiment: Experiment, source: Path, info: DataInfo) -> None:
         return
     seen = int(among.sum())
     if seen:
+        theirs = info.num_test_tasks and not experiment.config.takes_given_split
+        advice = "; without split and seeds.split in the config, the run takes the data's split" if theirs else ""
         raise ConfigError(
             f"split: {seen} of the {len(test)} held-out tasks are among the data's training tasks: use the seed and "
-            f"the split that the data was made with (seed {info.seed}, {info.num_train_tasks} and "
-            f"{info.num_test_tasks} tasks)"
+            f"the split that the data was made with (seed {info.seed if info.split_seed is None else info.split_seed}, "
+            f"{info.num_train_tasks} and {info.num_test_tasks} tasks){advice}"
         )
 
 
@@ -180,5 +192,5 @@ def _other_family(experiment: Experiment, name: str) -> bool:
 
 def _believed(config: ExperimentConfig, info: DataInfo) -> dict[str, Any] | None:
     """The config's tasks if the data names the same, else None: a name from the data alone could import anything."""
-    own: dict[str, Any] = json.loads(json.dumps(config.tasks.model_dump(mode="json")))
+    own = plain_tasks(config)
     return own if same_tasks(own, info.tasks) else None

@@ -1,0 +1,80 @@
+"""The tasks of an evaluation, by split, and how many of them the evaluated model has met in its training."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_gen.experiment import Experiment
+from data_gen.spaces import to_json
+from data_gen.tasks.base import Tasks
+from data_gen.tasks.same import seen_in_record
+from eval.summary import SPLIT_TITLES
+from icrl.support.errors import ConfigError
+from icrl.support.files import read_json
+
+
+def evaluated_tasks(experiment: Experiment) -> dict[str, Tasks]:
+    """The tasks that are evaluated, by split: held-out ones first, then validation and training tasks.
+
+    A split without tasks is left out. Raises ConfigError if the config asks for validation tasks and there are none.
+    """
+    settings = experiment.config.evaluation
+    counts = {"test": settings.test_tasks, "validation": settings.validation_tasks, "train": settings.train_tasks}
+    if settings.validation_tasks and not len(experiment.validation_tasks):
+        raise ConfigError(
+            f"evaluation.validation_tasks: {settings.validation_tasks}, but the split has no validation tasks: give "
+            "split.validation a number, beside a smaller split.train"
+        )
+    asked = {
+        "test": lambda: experiment.test_tasks,
+        "validation": lambda: experiment.validation_tasks,
+        "train": lambda: experiment.train_tasks,
+    }
+    return {split: asked[split]().take(slice(count)) for split, count in counts.items() if count}
+
+
+class Seen(NamedTuple):
+    """Numbers of held-out tasks that the evaluated model has met; None if it has no record of its tasks."""
+
+    trained: int | None
+    """Those that it was trained on."""
+    chosen: int | None
+    """Those that were its validation tasks, by which its checkpoint or its settings may have been chosen."""
+
+
+def seen_tasks(experiment: Experiment, path: Path) -> Seen:
+    """How many of the held-out tasks the model at `path` was trained on, or had as validation tasks.
+
+    Raises ConfigError if there are any, or if it was trained on validation tasks that are evaluated, unless
+    `evaluation.allow_seen_tasks`.
+    """
+    config, splits = experiment.config, evaluated_tasks(experiment)
+    record, chosen_record = _records_of_tasks(experiment, path)
+    if record is None and config.evaluation.checkpoint is None and config.data.given is None:
+        return Seen(0, 0)  # a checkpoint of this run from before there were records: the split keeps its tasks apart
+    family = experiment.family
+    trained = {split: seen_in_record(family, tasks, record) for split, tasks in splits.items() if split != "train"}
+    chosen = seen_in_record(family, splits["test"], chosen_record) if "test" in splits else 0
+    met = [
+        (trained.get("test"), "was trained on", "test"),
+        (chosen, "had as validation tasks", "test"),
+        (trained.get("validation"), "was trained on", "validation"),
+    ]
+    for count, how, split in met:
+        if count and not config.evaluation.allow_seen_tasks:
+            raise ConfigError(
+                f"evaluation.checkpoint: {path}: the model {how} {count} of the {len(splits[split])} "
+                f"{SPLIT_TITLES[split]} tasks: give the seed and the split that it was trained with, or "
+                "--allow-seen-tasks to evaluate it all the same"
+            )
+    return Seen(trained.get("test", 0), chosen)
+
+
+def _records_of_tasks(experiment: Experiment, path: Path) -> tuple[Any, Any]:
+    """The records of the training and the validation tasks of the model at `path`; None where it has none."""
+    if not (path / "config.json").exists():
+        return None, None
+    content = read_json(path / "config.json", "use another checkpoint, or train again")
+    own = to_json(experiment.family.observation_space)
+    if not isinstance(content, dict) or content.get("observation_space") != own:  # other spaces are refused later
+        return None, None
+    return content.get("training_tasks"), content.get("validation_tasks")
