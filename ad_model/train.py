@@ -269,10 +269,9 @@ def _prepare_folder(config: ExperimentConfig, folder: RunFolder, accelerator: Ac
 def _training_tasks(experiment: Experiment, info: DataInfo) -> dict[str, Any] | None:
     """The record of the tasks that the data comes from, which an evaluation compares with its held-out tasks.
 
-    None if the tasks of given data are unknown. Streamed data may be without its file of tasks.
+    None if the tasks of given data are unknown.
     """
-    folder, name = experiment.folder.data, TASK_FILES[0]
-    stored = None if info.streamed and not (folder / name).exists() else load_tasks(folder, info, name)
+    stored = load_tasks(experiment.folder.data, info, TASK_FILES[0])
     tasks = None if stored is None else in_form(experiment.family, stored)
     return None if tasks is None else training_tasks_record(experiment.family, tasks)
 

@@ -55,17 +55,30 @@ class Experiment:
 
         Raises ConfigError if the family has too few tasks, UserError if the given data has not been linked yet.
         """
-        if not self.config.data.given or (not self.config.takes_given_split and not self.folder.data_info.exists()):
-            return self.split_of_config
-        info, data = load_info(self.folder), self.folder.data
-        found = split_of_data(self.config, self.family, data, info) if self.config.takes_given_split else None
-        return found or without_tasks_of_data(self.family, self.split_of_config, data, info)
+        if self.given_split is not None:
+            return self.given_split
+        if self.config.data.given and self.folder.data_info.exists():
+            info = load_info(self.folder)
+            return without_tasks_of_data(self.family, self.split_of_config, self.folder.data, info)
+        return self.split_of_config
+
+    @cached_property
+    def given_split(self) -> Splits | None:
+        """The split of the given data if this run takes it, else None. Raises UserError if the data is not linked."""
+        if not self.config.takes_given_split:
+            return None
+        return split_of_data(self.config, self.family, self.folder.data, load_info(self.folder))
 
     @cached_property
     def split_of_config(self) -> Splits:
         """The split that follows from the config alone. Raises ConfigError if the family has too few tasks."""
         split, seed = self.config.own_split, self.config.seed_for("split")
         return split_tasks(self.family, split.train, split.validation, split.test, seed)
+
+    def forget_split(self) -> None:
+        """Works the split out again on its next use, since the given data has been replaced."""
+        for name in ("splits", "given_split"):
+            self.__dict__.pop(name, None)
 
     @property
     def knows_split(self) -> bool:

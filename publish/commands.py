@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from data_gen.experiment import open_run
-from icrl.run.folder import CARD, CHECKSUMS, CONFIG, INFO, SUMMARY, folder_of_data
+from icrl.run.folder import CARD, CHECKSUMS, CONFIG, INFO, SUMMARY, TASK_FILES, folder_of_data
 from icrl.support.errors import UserError
 from icrl.support.hub import Kind, Repository, fetch, repository, snapshot
 from icrl.support.terminal import say
@@ -15,7 +15,7 @@ _LAYOUT = {
     "dataset": (INFO, "*.npz", "*.h5", "data/*.parquet", CARD, CONFIG, "*.png"),
     "model": (
         *("config.json", CHECKSUMS, "*.safetensors", "model.safetensors.index.json"),
-        *(CARD, SUMMARY, "experiment.yaml", "*.png", "*.html"),
+        *(CARD, SUMMARY, "experiment.yaml", TASK_FILES[-1], "*.png", "*.html"),
     ),
 }
 """Patterns of the files that are pulled: data, weights and pages, but no code."""

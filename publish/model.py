@@ -19,7 +19,7 @@ from eval.summary import NO_HELD_OUT, TRANSFORMER, Estimate, Summary, intact_sum
 from icrl.config.describe import first_line
 from icrl.config.schema import ExperimentConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_record
-from icrl.run.folder import CARD, CHECKSUMS, SUMMARY
+from icrl.run.folder import CARD, CHECKSUMS, SUMMARY, TASK_FILES
 from icrl.support.errors import UserError
 from icrl.support.hub import Repository
 from icrl.support.markdown import code, plain
@@ -57,8 +57,10 @@ def model_parcel(experiment: Experiment, repo: Repository, licence: str | None =
     info = load_info(folder) if folder.data_info.exists() else None
     files["experiment.yaml"] = public_config(folder.config)
     record = checkpoint_record(path.parent, TrainingRecord) if config.evaluation.checkpoint is None else None
-    card = model_card(config, repo, summary, info, record, licence, _CURVES in files)
-    replaced = (*_WEIGHTS, "*_ad.py", "*.bin", "*.pt")
+    if info is not None and experiment.given_split is not None:
+        files[TASK_FILES[-1]] = folder.data / TASK_FILES[-1]
+    card = model_card(config, repo, summary, info, record, licence, _CURVES in files, TASK_FILES[-1] in files)
+    replaced = (*_WEIGHTS, TASK_FILES[-1], "*_ad.py", "*.bin", "*.pt")
     return Parcel({**files, CARD: card.encode()}, replaced, f"Model: {config.name}")
 
 
@@ -70,6 +72,7 @@ def model_card(
     record: TrainingRecord | None,
     licence: str | None,
     picture: bool,
+    held_out: bool = False,
 ) -> str:
     """The text of a model's README.md.
 
@@ -81,6 +84,7 @@ def model_card(
         record: record of the model's checkpoint, if the checkpoint is the run's own.
         licence: the hub's identifier of the model's licence.
         picture: True if the picture of the learning curves lies beside the card.
+        held_out: True if the file of the held-out tasks lies beside the card, since only the data knows its split.
     """
     parameters = {key: value for key, value in config.tasks.model_dump(mode="json").items() if key != "name"}
     tasks = f", **json.loads({json.dumps(parameters)!r})" if parameters else ""
@@ -104,7 +108,7 @@ import json
 import icrl
 
 family = icrl.make_tasks({config.tasks.name!r}{tasks})
-_, held_out = family.split({config.own_split.train!r}, {config.own_split.test!r}, seed={config.seed_for("split")})
+{_held_out(config, repo if held_out else None)}
 held_out = held_out.take(range(min(8, len(held_out))))
 agent = icrl.TransformerAgent(icrl.load_model("{repo}"){_objective(config)})
 episodes = {min(config.evaluation.episodes, 20)}
@@ -147,6 +151,16 @@ are forgotten. {_imitates(config)}It has not been tested for any use outside of 
 
 {f"{code(licence)}." if licence else "No licence was given; ask the publisher."}
 """
+
+
+def _held_out(config: ExperimentConfig, repo: Repository | None) -> str:
+    """The code that makes the held-out tasks: from the file in `repo`, or by the config's split."""
+    if repo is not None:
+        where = f", revision={repo.revision!r}" if repo.revision else ""
+        path = f'hf_hub_download("{repo.id}", "{TASK_FILES[-1]}"{where})'
+        return f"from huggingface_hub import hf_hub_download\n\nheld_out = icrl.Tasks.load({path})"
+    sizes = f"{config.own_split.train!r}, {config.own_split.test!r}"
+    return f"_, held_out = family.split({sizes}, seed={config.seed_for('split')})"
 
 
 def _objective(config: ExperimentConfig) -> str:

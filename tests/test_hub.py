@@ -128,9 +128,10 @@ def test_a_dry_run_lists_the_files_and_sends_nothing(results):
     lines = results["dry"].out.splitlines()
     assert {line.split()[0] for line in lines[:-1]} == {
         *(f"train-0000{number}-of-00003.h5" for number in range(3)),
-        *("tasks-train.npz", "tasks-test.npz", "config.yaml", "learning_curve.png", "README.md", "info.json"),
+        *("tasks-train.npz", "tasks-validation.npz", "tasks-test.npz"),
+        *("config.yaml", "learning_curve.png", "README.md", "info.json"),
     }
-    assert "9 files" in lines[-1]
+    assert "10 files" in lines[-1]
     assert "created private" in lines[-1]
 
 

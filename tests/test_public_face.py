@@ -150,9 +150,9 @@ def test_a_moved_run_folder_can_be_opened(tmp_path, tiny_file):
     (tmp_path / "runs/tiny").rename(tmp_path / "moved")
     run = icrl.open_run(tmp_path / "moved")
     assert run.folder.path == tmp_path / "moved" and run.config.name == "moved"
-    train, test = run.split
-    assert (len(train), len(test)) == (13, 3) and run.split is run.split
-    assert json.loads(run.folder.data_info.read_text())["num_train_tasks"] == 13
+    train, validation, test = run.splits
+    assert (len(train), len(validation), len(test)) == (12, 1, 3) and run.splits is run.splits
+    assert json.loads(run.folder.data_info.read_text())["num_train_tasks"] == 12
     with pytest.raises(icrl.UserError, match="is not a run folder"):
         icrl.open_run(tmp_path)
 

@@ -200,7 +200,7 @@ def test_checking_a_model_does_not_change_the_weights_built_next(tiny):
 
 def test_more_shards_than_histories_are_refused_before_anything_is_written(tiny):
     config = tiny(data={"shards": 100})
-    with pytest.raises(ConfigError, match=r"data\.shards: 100 is more than the 26 learners"):
+    with pytest.raises(ConfigError, match=r"data\.shards: 100 is more than the 24 learners"):
         generate(config)
     assert not run_folder(config).path.exists()
 

@@ -74,7 +74,7 @@ def take_given(experiment: Experiment, overwrite: bool = False) -> bool:
                     raise UserError(f"data: {source} has no {name}, which its {INFO} names")
             own = {"tasks": _believed(config, info), "given": origin, "fingerprint": data_fingerprint(config)}
             write_file(temporary / INFO, record_text(info.model_copy(update=own).plain()))
-        experiment.__dict__.pop("splits", None)  # it may be that of data which this replaces
+        experiment.forget_split()
         sizes = [len(tasks) for tasks in experiment.splits]
         say(
             f"split: {sizes[0]} training, {sizes[1]} validation and {sizes[2]} held-out tasks, "

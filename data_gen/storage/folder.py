@@ -118,8 +118,11 @@ def read_info(path: Path, remedy: str = _ELSEWHERE) -> DataInfo:
 def load_tasks(folder: Path, info: DataInfo, name: str) -> Tasks | None:
     """The tasks in the file `name` of a data folder, verified by checksum; None if they are not known.
 
-    Raises UserError if the file is damaged, or is missing although the record names it.
+    Streamed data may be without its files of tasks. Raises UserError if the file is damaged, or if that of other data
+    is missing although the record names it.
     """
+    if info.streamed and not (folder / name).exists():
+        return None
     check_task_files(folder, info, name)
     return Tasks.load(folder / name) if (folder / name).exists() else None
 

@@ -19,7 +19,7 @@ from data_gen.tasks.base import TaskDistribution
 from data_gen.tasks.same import in_form, seen_among
 from data_gen.tasks.splits import Splits, validation_count, validation_seed
 from icrl.config.schema import ExperimentConfig
-from icrl.run.folder import TASK_FILES
+from icrl.run.folder import INFO, TASK_FILES
 from icrl.support.errors import UserError
 from icrl.support.terminal import say
 
@@ -49,17 +49,15 @@ def split_of_data(config: ExperimentConfig, family: TaskDistribution, folder: Pa
     train, validation, test = (None if tasks is None else in_form(family, tasks) for tasks in stored)
     if not train or not test or (validation is None and stored[1] is not None):
         return None
+    stated = (info.num_train_tasks, info.num_validation_tasks, info.num_test_tasks)
+    for name, tasks, number in zip(TASK_FILES, (train, validation, test), stated, strict=True):
+        if tasks is not None:
+            _check_tasks(family, tasks, number, folder / name)
     if validation is None:
         count = 0 if info.num_validation_tasks == 0 else validation_count(family, None, len(train))
         seed = next(seed for seed in (info.split_seed, info.seed, 0) if seed is not None)
         validation = family.more_tasks(train, test, count, validation_seed(abs(seed)))
         validation = validation.take(np.flatnonzero(~_met(family, validation, (train, test))))
-    elif len(validation) != info.num_validation_tasks:
-        raise UserError(_another_number(folder, TASK_FILES[1], len(validation)))
-    stated = (info.num_train_tasks, info.num_test_tasks)
-    for name, tasks, number in zip(TASK_FILES[::2], (train, test), stated, strict=True):
-        if number is not None and len(tasks) != number:
-            raise UserError(_another_number(folder, name, len(tasks)))
     splits = Splits(train, validation, test)
     _check_apart(family, splits, folder)
     return splits
@@ -77,8 +75,19 @@ def without_tasks_of_data(family: TaskDistribution, splits: Splits, folder: Path
     return splits._replace(validation=splits.validation.take(np.flatnonzero(~met)))
 
 
-def _another_number(folder: Path, name: str, count: int) -> str:
-    return f"{folder / name}: has {count} tasks, another number than its info.json states; get the data again"
+def _check_tasks(family: TaskDistribution, tasks: Tasks, stated: int | None, path: Path) -> None:
+    """Raises UserError if the tasks of a file are not as many as its record states, or are not of the family."""
+    if stated is not None and len(tasks) != stated:
+        raise UserError(f"{path}: has {len(tasks)} tasks, but its {INFO} states {stated}; get the data again")
+    every = family.all_tasks()
+    foreign = ~np.all([np.isfinite(tasks[name].reshape(len(tasks), -1)).all(axis=1) for name in tasks], axis=0)
+    if every is not None:
+        foreign |= ~np.isin(family.comparable(tasks).keys(), family.comparable(every).keys())
+    if foreign.any():
+        raise UserError(
+            f"{path}: {foreign.sum()} of its {len(tasks)} tasks are not tasks of {type(family).__name__}; get other "
+            "data, or give split and seeds.split in the config"
+        )
 
 
 def _check_apart(family: TaskDistribution, splits: Splits, folder: Path) -> None:

@@ -26,6 +26,10 @@ from icrl.config.shipped import find_config
 from icrl.support.errors import ConfigError, shown
 from icrl.support.yaml12 import MOST_LEVELS, Written, YAMLFault, read_yaml, write_yaml
 
+_RESOLVED = {"output", "seed", "tasks", "split", "data", "model", "training", "evaluation", "runtime"}
+"""The sections of a config that a run wrote, as `config.yaml` or with a model. If one has no `split.validation`, an
+earlier version wrote it, which had no validation tasks: the run and the model are made again as they were."""
+
 _KEY_PREFIX: dict[type[Component], tuple[str, ...]] = {TasksComponent: ("tasks",), AgentComponent: ()}
 """Prefix of the keys in error messages about a component that is built without a config."""
 
@@ -168,6 +172,8 @@ def _read(path: Path) -> dict[str, Any]:
         print(f"warning: {path}: {note}", file=sys.stderr)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, such as 'tasks:' and 'data:'")
+    if values.keys() >= _RESOLVED and isinstance(values["split"], dict):
+        values["split"].setdefault("validation", 0)
     return values
 
 

@@ -75,14 +75,14 @@ def test_every_pass_visits_each_shard_once_in_its_own_order(streamed):
     passes = [[found.shard_at(6 * number + position) for position in range(6)] for number in range(4)]
     assert all(sorted(order) == [*range(6)] for order in passes)
     assert len({*map(tuple, passes)}) > 1
-    # 26 histories of 144 steps in 6 shards are 34.7 windows of 18 steps per shard: 9 updates with 4 windows each.
-    assert found.updates_per_shard == 9
+    # 24 histories of 144 steps in 6 shards are 32 windows of 18 steps per shard: 8 updates with 4 windows each.
+    assert found.updates_per_shard == 8
     found.close()
 
 
 def test_windows_come_only_from_resident_shards(streamed, tiny):
     found = windows(streamed())
-    item = found[9 * 2]  # the first update with the shards at positions 2 and 3
+    item = found[8 * 2]  # the first update with the shards at positions 2 and 3
     assert sorted(found.resident) == [2, 3]
     possible = set()
     for position in (2, 3):

@@ -182,10 +182,10 @@ def test_a_damaged_shard_or_cache_is_named(tiny):
 def test_by_default_every_history_is_read_and_the_windows_never_change(cache):
     """Pins the draws of seed 0, so that a trained model can be reproduced."""
     assert cache.likelihoods is None
-    assert len(cache.strands) == 26 * 4
+    assert len(cache.strands) == 24 * 4
     drawn = WindowDataset(cache, 18, 8, seed=0).first_rows(5)
     rng = np.random.default_rng((0, 2, 5))
-    first, length = cache.strands[rng.integers(26 * 4, size=8)].T
+    first, length = cache.strands[rng.integers(24 * 4, size=8)].T
     np.testing.assert_array_equal(drawn, first + rng.integers(length - 18 + 1))
 
 
@@ -259,7 +259,7 @@ def test_a_selection_that_leaves_no_history_names_its_key_and_the_values_found(t
     with pytest.raises(ConfigError) as raised:
         token_cache(run_folder(config), 4, 18, SelectionConfig(min_improvement=2))
     assert re.match(
-        r"training\.selection\.min_improvement: 2\.0 is met by 0 of 78 histories, whose improvement is "
+        r"training\.selection\.min_improvement: 2\.0 is met by 0 of 72 histories, whose improvement is "
         r"(-?[\d.]+ ){5}\(lowest, quartiles, highest\): no history is left; .* normalised return",
         str(raised.value),
     )

@@ -98,7 +98,7 @@ def test_a_missing_info_file_is_made_again_without_a_change_of_shards(tiny):
     run_folder(config).data_info.unlink()
     assert generate(config)
     assert shard_hashes(config) == before
-    assert load_info(run_folder(config)).num_histories == 26
+    assert load_info(run_folder(config)).num_histories == 24
 
 
 def test_a_damaged_shard_is_named_and_nothing_is_overwritten(tiny):
@@ -256,12 +256,12 @@ def mixed(tiny, **changes):
 
 def test_mixed_sources_record_histories_by_share_with_their_actors_and_seeds(tiny):
     config, columns = mixed(tiny)
-    np.testing.assert_array_equal(columns["history"], np.arange(13 * (2 + 1 + 2)))
-    for task in range(13):
+    np.testing.assert_array_equal(columns["history"], np.arange(12 * (2 + 1 + 2)))
+    for task in range(12):
         own = columns["task"] == task
         made_by = sorted(zip(columns["source"][own], columns["actor"][own], strict=True))
         assert made_by == [(0, 0), (0, 0), (1, 0), (2, 0), (2, 1)]
-    seeds = make_seeds(13 * 4, config.seed, 1)
+    seeds = make_seeds(12 * 4, config.seed, 1)
     _, first = np.unique(columns["seed"], return_index=True)
     np.testing.assert_array_equal(columns["seed"][np.sort(first)], seeds)  # one learner after another
     assert load_info(run_folder(config)).swept == ["hyper_boldness", "hyper_noise"]
@@ -276,7 +276,7 @@ def test_swept_hyper_parameters_are_recorded_and_are_nan_for_other_sources(tiny)
         drawn = agent.drawn(name, agent_seeds(columns["seed"][swept]))
         np.testing.assert_array_equal(columns[f"hyper_{name}"][swept], drawn)
     assert set(columns["hyper_noise"][swept]) == {0.1, 0.9}
-    assert len(set(columns["hyper_boldness"][swept])) == 13
+    assert len(set(columns["hyper_boldness"][swept])) == 12
     # The recorded noise is the one in effect: a timid learner mostly repeats itself.
     first = swept & (columns["actor"] == 0)
     repeats = (columns["action"][first, 1:] == columns["action"][first, :-1]).mean(axis=1)

@@ -73,7 +73,10 @@ def test_given_and_generated_data_do_not_mix(given, tiny):
     ("changes", "message"),
     [
         ({"seed": 1, "tasks": {"reward": "once"}}, "of the 3 held-out tasks are among the data's training tasks"),
-        ({"seed": 1}, r"of the 3 held-out tasks are among the data's training tasks: .* \(seed 0, 13 and 3 tasks\)"),
+        (
+            {"seeds": {"split": 1}},
+            r"held-out tasks are among the data's training tasks: .* \(seed 0, 12 and 3 tasks\); without split and",
+        ),
         ({"tasks": {"size": 5}}, "the observation space of 'dark_room' is"),
         ({"tasks": {"episode_length": 7}}, "have 7 steps, but the data's have 6"),
     ],
@@ -158,15 +161,15 @@ def test_the_tasks_of_a_pulled_folder_import_nothing(tiny, tmp_path):
     ("change", "message"),
     [
         (
-            {"observation": np.zeros((26, 144, 1), np.uint8)},
-            "observation has 3,744 values, but 7,488 follow from info.json",
+            {"observation": np.zeros((24, 144, 1), np.uint8)},
+            "observation has 3,456 values, but 6,912 follow from info.json",
         ),
         ({"action": None}, "column 'action' is missing"),
         ({"observation": None}, "column 'observation' is missing"),
-        ({"action": np.full((26, 144), 99)}, "action: has values that are not in Discrete"),
-        ({"task": np.full(26, 99)}, "task 99: must be 0 or more and below 13"),
-        ({"reward": np.full((26, 144), b"one")}, "reward: has values that are not numbers"),
-        ({"reward": np.zeros((26, 143))}, r"has 143 steps, but info\.json states 144"),
+        ({"action": np.full((24, 144), 99)}, "action: has values that are not in Discrete"),
+        ({"task": np.full(24, 99)}, "task 99: must be 0 or more and below 12"),
+        ({"reward": np.full((24, 144), b"one")}, "reward: has values that are not numbers"),
+        ({"reward": np.zeros((24, 143))}, r"has 143 steps, but info\.json states 144"),
     ],
 )
 def test_shards_that_contradict_the_info_are_refused(given, tiny, tmp_path, change, message):

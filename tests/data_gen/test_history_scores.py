@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from data_gen.experiment import Experiment
 from data_gen.generation.generate import generate
 from data_gen.scoring.report import describe_scores
 from data_gen.scoring.scores import HistoryScores, history_scores, score_returns
@@ -48,10 +49,10 @@ def test_scores_of_a_run_are_normalised_if_the_optimum_is_known(tiny):
     config = tiny()
     generate(config)
     scores = history_scores(run_folder(config), load_info(run_folder(config)))
-    assert scores.normalised and len(scores) == 26
+    assert scores.normalised and len(scores) == 24
     shards = [read_shard(path) for path in sorted(run_folder(config).data.glob("*.h5"))]
-    returns = np.concatenate([shard["reward"] for shard in shards]).reshape(26, 24, 6).sum(axis=2)
-    tasks = config.tasks.build().split(config.split.train, config.split.test, config.seed)[0]
+    returns = np.concatenate([shard["reward"] for shard in shards]).reshape(24, 24, 6).sum(axis=2)
+    tasks = Experiment(config).train_tasks
     task = np.concatenate([shard["task"] for shard in shards])
     np.testing.assert_array_equal(scores.task, task)
     curves = config.tasks.build().normalise(returns, tasks.take(task))
@@ -70,7 +71,7 @@ def test_scores_are_raw_returns_if_no_optimum_is_known(tiny, monkeypatch):
     )
     scores = history_scores(folder, info)
     shards = [read_shard(path) for path in sorted(folder.data.glob("*.h5"))]
-    returns = np.concatenate([shard["reward"] for shard in shards]).reshape(26, 24, 6).sum(axis=2)
+    returns = np.concatenate([shard["reward"] for shard in shards]).reshape(24, 24, 6).sum(axis=2)
     assert not scores.normalised
     np.testing.assert_allclose(scores.final_return, returns[:, -2:].mean(axis=1))
 

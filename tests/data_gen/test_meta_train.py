@@ -284,7 +284,7 @@ def test_the_cost_is_read_from_the_checkpoint_and_not_from_the_log(leaning):
 def test_a_learner_that_two_sources_share_is_counted_once(leaning):
     config = leaning(data={"sources": [LEANER, LEANER | {"greedy": True}]})
     meta_train(config)
-    generated = 2 * 13 * 24 * 6  # learners per task, tasks, episodes, steps
+    generated = 2 * 12 * 24 * 6  # learners per task, tasks, episodes, steps
     assert environment_steps(Experiment(config)) == generated + 240
 
 

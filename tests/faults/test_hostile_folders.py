@@ -235,7 +235,7 @@ def test_an_xland_file_with_strange_numbers_or_declared_sizes_is_refused(tmp_pat
 
 def test_tasks_with_a_pickle_are_not_loaded(theirs):
     buffer = io.BytesIO()
-    np.savez(buffer, goal=np.array([{}] * 13, object))
+    np.savez(buffer, goal=np.array([{}] * 12, object))
     (theirs / "tasks-train.npz").write_bytes(buffer.getvalue())
     change(theirs, files={})
     with pytest.raises(UserError, match="is not a file of tasks"):

@@ -61,7 +61,7 @@ BANDIT = {"name": "bandit", "arms": 3, "episode_length": 6}
 )
 def test_held_out_goals_of_another_type_or_under_another_name_of_the_family_are_refused(tmp_path, form, named):
     config = config_on(tmp_path)
-    _, held_out = config.tasks.build().split(config.split.train, config.split.test, config.seed)
+    _, held_out = config.tasks.build().split(config.own_split.train, config.own_split.test, config.seed)
     folder_of_tasks(config, tmp_path / "theirs", Tasks(form(held_out)), named)
     with pytest.raises(ConfigError, match="3 of the 3 held-out tasks are among the data's training tasks"):
         generate(config)
@@ -116,7 +116,7 @@ class MyRoom(DarkRoom):
 def test_a_derived_family_shares_its_tasks_with_the_one_that_it_is_derived_from(tmp_path, own, named):
     config = config_on(tmp_path, {**ROOM, "name": own})
     family = config.tasks.build()
-    _, held_out = family.split(config.split.train, config.split.test, config.seed)
+    _, held_out = family.split(config.own_split.train, config.own_split.test, config.seed)
     folder_of_tasks(config, tmp_path / "theirs", held_out, {**ROOM, "name": named})
     with pytest.raises(ConfigError, match="3 of the 3 held-out tasks"):
         generate(config)
@@ -127,7 +127,7 @@ def test_a_derived_family_shares_its_tasks_with_the_one_that_it_is_derived_from(
 
 def test_arrays_under_other_names_are_compared_or_refused(tmp_path, capsys):
     config = config_on(tmp_path)
-    _, held_out = config.tasks.build().split(config.split.train, config.split.test, config.seed)
+    _, held_out = config.tasks.build().split(config.own_split.train, config.own_split.test, config.seed)
     renamed, more = {"target": held_out["goal"]}, {**held_out.arrays, "weight": np.ones(len(held_out))}
     for arrays, named, message in (
         (renamed, None, "3 of the 3 held-out tasks"),

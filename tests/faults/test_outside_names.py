@@ -124,11 +124,11 @@ def test_plain_families_of_a_pulled_folder_still_have_their_scale(made, pulled):
 @pytest.mark.parametrize(
     "arrays",
     [
-        {"goal": np.full((13, 2), 99)},
-        {"goal": np.zeros((13, 3), int)},
+        {"goal": np.full((12, 2), 99)},
+        {"goal": np.zeros((12, 3), int)},
         {"goal": np.zeros((2, 2), int)},
-        {"aim": np.zeros((13, 2), int)},
-        {"goal": np.full((13, 2), "x")},
+        {"aim": np.zeros((12, 2), int)},
+        {"goal": np.full((12, 2), "x")},
     ],
 )
 def test_tasks_that_are_not_of_the_family_leave_the_scale_unknown(made, pulled, arrays):

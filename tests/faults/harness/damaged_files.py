@@ -241,6 +241,7 @@ def _sibling(home: Path, kind: str) -> Path | None:
     tiny = home / "states/finished/runs/tiny"
     pairs = {"00000": "00001", "00001": "00002", "00002": "00000", "step-000004": "step-000002"}
     pairs |= {"step-000003": "step-000002", "tasks-test": "tasks-train", "tasks-train": "tasks-test"}
+    pairs |= {"tasks-validation": "tasks-test"}
     pairs |= {"previous_action": "action", "boundary": "action", "observation": "previous_reward"}
     if "step-000002" in kind:
         pairs = {"step-000002": "step-000004" if kind.startswith("checkpoints") else "step-000003"}

@@ -66,7 +66,7 @@ def make_secrets(home: Path) -> None:
     for name in ("secret.txt", "secret.yaml", "config.yaml"):
         (secret / name).write_text(f"password: {SECRET}\n")
     (secret / "secret.json").write_text(f'{{"auths": "{SECRET}"}}')
-    np.savez(secret / "secret.npz", goal=np.full((13, 2), 3), secret=np.frombuffer(SECRET.encode(), np.uint8))
+    np.savez(secret / "secret.npz", goal=np.full((12, 2), 3), secret=np.frombuffer(SECRET.encode(), np.uint8))
     with h5py.File(secret / "secret.h5", "w") as file:
         file["reward"] = np.full((32, 144), SECRET_NUMBER, np.float32)
         file["secret"] = np.frombuffer(SECRET.encode(), np.uint8)

@@ -141,7 +141,8 @@ def _space(folder: Path, rng: random.Random, home: Path) -> None:
 
 
 def _counts(folder: Path, rng: random.Random, home: Path) -> None:
-    name = rng.choice(["num_histories", "num_steps", "episode_length", "num_train_tasks", "num_test_tasks"])
+    names = ["num_histories", "num_steps", "episode_length", "split_seed"]
+    name = rng.choice([*names, "num_train_tasks", "num_validation_tasks", "num_test_tasks"])
     value = rng.choice([-1, 0, 1, 7, 10**9, 10**12, 2**63, 10**400, 10**4000, 2.5, True])
     _write_record(folder, {**_record(folder), name: value})
 
@@ -418,7 +419,7 @@ def _parquet(folder: Path, rng: random.Random, home: Path) -> None:
 
 
 def _npz(folder: Path, rng: random.Random, home: Path) -> None:
-    path = folder / rng.choice(["tasks-train.npz", "tasks-test.npz"])
+    path = folder / rng.choice(["tasks-train.npz", "tasks-validation.npz", "tasks-test.npz"])
     goal = np.load(path)["goal"]
     how = rng.choice(
         [
@@ -449,7 +450,7 @@ def _npz(folder: Path, rng: random.Random, home: Path) -> None:
     match how:
         case "pickle" | "object":
             buffer = io.BytesIO()
-            np.save(buffer, np.array([Bomb(folder.parent / "executed")] * 13, object), allow_pickle=True)
+            np.save(buffer, np.array([Bomb(folder.parent / "executed")] * 12, object), allow_pickle=True)
             members = {"goal.npy": buffer.getvalue()}
         case "path":
             buffer = io.BytesIO()
@@ -509,7 +510,7 @@ SECRET_TEXT = b"goal = 1\n"
 
 def _instead(how: str, sealed: bool = True) -> Mutation:
     def mutate(folder: Path, rng: random.Random, home: Path) -> None:
-        names = ["info.json", "tasks-train.npz", "tasks-test.npz", "README.md", "config.yaml"]
+        names = ["info.json", "tasks-train.npz", "tasks-validation.npz", "tasks-test.npz", "README.md", "config.yaml"]
         name = rng.choice([*names, _shard(folder, rng).name, _shard(folder, rng).name])
         if not sealed and name.endswith(".npz"):
             _write_record(folder, {**_record(folder), "files": {}})
@@ -520,7 +521,7 @@ def _instead(how: str, sealed: bool = True) -> Mutation:
 
 def _secret_tasks(folder: Path, rng: random.Random, home: Path) -> None:
     """Without a recorded checksum, and with tasks that nothing is known of."""
-    name = rng.choice(["tasks-train.npz", "tasks-test.npz"])
+    name = rng.choice(["tasks-train.npz", "tasks-validation.npz", "tasks-test.npz"])
     _write_record(folder, {**_record(folder), "files": {}, "tasks": None})
     (folder / name).unlink()
     (folder / name).symlink_to(home / "secret" / rng.choice(["secret.npz", "secret.txt"]))
