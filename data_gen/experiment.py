@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from data_gen.agents.base import Agent
 from data_gen.storage.folder import load_info
 from data_gen.storage.given_split import split_of_data, without_tasks_of_data
+from data_gen.storage.source import located, record_at
 from data_gen.streams import Seeds, make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
 from data_gen.tasks.splits import Splits, split_tasks
@@ -53,7 +54,7 @@ class Experiment:
 
         A run on given data takes the data's own split, unless the config gives one, or the data does not say it.
 
-        Raises ConfigError if the family has too few tasks, UserError if the given data has not been linked yet.
+        Raises ConfigError if the family has too few tasks, UserError if the given data is missing or damaged.
         """
         if self.given_split is not None:
             return self.given_split
@@ -64,10 +65,16 @@ class Experiment:
 
     @cached_property
     def given_split(self) -> Splits | None:
-        """The split of the given data if this run takes it, else None. Raises UserError if the data is not linked."""
+        """The split of the given data if this run takes it, else None. Only small files are fetched to find out.
+
+        Raises UserError if the data is missing, or if its split is not one.
+        """
         if not self.config.takes_given_split:
             return None
-        return split_of_data(self.config, self.family, self.folder.data, load_info(self.folder))
+        if self.folder.data_info.exists():
+            return split_of_data(self.config, self.family, self.folder.data, load_info(self.folder))
+        _, _, source = located(self.config, self.folder)
+        return split_of_data(self.config, self.family, source, record_at(self.config, source))
 
     @cached_property
     def split_of_config(self) -> Splits:
@@ -81,14 +88,9 @@ class Experiment:
             self.__dict__.pop(name, None)
 
     @property
-    def knows_split(self) -> bool:
-        """False as long as the split is that of given data which has not been linked."""
-        return not self.config.takes_given_split or self.folder.data_info.exists()
-
-    @property
     def one_task(self) -> Tasks:
-        """A single task to try agents on, and never a held-out one of this run."""
-        return self.train_tasks.take([0]) if self.knows_split else self.family.sample(1, 0)
+        """A single task to try agents on, and never a held-out one."""
+        return self.train_tasks.take([0])
 
     @property
     def train_tasks(self) -> Tasks:

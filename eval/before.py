@@ -32,8 +32,7 @@ def check_run(experiment: Experiment, overwrite: bool = False) -> None:
     check_places(folder)
     if not overwrite:
         _check_earlier_work(experiment)
-    if experiment.knows_split:
-        evaluated_tasks(experiment)
+    evaluated_tasks(experiment)
     load_figures(config.evaluation.figures, config.evaluation.episodes)
     check_model(config.model)
     check_spaces(config.model, experiment.family)

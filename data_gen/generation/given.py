@@ -13,24 +13,22 @@ from typing import Any
 
 from data_gen.experiment import Experiment
 from data_gen.spaces import to_json
-from data_gen.storage.folder import check_links, load_info, load_tasks, read_info
+from data_gen.storage.folder import load_info, load_tasks, read_info
 from data_gen.storage.given_split import plain_tasks, split_of_data
-from data_gen.storage.info import DataInfo, Given
+from data_gen.storage.info import DataInfo
 from data_gen.storage.named_family import same_tasks
+from data_gen.storage.source import BESIDE, located, record_at
 from data_gen.tasks.base import TaskDistribution
 from data_gen.tasks.same import seen_among
 from icrl.config.components import TASKS, find_component
 from icrl.config.schema import ExperimentConfig
 from icrl.run.fingerprints import data_fingerprint
-from icrl.run.folder import CONFIG, INFO, TASK_FILES, RunFolder, locked, stale, write_config
+from icrl.run.folder import INFO, TASK_FILES, RunFolder, locked, stale, write_config
 from icrl.run.records import record_text
 from icrl.support.errors import ConfigError, UserError
 from icrl.support.files import new_folder, write_file
-from icrl.support.hub import Repository, Snapshot, fetch, repository, snapshot
+from icrl.support.hub import Snapshot, fetch
 from icrl.support.terminal import say
-
-_BESIDE = (*TASK_FILES, CONFIG)
-"""Files that may lie beside the shards."""
 
 
 def take_given(experiment: Experiment, overwrite: bool = False) -> bool:
@@ -49,24 +47,19 @@ def take_given(experiment: Experiment, overwrite: bool = False) -> bool:
         if before is not None and _unchanged(config, folder, before):
             return False
         # The record first: it decides whether anything else is fetched.
-        remote, origin, source = _located(config, folder, before)
-        if not (source / INFO).is_file():
-            raise UserError(f"data: {config.data.given} has no {INFO}, so it is not a data set of this project")
-        theirs = RunFolder(source.parent, source)
-        check_links(theirs, None, [INFO])
-        info = read_info(source / INFO)
+        remote, origin, source = located(config, folder, before)
+        info = record_at(config, source)
         shards = [shard.file for shard in info.shards]
-        check_links(theirs, info, [*_BESIDE, *shards])
         _check_spaces(config, info, experiment.family)
         taken = config.takes_given_split and split_of_data(config, experiment.family, source, info)
         if not taken:
             _check_leak(experiment, source, info)
         if remote is not None and not config.data.streaming:
             _check_complete(remote, shards)
-            source = fetch(remote, [INFO, *_BESIDE, *shards])
+            source = fetch(remote, [INFO, *BESIDE, *shards])
         write_config(config, folder)
         with new_folder(folder.data) as temporary:
-            for name in _BESIDE if config.data.streaming else (*_BESIDE, *shards):
+            for name in BESIDE if config.data.streaming else (*BESIDE, *shards):
                 if (source / name).is_file():
                     (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                     (temporary / name).symlink_to((source / name).resolve())
@@ -97,23 +90,6 @@ def _before(experiment: Experiment, overwrite: bool) -> DataInfo | None:
     if folder.data.exists() and not all(path.is_symlink() for path in folder.data.iterdir()):
         raise stale(folder.data)
     return None
-
-
-def _located(
-    config: ExperimentConfig, folder: RunFolder, before: DataInfo | None
-) -> tuple[Snapshot | None, Given, Path]:
-    """The repository's snapshot (None for a folder), the origin to record, and the folder with the data's record."""
-    if config.data.repo:
-        wanted = repository(config.data.repo, "dataset", "data.repo")
-        if before is not None and before.given is not None:
-            wanted = Repository(wanted.id, "dataset", before.given.commit)
-        remote = snapshot(wanted)
-        origin = Given(repo=wanted.id, commit=remote.commit, streaming=config.data.streaming)
-        return remote, origin, fetch(remote, [INFO, *_BESIDE])
-    source = Path(str(config.data.folder)).resolve()
-    if source == folder.data.resolve():
-        raise ConfigError(f"data.folder: {source} is this run's own data folder: choose another --name")
-    return None, Given(folder=str(source)), source
 
 
 def _unchanged(config: ExperimentConfig, folder: RunFolder, info: DataInfo) -> bool:

@@ -53,8 +53,8 @@ def meta_train(given: Experiment | ExperimentConfig, overwrite: bool = False, un
         return []
     check_device(config.runtime.device)
     check_trackers(config.runtime.trackers)
-    if not experiment.knows_split:
-        load_info(folder)  # raises: the training tasks are those of given data
+    if config.takes_given_split:
+        load_info(folder)  # raises before the data is linked, whose training tasks the fingerprint has
     training = check_meta_learners(experiment)
     worked = []
     with locked(folder):
@@ -73,12 +73,8 @@ def meta_train(given: Experiment | ExperimentConfig, overwrite: bool = False, un
 
 
 def check_meta_learners(experiment: Experiment) -> dict[str, TrainingTasks]:
-    """The training tasks, by the agents' `sees`. Raises ConfigError if a meta-learner cannot act on these tasks.
-
-    Before given data is linked, its training tasks are unknown, and a task of the family stands for them.
-    """
-    family, device = experiment.family, experiment.source_device
-    tasks = experiment.train_tasks if experiment.knows_split else experiment.one_task
+    """The training tasks, by the agents' `sees`. Raises ConfigError if a meta-learner cannot act on these tasks."""
+    family, tasks, device = experiment.family, experiment.train_tasks, experiment.source_device
     seed, check_values = experiment.config.seed_for("data"), experiment.config.runtime.check_values
     check_recordable(family.observation_space, family.action_space)
     training: dict[str, TrainingTasks] = {}

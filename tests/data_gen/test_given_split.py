@@ -148,16 +148,15 @@ def test_data_without_a_file_of_tasks_has_the_configs_split(on, theirs, capsys, 
     info = json.loads((theirs / "info.json").read_text())
     (theirs / absent).unlink()
     change_info(theirs, files={name: value for name, value in info["files"].items() if name != absent})
-    config = on(**MADE)
-    config = config.model_copy(update={"split": None})
+    config = on()
     assert config.takes_given_split
-    if absent == "tasks-test.npz":  # the config's split of seed 5 is another one, and its leak is found
+    if absent == "tasks-test.npz":  # the config's split is another one than the data's, and its leak is found
         with pytest.raises(ConfigError, match="held-out tasks are among the data's training tasks"):
             generate(config)
     else:
         assert generate(config)
         assert "split: 12 training, 1 validation and 3 held-out tasks, by this config" in capsys.readouterr().out
-        assert goals(Experiment(config).splits) == goals(Experiment(config).split_of_config and Experiment(config).splits)
+        assert goals(Experiment(config).splits) == goals(Experiment(config).split_of_config)
 
 
 def test_data_of_other_parameters_of_the_family_has_the_configs_split(on, theirs):
@@ -208,11 +207,13 @@ def test_the_split_of_replaced_data_is_taken_anew(on, theirs, tiny):
     assert goals(experiment.splits) == goals(Experiment(other).splits) != before
 
 
-def test_before_given_data_is_linked_its_split_is_not_guessed(on):
+def test_given_data_need_not_be_linked_to_know_its_split(on, theirs):
     experiment = Experiment(on())
-    with pytest.raises(UserError, match="has not been generated; run `icrl generate`"):
-        len(experiment.test_tasks)
-    assert not experiment.knows_split and len(experiment.one_task) == 1
+    assert [len(tasks) for tasks in experiment.splits] == [9, 2, 4]
+    assert not experiment.folder.path.exists()
+    shutil.rmtree(theirs)
+    with pytest.raises(UserError, match=r"theirs has no info\.json, so it is not a data set"):
+        len(Experiment(on()).test_tasks)
 
 
 def test_a_meta_learner_on_given_data_is_trained_on_the_datas_training_tasks(on, theirs):

@@ -96,7 +96,9 @@ def test_an_evaluation_of_no_task_is_refused(tiny):
         tiny(evaluation={"test_tasks": 0, "train_tasks": 0})
     without = tiny(split={"validation": 0}, evaluation={"validation_tasks": 2})
     for refuse in (check_run, evaluate):
-        with pytest.raises(ConfigError, match=r"evaluation\.validation_tasks: 2, but the split has no validation tasks"):
+        with pytest.raises(
+            ConfigError, match=r"evaluation\.validation_tasks: 2, but the split has no validation tasks"
+        ):
             generate(without)
             train(without)
             refuse(Experiment(without))
