@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import t, trim_mean
 
 from benchmarks.common import report
-from eval.statistics import iqm_interval
+from eval.statistics import tasks_interval
 
 Array = NDArray[np.float64]
 
@@ -67,7 +67,7 @@ MODELS = (
 
 def coverage(model: Model, tasks: int, samples: int, resamples: int = _RESAMPLES) -> float:
     """The share of samples whose interval contains the true value."""
-    low, high = iqm_interval(_samples(model, tasks, samples), resamples)
+    low, high = tasks_interval(_samples(model, tasks, samples), resamples=resamples)
     return _covered(low, high, model.truth())
 
 
@@ -77,7 +77,7 @@ def main() -> None:
         truth = model.truth()
         for tasks in TASKS:
             scores = _samples(model, tasks, _SAMPLES)  # samples lie on the axis of a curve's episodes
-            low, high = iqm_interval(scores, _RESAMPLES)
+            low, high = tasks_interval(scores, resamples=_RESAMPLES)
             report(
                 "coverage",
                 model=model.name,

@@ -22,7 +22,7 @@ from data_gen.storage.folder import load_info
 from data_gen.tasks.base import TaskDistribution, Tasks
 from eval.figures import FINAL_EPISODES
 from eval.results import scores_array
-from eval.statistics import iqm, iqm_interval
+from eval.statistics import iqm, tasks_interval
 from eval.summary import TRANSFORMER, Estimate, Summary, intact_summary, trained_with
 from icrl.config.schema import ExperimentConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_path, checkpoint_record, checkpoint_steps
@@ -145,7 +145,7 @@ def _curves(table: pd.DataFrame, summary: Summary) -> Figure:
     for agent in agents:
         color = agent_color(agents, agent)
         scores = scores_array(table, agent, "test", column, summary.episodes)
-        low, high = iqm_interval(scores, _CURVE_RESAMPLES)
+        low, high = tasks_interval(scores, resamples=_CURVE_RESAMPLES)
         # matplotlib leaves labels that begin with _ out of the legend.
         label = f" {agent}" if agent.startswith("_") else agent
         width, label = (2.4, f"{agent}, held-out tasks") if agent == TRANSFORMER else (1.6, label)

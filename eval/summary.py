@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from eval.figures import BOTH_SCALES, LEVEL, Figure, ScaleName, Scores, figure_values
-from eval.statistics import LEAST_TASKS, iqm, iqm_interval
+from eval.statistics import iqm, tasks_interval, too_few
 from icrl.config.describe import aligned
 from icrl.run.folder import RunFolder
 from icrl.run.records import Record, read_record
@@ -18,7 +18,6 @@ from icrl.support.files import check_files
 TRANSFORMER = "transformer"
 """The transformer's name among the agents."""
 
-_RESAMPLES = 2000
 _AGAIN = "run `icrl evaluate --overwrite` to make the evaluation again"
 
 
@@ -30,7 +29,7 @@ class Estimate(pydantic.BaseModel):
     iqm: float | None = None
     """Interquartile mean over tasks and seeds."""
     interval: tuple[float | None, float | None] = (None, None)
-    """95% bootstrap interval of the interquartile mean, over tasks; None below `LEAST_TASKS` tasks."""
+    """95% bootstrap interval of the interquartile mean, over tasks; None below 5 tasks."""
     mean: float | None = None
     """Plain mean. Unlike the interquartile mean, it shows the lifetimes that fail."""
     tasks: int | None = None
@@ -39,8 +38,7 @@ class Estimate(pydantic.BaseModel):
     @property
     def without_interval(self) -> str:
         """Why there is no interval, in a few words; empty if there is one."""
-        few = self.tasks is not None and self.tasks < LEAST_TASKS
-        return f"no interval: {self.tasks} tasks, fewer than {LEAST_TASKS}" if few else ""
+        return "" if self.tasks is None else too_few(self.tasks)
 
 
 Value = Estimate | float | None
@@ -265,5 +263,5 @@ def _without_unknown(scores: Scores) -> tuple[NDArray[np.float64], NDArray[np.fl
 def _estimate(values: NDArray[Any]) -> Estimate:
     if not len(values):
         return Estimate()
-    low, high = (None if np.isnan(end) else float(end) for end in iqm_interval(values, _RESAMPLES))
+    low, high = (None if np.isnan(end) else float(end) for end in tasks_interval(values))
     return Estimate(iqm=float(iqm(values)), interval=(low, high), mean=float(values.mean()), tasks=len(values))
