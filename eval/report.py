@@ -3,6 +3,7 @@
 import base64
 import zipfile
 import zlib
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from data_gen.scoring.report import DataReport, data_report
 from data_gen.storage.folder import load_info
 from data_gen.tasks.base import TaskDistribution, Tasks
 from eval.figures import FINAL_EPISODES
+from eval.profiles import aggregates, draw_profiles, final_returns_by_agent
 from eval.results import scores_array
 from eval.statistics import iqm, tasks_interval
 from eval.summary import TRANSFORMER, Estimate, Summary, intact_summary, trained_with
@@ -90,9 +92,11 @@ def _write_report(experiment: Experiment) -> Path:
         paths = read_npz(folder.paths)
     except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{folder.eval}: cannot be read ({error}); run `icrl evaluate --overwrite`") from error
+    finals = final_returns_by_agent(table, summary)
     with matplotlib.rc_context(_STYLE):
         figures = {
             "curves": _curves(table, summary),
+            "profiles": draw_profiles(finals, summary.scale, partial(agent_color, list(summary.agents))),
             "tasks": _per_task(table, summary.episodes),
             "paths": _paths(experiment.family, paths),
             "loss": _loss(log),
@@ -112,6 +116,7 @@ def _write_report(experiment: Experiment) -> Path:
     html = template.render(
         name=config.name,
         summary=summary,
+        aggregates=aggregates(finals, summary.normalised_return.known),
         is_estimate=lambda value: isinstance(value, Estimate),
         info=info,
         meta_learners=list(learners.values()),

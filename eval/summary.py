@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from eval.figures import BOTH_SCALES, LEVEL, Figure, ScaleName, Scores, figure_values
-from eval.statistics import iqm, tasks_interval, too_few
+from eval.statistics import Statistic, iqm, mean, median, optimality_gap, tasks_interval, too_few
 from icrl.config.describe import aligned
 from icrl.run.folder import RunFolder
 from icrl.run.records import Record, read_record
@@ -32,6 +32,12 @@ class Estimate(pydantic.BaseModel):
     """95% bootstrap interval of the interquartile mean, over tasks; None below 5 tasks."""
     mean: float | None = None
     """Plain mean. Unlike the interquartile mean, it shows the lifetimes that fail."""
+    mean_interval: tuple[float | None, float | None] = (None, None)
+    """95% bootstrap interval of the plain mean, likewise."""
+    median: float | None = None
+    """Median over tasks of the mean over seeds."""
+    optimality_gap: float | None = None
+    """Mean distance by which normalised returns fall short of 1; None for other figures."""
     tasks: int | None = None
     """Number of tasks with a value; None in summaries that were written before it was counted."""
 
@@ -45,7 +51,7 @@ Value = Estimate | float | None
 
 
 class FigureTitle(pydantic.BaseModel):
-    """The properties of a figure that are needed to show it."""
+    """The properties of a figure that are needed to show it, as in `Figure`."""
 
     model_config = pydantic.ConfigDict(frozen=True)
 
@@ -53,6 +59,7 @@ class FigureTitle(pydantic.BaseModel):
     title: str
     unit: str
     scales: tuple[ScaleName, ...]
+    brief: bool = True
 
 
 class SplitFigures(Record):
@@ -122,9 +129,20 @@ class Summary(Record):
         """The scale to show: normalised returns if every task has them, else raw returns."""
         return "normalised_return" if self.normalised_return.known else "return"
 
-    def shown(self) -> list[FigureTitle]:
-        """The figures to show: all of them, or those of raw returns if the scale is unknown."""
-        return [each for each in self.figures if self.normalised_return.known or "return" in each.scales]
+    def shown(self, brief: bool = False) -> list[FigureTitle]:
+        """The figures to show: those that this evaluation has, or the `brief` ones of them.
+
+        If the scale is unknown, only figures of raw returns are shown.
+        """
+        splits = [figures for agent in self.agents.values() for figures in agent.values()]
+        present = {key for figures in splits for scale in BOTH_SCALES for key in figures.on(scale)}
+        return [
+            each
+            for each in self.figures
+            if each.key in present
+            and (self.normalised_return.known or "return" in each.scales)
+            and (each.brief or not brief)
+        ]
 
     def value(self, agent: str, split: str, figure: FigureTitle) -> Value:
         """A figure of an agent on a split, on the scale to show if it exists there."""
@@ -166,7 +184,9 @@ def intact_summary(folder: RunFolder) -> Summary:
 def figure_titles(figures: list[Figure], **numbers: int) -> list[FigureTitle]:
     """The figures as a summary lists them, with the evaluation's `numbers` in their titles."""
     return [
-        FigureTitle(key=each.key, title=_filled(each.title, numbers), unit=each.unit, scales=each.scales)
+        FigureTitle(
+            key=each.key, title=_filled(each.title, numbers), unit=each.unit, scales=each.scales, brief=each.brief
+        )
         for each in figures
     ]
 
@@ -181,9 +201,13 @@ def _filled(title: str, numbers: Mapping[str, int]) -> str:
 def split_figures(
     figures: list[Figure], scores: dict[ScaleName, Scores], seconds: float, environment_steps: int
 ) -> SplitFigures:
-    """All figures of one agent on one split, from its scores on each scale."""
+    """All figures of one agent on one split, from its scores on each scale; without those that lack what they need."""
     by_scale = {
-        scale: {figure.key: _value(figure, own) for figure in figures if scale in figure.scales}
+        scale: {
+            figure.key: _value(figure, own, scale)
+            for figure in figures
+            if scale in figure.scales and (figure.needs is None or getattr(own, figure.needs) is not None)
+        }
         for scale, own in scores.items()
     }
     return SplitFigures(
@@ -197,7 +221,7 @@ def split_figures(
 def describe(summary: Summary) -> str:
     """The figures on held-out tasks as a few lines of text."""
     title = "normalised return" if summary.normalised_return.known else "return"
-    shown = summary.shown()
+    shown = summary.shown(brief=True)
     rows = [("  held-out tasks", *(figure.title for figure in shown), "trained with")]
     for agent in summary.agents:
         mark = "->" if agent == TRANSFORMER else "  "
@@ -227,8 +251,10 @@ def describe(summary: Summary) -> str:
 def value_text(value: Value, unit: str = "return", mean: bool = True) -> str:
     """A value in a few characters: of an estimate, the interquartile mean, and in brackets the plain one if `mean`."""
     if isinstance(value, Estimate):
-        if value.iqm is None:
+        if value.iqm is None or value.mean is None:
             return "unknown"
+        if unit == "share":  # a rate is a mean
+            return f"{value.mean:.2f}"
         return f"{value.iqm:.2f}" + (f" ({value.mean:.2f})" if mean and value.mean is not None else "")
     if value is None:
         return "-"
@@ -246,22 +272,31 @@ def trained_with(summary: Summary, agent: str) -> str:
     return str(steps)
 
 
-def _value(figure: Figure, scores: Scores) -> Value:
-    known = Scores(*_without_unknown(scores))
+def _value(figure: Figure, scores: Scores, scale: ScaleName) -> Value:
+    # Tasks whose scale is unknown have NaN as normalised returns.
+    known = scores.take(np.asarray(~np.isnan(scores.episodes).any(axis=(1, 2))))
     if not len(known.episodes):
-        return _estimate(np.empty((0, 1))) if figure.unit == "return" else None
+        return Estimate() if figure.unit == "return" else None
     values = figure_values(figure, known)
-    return _estimate(values) if isinstance(values, np.ndarray) else values
+    if not isinstance(values, np.ndarray):
+        return values
+    return _estimate(values, gap=scale == "normalised_return" and figure.unit == "return")
 
 
-def _without_unknown(scores: Scores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The scores without tasks whose scale is unknown, since their normalised returns are NaN."""
-    known = ~np.isnan(scores.episodes).any(axis=(1, 2))
-    return scores.episodes[known], scores.final_steps[known]
-
-
-def _estimate(values: NDArray[Any]) -> Estimate:
+def _estimate(values: NDArray[Any], gap: bool) -> Estimate:
     if not len(values):
         return Estimate()
-    low, high = (None if np.isnan(end) else float(end) for end in tasks_interval(values))
-    return Estimate(iqm=float(iqm(values)), interval=(low, high), mean=float(values.mean()), tasks=len(values))
+    return Estimate(
+        iqm=float(iqm(values)),
+        interval=_ends(values, iqm),
+        mean=float(mean(values)),
+        mean_interval=_ends(values, mean),
+        median=float(median(values)),
+        optimality_gap=float(optimality_gap(values)) if gap else None,
+        tasks=len(values),
+    )
+
+
+def _ends(values: NDArray[Any], statistic: Statistic) -> tuple[float | None, float | None]:
+    low, high = (None if np.isnan(end) else float(end) for end in tasks_interval(values, statistic))
+    return low, high

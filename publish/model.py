@@ -205,7 +205,7 @@ def _evaluation(summary: Summary | None, picture: bool) -> str:
     """A table with one row per agent and one column per figure."""
     if summary is None:
         return "Not evaluated yet."
-    known, shown = summary.normalised_return.known, summary.shown()
+    known, shown = summary.normalised_return.known, summary.shown(brief=True)
     scale = "normalised return (0 random, 1 optimal or best known)" if known else "return"
     rows = [f"| agent | {' | '.join(plain(figure.title) for figure in shown)} |", "|---|" + "---|" * len(shown)]
     for agent in summary.agents:
@@ -225,10 +225,12 @@ def _evaluation(summary: Summary | None, picture: bool) -> str:
 
 def _cell(value: Estimate | float | None, unit: str) -> str:
     text = value_text(value, unit, mean=False)
-    if isinstance(value, Estimate) and None not in value.interval:
-        low, high = value.interval
+    if not isinstance(value, Estimate):
+        return text
+    low, high = value.mean_interval if unit == "share" else value.interval
+    if low is not None and high is not None:
         text += f" ({low:.2f} to {high:.2f})"
-    return text + (f", mean {value.mean:.2f}" if isinstance(value, Estimate) and value.mean is not None else "")
+    return text + (f", mean {value.mean:.2f}" if unit != "share" and value.mean is not None else "")
 
 
 def _training(info: DataInfo | None, record: TrainingRecord | None) -> str:
