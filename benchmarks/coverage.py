@@ -1,30 +1,39 @@
-"""How often the 95% interval of an interquartile mean holds the true value, in simulation.
+"""How often a 95% interval holds the true value, in simulation.
 
-    python -m benchmarks.coverage
+    python -m benchmarks.coverage tasks    # over tasks, of one trained model
+    python -m benchmarks.coverage seeds    # over training seeds and tasks
 
-Each sample is an evaluation with a few tasks and 8 seeds per task. Its scores follow a model whose true interquartile
-mean is known, and one line per model and number of tasks says how often the interval contains it: the project's, and
-for comparison the percentile interval and Student's t on the means of the tasks.
+Each sample is an evaluation whose scores follow a model with a known true value, and one line per model and size says
+how often the interval contains it. Over tasks, 8 lifetimes per task: the project's interval of the interquartile mean,
+and for comparison the percentile interval and Student's t on the means of the tasks; and the project's intervals of
+other aggregates. Over training seeds and tasks, 4 lifetimes per task and seed: every aggregate.
 """
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t, trim_mean
 
 from benchmarks.common import report
-from eval.statistics import iqm_interval
+from eval.statistics import Statistic, iqm, mean, median, optimality_gap, pooled, seeds_interval, tasks_interval
 
 Array = NDArray[np.float64]
 
 TASKS = (5, 8, 16, 64)
+TRAINING_SEEDS = (3, 5, 10)
+STATISTICS: dict[str, Statistic] = {"iqm": iqm, "mean": mean, "median": median, "optimality_gap": optimality_gap}
 SEEDS = 8
 _SAMPLES = 1500
 _RESAMPLES = 500  # few tasks get more
 _PERCENTILE_RESAMPLES = 500
 _TRUTH_TASKS = 400_000
+_CROSSED_LIFETIMES = 4
+_CROSSED_SAMPLES = 500
+_CROSSED_RESAMPLES = 200
+_CROSSED_TRUTH = (50, 80_000)  # training seeds and tasks
 
 
 @dataclass(frozen=True)
@@ -34,9 +43,9 @@ class Model:
     name: str
     draw: Callable[[np.random.Generator, int], Array]
 
-    def truth(self) -> float:
-        """The interquartile mean of all lifetimes on all tasks."""
-        return float(trim_mean(self.draw(np.random.default_rng(1), _TRUTH_TASKS).ravel(), 0.25))
+    def truth(self, statistic: Statistic = iqm) -> float:
+        """The statistic of all lifetimes on all tasks."""
+        return float(statistic(self.draw(np.random.default_rng(1), _TRUTH_TASKS)))
 
 
 def _noisy_tasks(noise: float, seeds: int = SEEDS) -> Callable[[np.random.Generator, int], Array]:
@@ -65,19 +74,87 @@ MODELS = (
 )
 
 
+@dataclass(frozen=True)
+class CrossedModel:
+    """A model of scores of several training seeds on the same tasks: sums of normal effects, by their deviations.
+
+    With `found`, the sum is the logit of the chance that a lifetime finds the goal. It then scores about 1, else about
+    0.
+    """
+
+    name: str
+    seeds: float
+    tasks: float
+    both: float
+    """Of a training seed on one task, beyond the two."""
+    lifetimes: float = 1.0
+    found: bool = False
+
+    def draw(self, rng: np.random.Generator, seeds: int, tasks: int, lifetimes: int = _CROSSED_LIFETIMES) -> Array:
+        """(training seeds, tasks, lifetimes) scores."""
+        effects = self.seeds * rng.normal(size=(seeds, 1, 1)) + self.tasks * rng.normal(size=(1, tasks, 1))
+        effects = effects + self.both * rng.normal(size=(seeds, tasks, 1))
+        noise = rng.normal(size=(seeds, tasks, lifetimes))
+        if not self.found:
+            return effects + self.lifetimes * noise
+        return (rng.random(noise.shape) < 1 / (1 + np.exp(-0.4 - effects))) + 0.05 * noise
+
+    def truth(self, statistic: Statistic) -> float:
+        """The statistic of all lifetimes of all training seeds on all tasks."""
+        # Every score with a seed of its own, whose effects are then those of `both`: no few seeds decide the value.
+        apart = replace(self, seeds=0, both=float(np.hypot(self.seeds, self.both)))
+        return float(statistic(pooled(apart.draw(np.random.default_rng(1), *_CROSSED_TRUTH, lifetimes=1))))
+
+
+CROSSED_EQUAL_VARIANCE = CrossedModel("equal variance of seeds, tasks, both and lifetimes", 1, 1, 1)
+CROSSED_FOUND_OR_NOT = CrossedModel("found or not", 0.5, 1, 0.5, found=True)
+CROSSED_MODELS = (
+    CROSSED_EQUAL_VARIANCE,
+    CROSSED_FOUND_OR_NOT,
+    CrossedModel("tasks vary more than seeds", 0.3, 1, 0.5),
+    CrossedModel("seeds agree", 0, 1, 0),
+    CrossedModel("only lifetimes vary", 0, 0, 0),
+    CrossedModel("found or not, seeds vary more than tasks", 1, 0.5, 0.5, found=True),
+    CrossedModel("found or not, every lifetime with the same chance", 0, 0, 0, found=True),
+)
+
+
+def crossed_coverage(
+    model: CrossedModel, seeds: int, tasks: int, samples: int, statistic: Statistic = iqm, resamples: int = 200
+) -> float:
+    """The share of samples whose interval over training seeds and tasks contains the true value."""
+    rng = np.random.default_rng((seeds, tasks))
+    scores = np.stack([model.draw(rng, seeds, tasks) for _ in range(samples)], axis=3)
+    low, high = seeds_interval(scores, statistic, resamples)
+    return _covered(low, high, model.truth(statistic))
+
+
 def coverage(model: Model, tasks: int, samples: int, resamples: int = _RESAMPLES) -> float:
     """The share of samples whose interval contains the true value."""
-    low, high = iqm_interval(_samples(model, tasks, samples), resamples)
+    low, high = tasks_interval(_samples(model, tasks, samples), resamples=resamples)
     return _covered(low, high, model.truth())
 
 
-def main() -> None:
+def over_seeds_and_tasks() -> None:
+    """Prints one line per model, number of training seeds and number of tasks."""
+    for model in CROSSED_MODELS:
+        for seeds in TRAINING_SEEDS:
+            for tasks in TASKS[1:]:
+                found = {
+                    name: crossed_coverage(model, seeds, tasks, _CROSSED_SAMPLES, statistic, _CROSSED_RESAMPLES)
+                    for name, statistic in STATISTICS.items()
+                }
+                report("coverage_seeds", model=model.name, seeds=seeds, tasks=tasks, **found)
+
+
+def over_tasks() -> None:
     """Prints one line per model and number of tasks."""
     for model in MODELS:
         truth = model.truth()
+        others = {name: (each, model.truth(each)) for name, each in STATISTICS.items() if each is not iqm}
         for tasks in TASKS:
             scores = _samples(model, tasks, _SAMPLES)  # samples lie on the axis of a curve's episodes
-            low, high = iqm_interval(scores, _RESAMPLES)
+            low, high = tasks_interval(scores, resamples=_RESAMPLES)
             report(
                 "coverage",
                 model=model.name,
@@ -86,6 +163,10 @@ def main() -> None:
                 percentile=round(_covered(*_percentile(scores), truth), 3),
                 t_of_task_means=round(_covered(*_t_of_task_means(scores), truth), 3),
                 median_width=round(float(np.median(high - low)), 3),
+                **{
+                    f"interval_of_{name}": round(_covered(*tasks_interval(scores, statistic, _RESAMPLES), true), 3)
+                    for name, (statistic, true) in others.items()
+                },
             )
 
 
@@ -118,4 +199,4 @@ def _t_of_task_means(scores: Array) -> tuple[Array, Array]:
 
 
 if __name__ == "__main__":
-    main()
+    {"tasks": over_tasks, "seeds": over_seeds_and_tasks}[sys.argv[1]]()

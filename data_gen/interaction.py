@@ -26,6 +26,8 @@ class Histories:
     - `reward`: (histories, steps) float32.
     - `terminated`, `truncated`: (histories, steps) bool, True if step t ended its episode in this way.
     - `optimal_action`: action of the optimal policy in every step, in the form of `action`; None unless requested.
+    - `success`: (histories, steps) float32, at the last step of each episode 1 if the episode succeeded, 0 if it did
+      not, and NaN if the environment does not say; NaN at other steps; None unless requested. It is not stored.
     """
 
     observation: Any
@@ -34,10 +36,11 @@ class Histories:
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     optimal_action: NDArray[Any] | None = None
+    success: NDArray[np.float32] | None = None
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Arrays by the names that storage gives them: `observation`, or `observation.image` and others for a tree."""
-        values = {name: column for name, column in vars(self).items() if column is not None}
+        values = {name: column for name, column in vars(self).items() if column is not None and name != "success"}
         seen = leaves(values.pop("observation"))
         return {column_name("observation", path): leaf for path, leaf in seen.items()} | values
 
@@ -56,6 +59,7 @@ def interact(
     sees: str = "observation",
     recorded: slice = slice(None),
     optimal_actions: bool = False,
+    successes: bool = False,
     device: str = "cpu",
     progress: Callable[[int], object] = lambda steps: None,
     check_values: bool = True,
@@ -72,6 +76,7 @@ def interact(
         sees: input of the agent, `observation` or the environments' `state`; the observation is recorded.
         recorded: the environments to record.
         optimal_actions: if True, also record the optimal policy's action in every step.
+        successes: if True, also record which episodes succeed, as far as the environments say so.
         device: device that the agent's tensor programs run on.
         progress: called after each step with the number of environment steps just made.
         check_values: if True, check every value that the environments and the agent give, as `data_gen.values` says.
@@ -105,6 +110,7 @@ def interact(
     rewards = np.empty((lived_steps, kept), dtype=np.float32)
     terminations = np.empty((lived_steps, kept), dtype=np.bool_)
     truncations = np.empty((lived_steps, kept), dtype=np.bool_)
+    outcomes = np.full((lived_steps, kept), np.nan, dtype=np.float32) if successes else None
 
     # Every learner's seed gives one seed to the agent and one to each of the learner's environments.
     agent.reset(spec, num_envs, agent_seeds(seeds))
@@ -137,6 +143,8 @@ def interact(
             arrived = infos["final_state" if shown_state else "final_obs"]
             if checks:
                 checks.seen(leaves(arrived), step + 1, sees)
+            if outcomes is not None and "success" in infos:
+                outcomes[step] = _outcome(infos["success"], terminated | truncated)[recorded]
         agent.observe(Transition(shown, action, reward, terminated, truncated, arrived))
         for path, rows in observation_rows.items():
             rows[step] = seen[path][recorded]
@@ -152,6 +160,7 @@ def interact(
         _by_history(terminations),
         _by_history(truncations),
         None if labels is None else _by_history(labels),
+        None if outcomes is None else _by_history(outcomes),
     )
     if check_values and checks is None:
         check_recorded(histories.columns(), lambda row: slot_name(range(num_envs)[recorded][row]))
@@ -188,6 +197,14 @@ def spec_of(envs: VectorEnv[Any, Any, Any], planned_steps: int, sees: str = "obs
 def _empty(steps: int, num_envs: int, space: gymnasium.Space[Any]) -> NDArray[Any]:
     shape, dtype = storage_type(space)
     return np.empty((steps, num_envs, *shape), dtype=dtype)
+
+
+def _outcome(given: Any, ended: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Success of the episodes that have just ended, (num_envs,); NaN in other slots. Raises UserError for others."""
+    success = np.asarray(given, dtype=np.float32)
+    if success.shape != ended.shape:
+        raise UserError(f'infos["success"] has shape {success.shape}; give one value per environment, {ended.shape}')
+    return np.where(ended, success, np.float32(np.nan))
 
 
 def _by_history(rows: NDArray[Any]) -> NDArray[Any]:

@@ -38,6 +38,19 @@ class Scores:
     """(tasks, seeds, episodes) return of each episode; as many episodes as every lifetime has."""
     final_steps: NDArray[np.float64]
     """(tasks, seeds) mean return of the episodes that ended in the last tenth of the steps; NaN where none did."""
+    steps: NDArray[np.int64] | None = None
+    """(tasks, seeds, episodes) environment steps of the lifetime by the end of each episode, over all actors."""
+    success: NDArray[np.float64] | None = None
+    """(tasks, seeds, episodes) 1 for an episode that succeeded, else 0; None if the family does not say what success
+    is, and NaN on tasks that do not."""
+    regret: NDArray[np.float64] | None = None
+    """(tasks, seeds, episodes) raw return of the optimal policy minus that of the episode, both in expected rewards
+    where the family knows them; None if the optimum is unknown, and NaN on tasks where it is."""
+
+    def take(self, tasks: NDArray[np.bool_]) -> "Scores":
+        """The scores on the tasks that a mask (tasks,) selects."""
+        kept: dict[str, Any] = {name: None if each is None else each[tasks] for name, each in vars(self).items()}
+        return Scores(**kept)
 
 
 @dataclass(frozen=True)
@@ -51,9 +64,15 @@ class Figure:
     unit: str
     """`return` if the figure is a return, else the unit of the number."""
     function: Callable[[Scores], Any]
-    """Gives (tasks, seeds) values, whose IQM and interval are shown; or one number, or None, for the whole split."""
+    """Gives (tasks, seeds) values, whose aggregates and intervals are shown; or one number, or None, for the whole
+    split."""
     scales: tuple[ScaleName, ...] = BOTH_SCALES
     """Scales on which the figure makes sense."""
+    needs: Literal["steps", "success", "regret"] | None = None
+    """The part of the scores without which there is no such figure."""
+    brief: bool = True
+    """True if the figure is one of the few in the terminal and on the model card; the report and the summary have all.
+    """
 
 
 FIGURES = (
@@ -66,7 +85,8 @@ FIGURES = (
     ),
     # Where episodes end early, a lifetime goes beyond the compared episodes; this figure is about its real end.
     Figure("final_steps", "last tenth", "return", lambda scores: scores.final_steps),
-    Figure("area_under_curve", "mean of all", "return", lambda scores: scores.episodes.mean(axis=2)),
+    # The area under the adaptation curve, divided by its length in episodes, which keeps it on the scale of a return.
+    Figure("area_under_curve", "area under curve", "return", lambda scores: scores.episodes.mean(axis=2), brief=False),
     Figure(
         f"episodes_to_{LEVEL}",
         f"episodes to {LEVEL}",
@@ -74,15 +94,48 @@ FIGURES = (
         lambda scores: first_reached(iqm(scores.episodes), LEVEL),
         scales=("normalised_return",),
     ),
+    Figure(
+        f"steps_to_{LEVEL}",
+        f"steps to {LEVEL}",
+        "steps",
+        lambda scores: _steps_to(LEVEL, scores),
+        scales=("normalised_return",),
+        needs="steps",
+        brief=False,
+    ),
     # An interquartile mean of 1 leaves room for a quarter of the lifetimes to fail; this share does not.
     Figure(
         f"reached_{LEVEL}",
         f"reach {LEVEL}",
         "share",
-        lambda scores: (scores.episodes[:, :, -FINAL_EPISODES:].mean(axis=2) >= LEVEL).mean(),
+        lambda scores: (scores.episodes[:, :, -FINAL_EPISODES:].mean(axis=2) >= LEVEL).astype(float),
         scales=("normalised_return",),
     ),
+    Figure(
+        "success_rate",
+        "success",
+        "share",
+        lambda scores: np.asarray(scores.success)[:, :, -FINAL_EPISODES:].mean(axis=2),
+        scales=("return",),
+        needs="success",
+    ),
+    # Cumulative: over all episodes that are compared. Often large, so it stands where there is room.
+    Figure(
+        "regret",
+        "regret",
+        "return",
+        lambda scores: np.asarray(scores.regret).sum(axis=2),
+        scales=("return",),
+        needs="regret",
+        brief=False,
+    ),
 )
+
+
+def _steps_to(level: float, scores: Scores) -> float | None:
+    """Environment steps, a mean over lifetimes, by the end of the episode in which the IQM curve reaches `level`."""
+    episode = first_reached(iqm(scores.episodes), level)
+    return None if episode is None or scores.steps is None else float(scores.steps[:, :, episode - 1].mean())
 
 
 def load_figures(named: Sequence[str], episodes: int = 2 * FINAL_EPISODES) -> list[Figure]:
@@ -90,7 +143,7 @@ def load_figures(named: Sequence[str], episodes: int = 2 * FINAL_EPISODES) -> li
 
     Args:
         named: the functions as `module:function`, as in `evaluation.figures`. A function may have the attributes
-            `title`, `unit` and `scales`, as `Figure` has them.
+            `title`, `unit`, `scales`, `needs` and `brief`, as `Figure` has them.
         episodes: of the evaluation's lifetimes; every function is tried out with as many.
 
     Raises ConfigError for a function that cannot be imported, or whose return value is not a figure's.
@@ -111,6 +164,8 @@ def load_figures(named: Sequence[str], episodes: int = 2 * FINAL_EPISODES) -> li
             getattr(function, "unit", "return"),
             function,
             getattr(function, "scales", BOTH_SCALES),
+            getattr(function, "needs", None),
+            getattr(function, "brief", True),
         )
         if any(figure.key == other.key for other in figures):
             raise ConfigError(f"{key}: {name!r}: a figure of this name already exists; rename the function")
@@ -122,8 +177,12 @@ def load_figures(named: Sequence[str], episodes: int = 2 * FINAL_EPISODES) -> li
 def figure_values(figure: Figure, scores: Scores) -> NDArray[np.float64] | float | None:
     """A figure's values: (tasks, ...) without tasks that have NaN, or one number for the split, or None.
 
+    None also if the scores lack what the figure needs.
+
     Raises ConfigError if the function raises, or returns anything else.
     """
+    if figure.needs is not None and getattr(scores, figure.needs) is None:
+        return None
     try:
         result = figure.function(scores)
         if result is None:
@@ -158,5 +217,8 @@ def _try_out(figure: Figure, episodes: int, key: str) -> None:
         or any(each not in BOTH_SCALES for each in figure.scales)
     ):
         raise ConfigError(f"{key}: {figure.key}.scales: {figure.scales!r} must be a tuple of some of {BOTH_SCALES}")
+    if figure.needs not in (None, "steps", "success", "regret") or not isinstance(figure.brief, bool):
+        raise ConfigError(f"{key}: {figure.key}: needs has to be steps, success or regret, and brief a boolean")
     returns = np.random.default_rng(0).random((3, 2, episodes))
-    figure_values(figure, Scores(returns, returns[:, :, -1]))
+    steps = np.arange(1, episodes + 1) + np.zeros_like(returns, dtype=np.int64)
+    figure_values(figure, Scores(returns, returns[:, :, -1], steps, np.round(returns), 1 - returns))

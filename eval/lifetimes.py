@@ -40,15 +40,23 @@ class Lifetimes:
     """Environment steps taken by the end of the episode, over all actors."""
     final_steps: NDArray[np.float64]
     """(task, seed) mean return of the episodes that ended in the last tenth of the steps; NaN where none did."""
+    success: NDArray[np.float64]
+    """1 for an episode that succeeded, 0 for one that did not, NaN where the environment does not say."""
+    earned: NDArray[np.float64]
+    """Return of each episode in expected rewards where the family knows them, else in those that came."""
     seconds: float
     environment_steps: int
     paths: dict[str, NDArray[Any]]
     """First and last episode of a few tasks, for pictures."""
 
+    def first(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The part of a (task, seed, episode) array that is compared."""
+        return values[:, :, : self.episodes]
+
     @property
     def compared(self) -> NDArray[np.float64]:
         """Returns of the first `episodes` episodes, (task, seed, episode)."""
-        return self.returns[:, :, : self.episodes]
+        return self.first(self.returns)
 
 
 def run_lifetimes(
@@ -83,6 +91,7 @@ def run_lifetimes(
             planned_steps=planned_steps,
             sees=sees,
             recorded=slice(None, None, actors),
+            successes=True,
             device=experiment.source_device,
             progress=bar.update,
             check_values=config.runtime.check_values,
@@ -93,6 +102,11 @@ def run_lifetimes(
     # Ends of the episodes: a stable sort puts the steps that end an episode first, in order.
     most = int(histories.ended.sum(axis=1).max())
     ends = np.argsort(~histories.ended, axis=1, kind="stable")[:, :most] + 1
+    success = np.take_along_axis(np.asarray(histories.success, dtype=np.float64), ends - 1, axis=1)
+    expected = family.expected_rewards(
+        tasks.take(np.repeat(np.arange(len(tasks)), seeds)), histories.observation, histories.action
+    )
+    rewards = histories.reward if expected is None else expected
     by_task = "(task seed) episode -> task seed episode"
     final = final_returns(histories.reward, histories.ended, max(FINAL_SHARE, 1 / episodes))
     return Lifetimes(
@@ -100,6 +114,8 @@ def run_lifetimes(
         returns=rearrange(episode_returns(histories.reward, histories.ended, most), by_task, seed=seeds),
         steps=rearrange(ends * actors, by_task, seed=seeds),
         final_steps=rearrange(final, "(task seed) -> task seed", seed=seeds),
+        success=rearrange(success, by_task, seed=seeds),
+        earned=rearrange(episode_returns(rewards, histories.ended, most), by_task, seed=seeds),
         seconds=seconds,
         environment_steps=total,
         paths=_paths(histories, ends[:, :episodes], seeds, min(len(tasks), _PICTURED_TASKS), tasks),

@@ -3,6 +3,7 @@
 import base64
 import zipfile
 import zlib
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from data_gen.scoring.report import DataReport, data_report
 from data_gen.storage.folder import load_info
 from data_gen.tasks.base import TaskDistribution, Tasks
 from eval.figures import FINAL_EPISODES
+from eval.profiles import aggregates, draw_profiles, final_returns_by_agent
 from eval.results import scores_array
-from eval.statistics import iqm, iqm_interval
+from eval.statistics import iqm, tasks_interval
 from eval.summary import NO_HELD_OUT, SPLIT_TITLES, TRANSFORMER, Estimate, Summary, intact_summary, trained_with
 from icrl.config.schema import ExperimentConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_path, checkpoint_record, checkpoint_steps
@@ -90,9 +92,11 @@ def _write_report(experiment: Experiment) -> Path:
         paths = read_npz(folder.paths)
     except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{folder.eval}: cannot be read ({error}); run `icrl evaluate --overwrite`") from error
+    finals = final_returns_by_agent(table, summary)
     with matplotlib.rc_context(_STYLE):
         figures = {
             "curves": _curves(table, summary),
+            "profiles": draw_profiles(finals, summary.scale, partial(agent_color, list(summary.agents))),
             "tasks": _per_task(table, summary),
             "paths": _paths(experiment.family, paths),
             "loss": _loss(log),
@@ -114,6 +118,7 @@ def _write_report(experiment: Experiment) -> Path:
         summary=summary,
         split_titles=SPLIT_TITLES,
         no_held_out="" if "test" in summary.splits else NO_HELD_OUT,
+        aggregates=aggregates(finals, summary.normalised_return.known),
         is_estimate=lambda value: isinstance(value, Estimate),
         info=info,
         meta_learners=list(learners.values()),
@@ -147,7 +152,7 @@ def _curves(table: pd.DataFrame, summary: Summary) -> Figure:
     for agent in agents:
         color = agent_color(agents, agent)
         scores = scores_array(table, agent, summary.main_split, column, summary.episodes)
-        low, high = iqm_interval(scores, _CURVE_RESAMPLES)
+        low, high = tasks_interval(scores, resamples=_CURVE_RESAMPLES)
         # matplotlib leaves labels that begin with _ out of the legend.
         label = f" {agent}" if agent.startswith("_") else agent
         width, label = (2.4, f"{agent}, {summary.main_title} tasks") if agent == TRANSFORMER else (1.6, label)

@@ -1,5 +1,8 @@
 """The results of an evaluation as a table of returns, one row per episode, and the scale of normalised returns."""
 
+from dataclasses import replace
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -9,8 +12,19 @@ from eval.figures import FINAL_EPISODES, ScaleName, Scores
 from eval.lifetimes import Lifetimes
 from eval.summary import ReturnScale
 
-Scale = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
-"""By split, two arrays (task,): the return that becomes 0, and the distance to the return that becomes 1, or NaN."""
+
+class SplitScale(NamedTuple):
+    """The scale of normalised returns on one split, and the optimum: arrays (task,)."""
+
+    zero: NDArray[np.float64]
+    """The return that becomes 0."""
+    span: NDArray[np.float64]
+    """The distance from there to the return that becomes 1; NaN where it is unknown."""
+    optimal: NDArray[np.float64]
+    """The optimal policy's expected return; NaN where the family does not know it."""
+
+
+Scale = dict[str, SplitScale]
 
 _ZERO = "the random policy's expected return on that task"
 _OPTIMUM = "the optimal policy's expected return on that task"
@@ -35,14 +49,14 @@ def returns_scale(
         if not len(tasks):
             continue
         random, error = distribution.random_estimate(tasks)
-        best = distribution.optimal_return(tasks)
+        optimal = best = distribution.optimal_return(tasks)
         guessed = np.isnan(best)
         if guessed.any():
             finals = [lifetimes[name, split].compared[:, :, -FINAL_EPISODES:].mean(axis=(1, 2)) for name in sources]
             best = np.where(guessed, np.max([random, *finals], axis=0), best)
         span = return_span(random, best)
         relative = (error / span)[~np.isnan(span)]
-        scale[split], unknown[split] = (random, span), int(np.isnan(span).sum())
+        scale[split], unknown[split] = SplitScale(random, span, optimal), int(np.isnan(span).sum())
         errors[split] = float(np.sqrt(np.square(relative).mean())) if len(relative) else None
         zero[split] = _ZERO + (", estimated from simulated episodes" if error.any() else "")
         one[split] = _BEST_SOURCE if guessed.all() else _OPTIMUM
@@ -56,8 +70,8 @@ def returns_table(scale: Scale, lifetimes: ByAgent) -> pd.DataFrame:
     """`returns.parquet`: one row per episode, with all episodes of every lifetime."""
     parts = []
     for (name, split), life in lifetimes.items():
-        random, span = (values[:, None, None] for values in scale[split])
-        normalised = (life.returns - random) / span
+        zero, span, _ = (values[:, None, None] for values in scale[split])
+        normalised = (life.returns - zero) / span
         task, seed, episode = np.indices(life.returns.shape)
         part = pd.DataFrame(
             {
@@ -69,20 +83,28 @@ def returns_table(scale: Scale, lifetimes: ByAgent) -> pd.DataFrame:
                 "steps": life.steps.ravel(),
                 "return": life.returns.ravel(),
                 "normalised_return": normalised.ravel(),
+                "success": pd.arrays.BooleanArray(life.success.ravel() > 0, np.isnan(life.success.ravel())),
             }
         )
         parts.append(part[~np.isnan(life.returns.ravel())])  # NaN: this lifetime has fewer episodes than others
     return pd.concat(parts, ignore_index=True)
 
 
-def scores_of(life: Lifetimes, scale: tuple[NDArray[np.float64], NDArray[np.float64]]) -> dict[ScaleName, Scores]:
+def scores_of(life: Lifetimes, scale: SplitScale) -> dict[ScaleName, Scores]:
     """The scores of an agent's lifetimes on one split, on both scales."""
-    random, span = scale
-    normalised = (life.compared - random[:, None, None]) / span[:, None, None]
-    return {
-        "return": Scores(life.compared, life.final_steps),
-        "normalised_return": Scores(normalised, (life.final_steps - random[:, None]) / span[:, None]),
-    }
+    zero, span, optimal = (values[:, None, None] for values in scale)
+    success, regret = life.first(life.success), optimal - life.first(life.earned)
+    raw = Scores(
+        life.compared,
+        life.final_steps,
+        life.first(life.steps),
+        None if np.isnan(success).all() else success,
+        None if np.isnan(regret).all() else regret,
+    )
+    normalised = replace(
+        raw, episodes=(raw.episodes - zero) / span, final_steps=(raw.final_steps - zero[:, 0]) / span[:, 0]
+    )
+    return {"return": raw, "normalised_return": normalised}
 
 
 def scores_array(table: pd.DataFrame, agent: str, split: str, column: str, episodes: int) -> NDArray[np.float64]:
@@ -93,5 +115,5 @@ def scores_array(table: pd.DataFrame, agent: str, split: str, column: str, episo
     rows = table[(table["agent"] == agent) & (table["split"] == split) & (table["episode"] <= episodes)]
     rows = rows.sort_values(["task", "seed", "episode"])
     shape = [rows[axis].nunique() for axis in ("task", "seed", "episode")]
-    scores = rows[column].to_numpy(dtype=np.float64).reshape(shape)
+    scores = rows[column].to_numpy(dtype=np.float64, na_value=np.nan).reshape(shape)
     return scores[~np.isnan(scores).any(axis=(1, 2))]

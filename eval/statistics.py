@@ -1,38 +1,85 @@
-"""Interquartile means with bootstrap intervals over tasks (Agarwal et al. 2021, "Deep RL at the Edge of the
-Statistical Precipice").
+"""Intervals of aggregates: over held-out tasks, over training seeds and tasks, and of differences between agents.
 
-The paper resamples runs within tasks. Here, whole tasks are resampled: the claim is about tasks that nobody trained on,
-so the tasks are the sample.
+Agarwal et al. 2021 ("Deep RL at the Edge of the Statistical Precipice") resample runs within tasks. Here, whole tasks
+are resampled: the claim is about tasks that nobody trained on, so the tasks are the sample. Where a model was trained
+several times, the training seeds are a second sample, crossed with the first: every seed meets the same tasks.
 
-There are often few tasks, for which the plain percentile interval is too narrow: of the promised 95%, it covers about
-80% at 5 tasks and 88% at 8. The interval here takes percentiles further out. `python -m benchmarks.coverage` simulates
-both.
+There are often few of either, for which the plain percentile interval is too narrow: of the promised 95%, it covers
+about 80% at 5 tasks and 88% at 8. The intervals here are wider. `python -m benchmarks.coverage` simulates them.
 """
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
-from scipy.stats import norm, t, trim_mean
+from scipy.stats import norm, t
 
-Array = NDArray[np.float64]
+from eval.aggregates import (
+    Array,
+    Statistic,
+    above,
+    first_reached,
+    iqm,
+    mean,
+    median,
+    optimality_gap,
+    performance_profile,
+    pooled,
+    probability_of_improvement,
+)
+
+__all__ = [
+    "INTERVAL",
+    "LEAST_SEEDS",
+    "LEAST_TASKS",
+    "SEEDS_INTERVAL",
+    "Array",
+    "Statistic",
+    "above",
+    "first_reached",
+    "improvement_interval",
+    "iqm",
+    "mean",
+    "median",
+    "optimality_gap",
+    "paired_interval",
+    "performance_profile",
+    "pooled",
+    "probability_of_improvement",
+    "seeds_interval",
+    "tasks_interval",
+    "too_few",
+]
 
 LEAST_TASKS = 5
 """Tasks that an interval needs. Four tasks all lie on the same side of their median in one of 8 samples, so no interval
 that rests on so few alone covers 95%."""
 
+LEAST_SEEDS = 3
+"""Training seeds that an interval over seeds needs. Two seeds have one difference, and Student's t then takes 12.7
+standard errors: such an interval says nothing."""
+
 INTERVAL = f"95% bootstrap interval over tasks (none below {LEAST_TASKS} tasks)"
+SEEDS_INTERVAL = f"95% bootstrap interval over training seeds and tasks (none below {LEAST_SEEDS} seeds)"
+
+RESAMPLES = 2000
+"""Bootstrap resamples of an interval, by default."""
 
 _MOST_VALUES = 10_000_000  # resampled values in memory at once
 _DRAWS_IN_A_TAIL = 4  # resamples expected beyond each end, so that one resample alone does not decide it
+_LEVEL = 0.975  # each end leaves out 2.5%
+
+Ends = tuple[Array, Array]
+"""Low and high end of an interval; NaN where there is none."""
 
 
-def iqm(scores: Array) -> Array:
-    """Interquartile mean over tasks and seeds, the mean of the middle half: (task, seed, ...) -> (...)."""
-    return np.asarray(trim_mean(rearrange(scores, "task seed ... -> (task seed) ..."), 0.25, axis=0))
+_Estimator = Callable[..., Array]
+"""An aggregate of the scores of one or more agents, each (task, lifetime, ...), as (...)."""
 
 
-def iqm_interval(scores: Array, resamples: int, seed: int = 0) -> tuple[Array, Array]:
-    """Ends of the 95% bootstrap interval of `iqm`, low and high: (task, seed, ...) -> (...), (...).
+def tasks_interval(scores: Array, statistic: Statistic = iqm, resamples: int = RESAMPLES, seed: int = 0) -> Ends:
+    """95% bootstrap interval of a statistic over tasks, for one trained model: (task, lifetime, ...) -> (...), (...).
 
     The expanded percentile interval (Hesterberg 2015, "What Teachers Should Know About the Bootstrap"): percentiles so
     far out that the interval of a mean of normal values is as wide as Student's t makes it. But no mean of resampled
@@ -42,26 +89,146 @@ def iqm_interval(scores: Array, resamples: int, seed: int = 0) -> tuple[Array, A
 
     Args:
         scores: the scores of every lifetime.
+        statistic: the aggregate that the interval is for.
         resamples: number of bootstrap resamples. Few tasks get more where the percentiles lie far out.
         seed: of the resamples.
     """
-    tasks = len(scores)
+    return _interval(statistic, [scores[None]], resamples, seed)
+
+
+def seeds_interval(scores: Array, statistic: Statistic = iqm, resamples: int = RESAMPLES, seed: int = 0) -> Ends:
+    """95% interval of a statistic over training seeds and tasks: (training seed, task, lifetime, ...) -> (...), (...).
+
+    With one training seed, the interval is that of `tasks_interval`, and says nothing about other seeds. The ends are
+    NaN for two seeds, and for fewer than `LEAST_TASKS` tasks.
+
+    Args:
+        scores: the scores of every lifetime of every training seed, all on the same tasks.
+        statistic: the aggregate that the interval is for, computed on the `pooled` scores.
+        resamples: number of bootstrap resamples.
+        seed: of the resamples.
+    """
+    return _interval(statistic, [scores], resamples, seed)
+
+
+def paired_interval(a: Array, b: Array, statistic: Statistic = iqm, resamples: int = RESAMPLES, seed: int = 0) -> Ends:
+    """95% interval of `statistic(a) - statistic(b)` for two agents on the same tasks.
+
+    Tasks are resampled for both at once, so what makes a task hard for both does not widen the interval. So are
+    training seeds if both have as many. Otherwise, each agent's seeds are resampled alone, and the seeds of an agent
+    that has one (such as a baseline, which is not trained) not at all.
+
+    Args:
+        a, b: (training seed, task, lifetime, ...) scores; a single run has one training seed.
+        statistic, resamples, seed: as for `seeds_interval`.
+    """
+    return _interval(lambda a, b: statistic(a) - statistic(b), [a, b], resamples, seed)
+
+
+def improvement_interval(better: Array, worse: Array, resamples: int = RESAMPLES, seed: int = 0) -> Ends:
+    """95% interval of `probability_of_improvement`, with tasks and training seeds resampled as in `paired_interval`.
+
+    Args:
+        better, worse: (training seed, task, lifetime, ...) scores; a single run has one training seed.
+        resamples, seed: as for `seeds_interval`.
+    """
+    return _interval(probability_of_improvement, [better, worse], resamples, seed)
+
+
+def too_few(tasks: int, seeds: int = 1) -> str:
+    """Why there is no interval over so many tasks and training seeds, in a few words; empty if there is one."""
     if tasks < LEAST_TASKS:
-        unknown = np.full(scores.shape[2:], np.nan)
+        return f"no interval: {tasks} tasks, fewer than {LEAST_TASKS}"
+    if 1 < seeds < LEAST_SEEDS:
+        return f"no interval: {seeds} training seeds, fewer than {LEAST_SEEDS}"
+    return ""
+
+
+def _interval(estimator: _Estimator, samples: Sequence[Array], resamples: int, seed: int) -> Ends:
+    """The interval of an estimate from one or more agents' scores, each (training seed, task, lifetime, ...)."""
+    tasks, seeds = samples[0].shape[1], [len(sample) for sample in samples]
+    if any(sample.shape[1] != tasks for sample in samples):
+        raise ValueError(f"the agents have {[sample.shape[1] for sample in samples]} tasks, which must be the same")
+    if any(too_few(tasks, each) for each in seeds):
+        unknown = np.full(samples[0].shape[3:], np.nan)
         return unknown, unknown
-    tail = float(norm.cdf(-np.sqrt(tasks / (tasks - 1)) * t.ppf(0.975, tasks - 1)))
+    if max(seeds) == 1:
+        return _over_tasks(estimator, samples, resamples, seed)
+    return _over_seeds_and_tasks(estimator, samples, resamples, seed)
+
+
+def _over_tasks(estimator: _Estimator, samples: Sequence[Array], resamples: int, seed: int) -> Ends:
+    """The expanded percentile interval, as `tasks_interval` describes it."""
+    tasks = samples[0].shape[1]
+    tail = float(norm.cdf(-np.sqrt(tasks / (tasks - 1)) * t.ppf(_LEVEL, tasks - 1)))
     resamples = max(resamples, int(np.ceil(_DRAWS_IN_A_TAIL / tail)))
-    draws = np.sort(np.random.default_rng(seed).integers(tasks, size=(resamples, tasks)), axis=1)
-    draws, row = np.unique(draws, axis=0, return_inverse=True)  # 5 tasks have only 126 different resamples
-    blocks = min(len(draws), -(-len(draws) * scores.size // _MOST_VALUES))  # bounds the memory
-    parts = np.array_split(draws, blocks)
-    means = [trim_mean(rearrange(scores[part], "r task seed ... -> r (task seed) ..."), 0.25, axis=1) for part in parts]
-    low, high = np.quantile(np.concatenate(means)[row.ravel()], [tail, 1 - tail], axis=0)
-    middle, stretch = iqm(scores), (3 / tasks) ** 3
+    draws = np.random.default_rng(seed).integers(tasks, size=(resamples, tasks))
+    estimates = _estimates(estimator, samples, [np.zeros((resamples, 1), dtype=np.int64)] * len(samples), draws)
+    low, high = np.quantile(estimates, [tail, 1 - tail], axis=0)
+    middle, stretch = estimator(*map(pooled, samples)), (3 / tasks) ** 3
     return low - stretch * (middle - low), high + stretch * (high - middle)
 
 
-def first_reached(curve: Array, level: float) -> int | None:
-    """The first episode, from 1, at which `curve` (episodes,) reaches `level`; None if it never does."""
-    reached = np.flatnonzero(curve >= level)
-    return int(reached[0]) + 1 if len(reached) else None
+def _over_seeds_and_tasks(estimator: _Estimator, samples: Sequence[Array], resamples: int, seed: int) -> Ends:
+    """Student's t interval from the variances that seeds and tasks contribute, as `seeds_interval` describes it."""
+    rng = np.random.default_rng(seed)
+    tasks, sizes = samples[0].shape[1], [len(sample) for sample in samples]
+    task_draws = rng.integers(tasks, size=(resamples, tasks))
+    shared = len({size for size in sizes if size > 1}) == 1
+    drawn: dict[int, NDArray[np.int64]] = {}
+    seed_draws = []
+    for index, size in enumerate(sizes):
+        key = size if shared else index
+        drawn.setdefault(key, rng.integers(size, size=(resamples, size)))
+        seed_draws.append(drawn[key])
+    fixed_seeds = [np.broadcast_to(np.arange(size), draws.shape) for size, draws in zip(sizes, seed_draws, strict=True)]
+    fixed_tasks = np.broadcast_to(np.arange(tasks), task_draws.shape)
+    middle = estimator(*map(pooled, samples))
+    by_seeds = _estimates(estimator, samples, seed_draws, fixed_tasks) - middle
+    by_tasks = _estimates(estimator, samples, fixed_seeds, task_draws) - middle
+    by_both = _estimates(estimator, samples, seed_draws, task_draws) - middle
+    seeds = min(size for size in sizes if size > 1)
+    variance_seeds = by_seeds.var(axis=0) * seeds / (seeds - 1)
+    variance_tasks = by_tasks.var(axis=0) * tasks / (tasks - 1)
+    # The part of both is in either variance, so it is taken off once.
+    freedom = (seeds - 1) * (tasks - 1)
+    variance_both = (by_both - by_seeds - by_tasks).var(axis=0) * seeds * tasks / freedom
+    variance = np.maximum(variance_seeds + variance_tasks - variance_both, np.maximum(variance_seeds, variance_tasks))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        squares = variance_seeds**2 / (seeds - 1) + variance_tasks**2 / (tasks - 1) + variance_both**2 / freedom
+        degrees = np.where(squares > 0, variance**2 / squares, 1.0)
+    half = t.ppf(_LEVEL, np.maximum(degrees, 1.0)) * np.sqrt(variance)
+    return middle - half, middle + half
+
+
+def _estimates(
+    estimator: _Estimator,
+    samples: Sequence[Array],
+    seed_draws: Sequence[NDArray[np.int64]],
+    task_draws: NDArray[np.int64],
+) -> Array:
+    """The estimate of every resample: (resamples, ...).
+
+    Args:
+        estimator, samples: as in `_interval`.
+        seed_draws: by sample, (resamples, training seeds) the seeds of each resample.
+        task_draws: (resamples, tasks) the tasks of each resample.
+    """
+    # The order within a resample does not matter, so few seeds and tasks have few resamples that differ: 5 have 126.
+    draws = [np.sort(draw, axis=1) for draw in (*seed_draws, task_draws)]
+    rows, inverse = np.unique(np.concatenate(draws, axis=1), axis=0, return_inverse=True)
+    widths = np.cumsum([draw.shape[1] for draw in draws])[:-1]
+    size = sum(sample.size for sample in samples)
+    blocks = min(len(rows), -(-len(rows) * size // _MOST_VALUES))  # bounds the memory
+    estimates = []
+    for part in np.array_split(rows, blocks):
+        *seeds, tasks = np.split(part, widths, axis=1)
+        resampled = [
+            rearrange(
+                sample[own[:, :, None], tasks[:, None, :]],
+                "resample training task lifetime ... -> task (training lifetime) resample ...",
+            )
+            for sample, own in zip(samples, seeds, strict=True)
+        ]
+        estimates.append(estimator(*resampled))
+    return np.concatenate(estimates)[inverse.ravel()]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from eval.figures import BOTH_SCALES, LEVEL, Figure, ScaleName, Scores, figure_values
-from eval.statistics import LEAST_TASKS, iqm, iqm_interval
+from eval.statistics import Statistic, iqm, mean, median, optimality_gap, tasks_interval, too_few
 from icrl.config.describe import aligned
 from icrl.run.folder import RunFolder
 from icrl.run.records import Record, read_record
@@ -21,7 +21,6 @@ TRANSFORMER = "transformer"
 SPLIT_TITLES = {"test": "held-out", "validation": "validation", "train": "training"}
 """The splits of an evaluation in the order in which they are shown, and their names for people."""
 
-_RESAMPLES = 2000
 _AGAIN = "run `icrl evaluate --overwrite` to make the evaluation again"
 
 
@@ -33,24 +32,29 @@ class Estimate(pydantic.BaseModel):
     iqm: float | None = None
     """Interquartile mean over tasks and seeds."""
     interval: tuple[float | None, float | None] = (None, None)
-    """95% bootstrap interval of the interquartile mean, over tasks; None below `LEAST_TASKS` tasks."""
+    """95% bootstrap interval of the interquartile mean, over tasks; None below 5 tasks."""
     mean: float | None = None
     """Plain mean. Unlike the interquartile mean, it shows the lifetimes that fail."""
+    mean_interval: tuple[float | None, float | None] = (None, None)
+    """95% bootstrap interval of the plain mean, likewise."""
+    median: float | None = None
+    """Median over tasks of the mean over seeds."""
+    optimality_gap: float | None = None
+    """Mean distance by which normalised returns fall short of 1; None for other figures."""
     tasks: int | None = None
     """Number of tasks with a value; None in summaries that were written before it was counted."""
 
     @property
     def without_interval(self) -> str:
         """Why there is no interval, in a few words; empty if there is one."""
-        few = self.tasks is not None and self.tasks < LEAST_TASKS
-        return f"no interval: {self.tasks} tasks, fewer than {LEAST_TASKS}" if few else ""
+        return "" if self.tasks is None else too_few(self.tasks)
 
 
 Value = Estimate | float | None
 
 
 class FigureTitle(pydantic.BaseModel):
-    """The properties of a figure that are needed to show it."""
+    """The properties of a figure that are needed to show it, as in `Figure`."""
 
     model_config = pydantic.ConfigDict(frozen=True)
 
@@ -58,6 +62,7 @@ class FigureTitle(pydantic.BaseModel):
     title: str
     unit: str
     scales: tuple[ScaleName, ...]
+    brief: bool = True
 
 
 class SplitFigures(Record):
@@ -145,9 +150,20 @@ class Summary(Record):
         """The name of `main_split` for people: `held-out`, `validation` or `training`."""
         return SPLIT_TITLES[self.main_split]
 
-    def shown(self) -> list[FigureTitle]:
-        """The figures to show: all of them, or those of raw returns if the scale is unknown."""
-        return [each for each in self.figures if self.normalised_return.known or "return" in each.scales]
+    def shown(self, brief: bool = False) -> list[FigureTitle]:
+        """The figures to show: those that this evaluation has, or the `brief` ones of them.
+
+        If the scale is unknown, only figures of raw returns are shown.
+        """
+        splits = [figures for agent in self.agents.values() for figures in agent.values()]
+        present = {key for figures in splits for scale in BOTH_SCALES for key in figures.on(scale)}
+        return [
+            each
+            for each in self.figures
+            if each.key in present
+            and (self.normalised_return.known or "return" in each.scales)
+            and (each.brief or not brief)
+        ]
 
     def value(self, agent: str, split: str, figure: FigureTitle) -> Value:
         """A figure of an agent on a split, on the scale to show if it exists there."""
@@ -191,7 +207,9 @@ def intact_summary(folder: RunFolder) -> Summary:
 def figure_titles(figures: list[Figure], **numbers: int) -> list[FigureTitle]:
     """The figures as a summary lists them, with the evaluation's `numbers` in their titles."""
     return [
-        FigureTitle(key=each.key, title=_filled(each.title, numbers), unit=each.unit, scales=each.scales)
+        FigureTitle(
+            key=each.key, title=_filled(each.title, numbers), unit=each.unit, scales=each.scales, brief=each.brief
+        )
         for each in figures
     ]
 
@@ -206,9 +224,13 @@ def _filled(title: str, numbers: Mapping[str, int]) -> str:
 def split_figures(
     figures: list[Figure], scores: dict[ScaleName, Scores], seconds: float, environment_steps: int
 ) -> SplitFigures:
-    """All figures of one agent on one split, from its scores on each scale."""
+    """All figures of one agent on one split, from its scores on each scale; without those that lack what they need."""
     by_scale = {
-        scale: {figure.key: _value(figure, own) for figure in figures if scale in figure.scales}
+        scale: {
+            figure.key: _value(figure, own, scale)
+            for figure in figures
+            if scale in figure.scales and (figure.needs is None or getattr(own, figure.needs) is not None)
+        }
         for scale, own in scores.items()
     }
     return SplitFigures(
@@ -229,7 +251,7 @@ def describe(summary: Summary) -> str:
     The figures on training tasks are shown only if there are no others.
     """
     title = "normalised return" if summary.normalised_return.known else "return"
-    shown = summary.shown()
+    shown = summary.shown(brief=True)
     splits = [split for split in summary.splits if split != "train"] or ["train"]
     lines = [
         "\n".join(_table(summary, split) for split in splits),
@@ -256,7 +278,7 @@ def describe(summary: Summary) -> str:
 
 def _table(summary: Summary, split: str) -> str:
     """One row per agent, with its figures on a split."""
-    shown = summary.shown()
+    shown = summary.shown(brief=True)
     rows = [(f"  {SPLIT_TITLES[split]} tasks", *(figure.title for figure in shown), "trained with")]
     for agent in summary.agents:
         mark = "->" if agent == TRANSFORMER else "  "
@@ -271,8 +293,10 @@ def _table(summary: Summary, split: str) -> str:
 def value_text(value: Value, unit: str = "return", mean: bool = True) -> str:
     """A value in a few characters: of an estimate, the interquartile mean, and in brackets the plain one if `mean`."""
     if isinstance(value, Estimate):
-        if value.iqm is None:
+        if value.iqm is None or value.mean is None:
             return "unknown"
+        if unit == "share":  # a rate is a mean
+            return f"{value.mean:.2f}"
         return f"{value.iqm:.2f}" + (f" ({value.mean:.2f})" if mean and value.mean is not None else "")
     if value is None:
         return "-"
@@ -290,22 +314,31 @@ def trained_with(summary: Summary, agent: str) -> str:
     return str(steps)
 
 
-def _value(figure: Figure, scores: Scores) -> Value:
-    known = Scores(*_without_unknown(scores))
+def _value(figure: Figure, scores: Scores, scale: ScaleName) -> Value:
+    # Tasks whose scale is unknown have NaN as normalised returns.
+    known = scores.take(np.asarray(~np.isnan(scores.episodes).any(axis=(1, 2))))
     if not len(known.episodes):
-        return _estimate(np.empty((0, 1))) if figure.unit == "return" else None
+        return Estimate() if figure.unit == "return" else None
     values = figure_values(figure, known)
-    return _estimate(values) if isinstance(values, np.ndarray) else values
+    if not isinstance(values, np.ndarray):
+        return values
+    return _estimate(values, gap=scale == "normalised_return" and figure.unit == "return")
 
 
-def _without_unknown(scores: Scores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The scores without tasks whose scale is unknown, since their normalised returns are NaN."""
-    known = ~np.isnan(scores.episodes).any(axis=(1, 2))
-    return scores.episodes[known], scores.final_steps[known]
-
-
-def _estimate(values: NDArray[Any]) -> Estimate:
+def _estimate(values: NDArray[Any], gap: bool) -> Estimate:
     if not len(values):
         return Estimate()
-    low, high = (None if np.isnan(end) else float(end) for end in iqm_interval(values, _RESAMPLES))
-    return Estimate(iqm=float(iqm(values)), interval=(low, high), mean=float(values.mean()), tasks=len(values))
+    return Estimate(
+        iqm=float(iqm(values)),
+        interval=_ends(values, iqm),
+        mean=float(mean(values)),
+        mean_interval=_ends(values, mean),
+        median=float(median(values)),
+        optimality_gap=float(optimality_gap(values)) if gap else None,
+        tasks=len(values),
+    )
+
+
+def _ends(values: NDArray[Any], statistic: Statistic) -> tuple[float | None, float | None]:
+    low, high = (None if np.isnan(end) else float(end) for end in tasks_interval(values, statistic))
+    return low, high

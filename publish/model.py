@@ -237,7 +237,7 @@ def _evaluation(summary: Summary | None, picture: bool) -> str:
 
 
 def _table(summary: Summary, split: str) -> str:
-    shown = summary.shown()
+    shown = summary.shown(brief=True)
     rows = [f"| agent | {' | '.join(plain(figure.title) for figure in shown)} |", "|---|" + "---|" * len(shown)]
     for agent in summary.agents:
         cells = (_cell(summary.value(agent, split, figure), figure.unit) for figure in shown)
@@ -247,10 +247,12 @@ def _table(summary: Summary, split: str) -> str:
 
 def _cell(value: Estimate | float | None, unit: str) -> str:
     text = value_text(value, unit, mean=False)
-    if isinstance(value, Estimate) and None not in value.interval:
-        low, high = value.interval
+    if not isinstance(value, Estimate):
+        return text
+    low, high = value.mean_interval if unit == "share" else value.interval
+    if low is not None and high is not None:
         text += f" ({low:.2f} to {high:.2f})"
-    return text + (f", mean {value.mean:.2f}" if isinstance(value, Estimate) and value.mean is not None else "")
+    return text + (f", mean {value.mean:.2f}" if unit != "share" and value.mean is not None else "")
 
 
 def _training(info: DataInfo | None, record: TrainingRecord | None) -> str:

@@ -61,7 +61,8 @@ class TaskDistribution(ABC):
         """A vector environment with one slot per task; slot i plays task i throughout.
 
         The result is a `TaskVectorEnv` or behaves like one: autoreset is SAME_STEP, and `infos["final_obs"]` holds all
-        slots in one array.
+        slots in one array. It may say in `infos["success"]`, (num_envs,), which of the episodes that end have succeeded
+        (1, or 0, or NaN if unknown); without it, there is no success rate.
         """
 
     def all_tasks(self) -> Tasks | None:
@@ -81,6 +82,14 @@ class TaskDistribution(ABC):
     def optimal_return(self, tasks: Tasks) -> NDArray[np.float64]:
         """Expected undiscounted return of an episode under the optimal policy, (num_tasks,); NaN where unknown."""
         return np.full(len(tasks), np.nan)
+
+    def expected_rewards(self, tasks: Tasks, observation: Any, action: NDArray[Any]) -> NDArray[np.float64] | None:
+        """Expected reward of every recorded step, (num_tasks, steps), without the noise; None where it is unknown.
+
+        Regret is then counted in these rewards (pseudo-regret), else in those that came. Observations and actions are
+        (num_tasks, steps, ...).
+        """
+        return None
 
     def random_return(self, tasks: Tasks) -> NDArray[np.float64]:
         """Expected undiscounted return of an episode under uniformly random actions, shape (num_tasks,).

@@ -24,6 +24,9 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
     any reset for *all* slots, shape (num_envs, ...). `infos["_final_obs"]` marks the slots that ended.
     `infos["final_state"]` is the counterpart of the final observation for `state()`.
 
+    A family that knows what success is, such as reaching the goal, calls `_succeed` in `_advance`. At the end
+    of an episode, `infos["success"]`, shape (num_envs,), then says if it has succeeded, for the figure `success_rate`.
+
     A family that knows its optimal policy also has a method `optimal_action()`: an optimal action in the present state
     of every slot, hidden parts included, shape (num_envs, ...). A family whose observation hides more than the task
     (such as whether the key is held) overrides `state` and `single_state_space`. A source can then learn from the state
@@ -45,6 +48,7 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(action_space, num_envs)
         self.episode_length = episode_length
         self.elapsed = np.zeros(num_envs, dtype=np.int64)
+        self.success: NDArray[np.bool_] | None = None  # of the running episodes; None if the family does not say
         self.streams = SlotStreams(make_seeds(num_envs, np.random.SeedSequence().generate_state(1)[0]))
 
     @property
@@ -63,6 +67,12 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
     @abstractmethod
     def _observe(self) -> Any:
         """The current observations, shape (num_envs, ...), in arrays that later steps do not change."""
+
+    def _succeed(self, achieved: NDArray[np.bool_]) -> None:
+        """Marks the running episodes in which this step achieves what the task asks for; `achieved` is (num_envs,)."""
+        if self.success is None:
+            self.success = np.zeros(self.num_envs, dtype=np.bool_)
+        self.success |= achieved
 
     @property
     def single_state_space(self) -> gymnasium.Space[Any]:
@@ -84,6 +94,8 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
         if seed is not None:
             self.streams = SlotStreams(slot_seeds(self.num_envs, seed))
         self.elapsed[:] = 0
+        if self.success is not None:
+            self.success[:] = False
         self._restart(np.arange(self.num_envs))
         return self._observe(), {}
 
@@ -100,6 +112,9 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any]):
             return observations, rewards, terminated, truncated, {}
         slots = np.flatnonzero(ended)
         infos = {"final_obs": observations, "_final_obs": ended, "final_state": self.state()}
+        if self.success is not None:
+            infos["success"] = self.success.copy()
+            self.success[slots] = False
         self.elapsed[slots] = 0
         self._restart(slots)
         return self._observe(), rewards, terminated, truncated, infos

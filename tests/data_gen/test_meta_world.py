@@ -163,3 +163,13 @@ def test_without_the_library_one_line_says_what_to_install(monkeypatch):
     with pytest.raises(pydantic.ValidationError, match=r"pip install --no-deps metaworld"):
         MetaWorld()
     meta_world._library.cache_clear()
+
+
+def test_an_episode_succeeds_if_the_library_says_so_at_any_step():
+    family = MetaWorld(episode_length=80)
+    tasks = family.sample(2, seed=0)
+    for agent, expected in ((Optimal(), 1), (Random(), 0)):
+        envs = family.make_vec(tasks)
+        found = interact(agent, envs, 80, make_seeds(2, 0), successes=True)
+        envs.close()
+        np.testing.assert_array_equal(found.success[:, -1], expected)

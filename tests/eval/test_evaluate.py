@@ -42,7 +42,7 @@ def test_every_agent_runs_on_the_same_tasks_and_every_episode_is_a_row(trained):
     assert evaluate(config)
     table, summary = read(config)
     assert list(table.columns) == [
-        "agent", "split", "task", "seed", "episode", "steps", "return", "normalised_return",
+        "agent", "split", "task", "seed", "episode", "steps", "return", "normalised_return", "success",
     ]  # fmt: skip
     names = {"transformer", "q_learning", "q_learning (over 3)", "random", "optimal"}
     assert set(table["agent"]) == names == set(summary["agents"])
@@ -169,9 +169,9 @@ def test_the_report_is_self_contained_and_opens_in_a_browser(trained, tmp_path):
     html = path.read_text()
     assert "http://" not in html
     assert "https://" not in html
-    assert html.count("data:image/png;base64,") == 5
+    assert html.count("data:image/png;base64,") == 6
     assert {picture.name for picture in run_folder(config).report_pictures.iterdir()} == {
-        "curves.png", "data.png", "loss.png", "paths.png", "tasks.png", "checksums.json",
+        "curves.png", "data.png", "loss.png", "paths.png", "profiles.png", "tasks.png", "checksums.json",
     }  # fmt: skip
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
     if browser is None:

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.coverage import EQUAL_VARIANCE, FOUND_OR_NOT, coverage
 from eval.figures import FIGURES, Scores
-from eval.statistics import LEAST_TASKS, iqm, iqm_interval
+from eval.statistics import LEAST_TASKS, iqm, tasks_interval
 from eval.summary import Estimate, split_figures
 
 
@@ -19,7 +19,7 @@ def test_an_interval_covers_the_true_value_in_95_of_100_samples(model, tasks):
 @pytest.mark.parametrize("tasks", [1, 2, 3, 4])
 def test_below_five_tasks_there_is_no_interval_and_a_word_why(tasks):
     episodes = np.random.default_rng(0).random((tasks, 3, 12))
-    low, high = iqm_interval(episodes, 100)
+    low, high = tasks_interval(episodes, resamples=100)
     assert low.shape == high.shape == (12,)
     assert np.isnan(low).all() and np.isnan(high).all()
     scores = Scores(episodes, episodes[:, :, -1])
@@ -31,12 +31,12 @@ def test_below_five_tasks_there_is_no_interval_and_a_word_why(tasks):
 
 def test_from_five_tasks_on_there_is_an_interval_around_the_estimate():
     scores = np.random.default_rng(0).random((5, 2, 3))
-    low, high = iqm_interval(scores, 100)
+    low, high = tasks_interval(scores, resamples=100)
     assert (low < iqm(scores)).all() and (iqm(scores) < high).all()
 
 
 def test_the_interval_of_a_curve_is_the_interval_of_each_of_its_episodes():
     scores = np.random.default_rng(0).random((6, 2, 40))
-    low, high = iqm_interval(scores, 500)
-    alone = [iqm_interval(scores[:, :, [episode]], 500) for episode in (0, 39)]
+    low, high = tasks_interval(scores, resamples=500)
+    alone = [tasks_interval(scores[:, :, [episode]], resamples=500) for episode in (0, 39)]
     np.testing.assert_allclose([(low[0], high[0]), (low[39], high[39])], np.squeeze(alone))

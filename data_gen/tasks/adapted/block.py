@@ -29,6 +29,9 @@ _ALIGNMENT = 64  # bytes; each array takes whole cache lines
 _LINE = 300  # most characters shown of a foreign error or space
 
 
+_SUCCESS = ("success", "is_success")
+"""Keys of a step's `info` that say if it was a success: Meta-World's and Gymnasium-Robotics'."""
+
 _FLAGS = frozenset((bool, np.bool_))
 _REWARDS = frozenset((float, int, np.float64, np.float32))
 
@@ -69,6 +72,7 @@ class Block:
         self.checked = True  # False: values are cast to the space's type without a check
         self.steps = 0  # since the last reset of all slots, for errors
         self.elapsed = [0] * len(makers)
+        self.success = [math.nan] * len(makers)  # of the running episodes; NaN until an environment reports it
         self.slot = 0  # the slot being stepped, for errors
         self.envs: list[gymnasium.Env[Any, Any]] = []
         for maker in makers:
@@ -107,7 +111,7 @@ class Block:
             self.slot = slot
             observation, _ = env.reset(seed=seeds[slot])
             self.write(self.observations, observation)
-            self.elapsed[slot] = 0
+            self.elapsed[slot], self.success[slot] = 0, math.nan
 
     def step(self) -> None:
         """Takes one step in every slot; a slot whose episode ends is reset in the same step."""
@@ -116,8 +120,10 @@ class Block:
         self.steps += 1
         for slot, env in enumerate(self.envs):
             self.slot = slot
-            observation, reward, terminated, truncated, _ = env.step(actions[slot])
+            observation, reward, terminated, truncated, info = env.step(actions[slot])
             self.elapsed[slot] += 1
+            if info:
+                self.success[slot] = np.fmax(self.success[slot], _success(info))
             if self.checked and (type(terminated) not in _FLAGS or type(truncated) not in _FLAGS):
                 self.check_flags(terminated=terminated, truncated=truncated)
             if self.checked and type(reward) not in _REWARDS:
@@ -128,6 +134,7 @@ class Block:
                 self.write(self.finals, observation)
                 observation, _ = env.reset()
                 self.elapsed[slot] = 0
+                self.arrays["success"][slot], self.success[slot] = self.success[slot], math.nan
             self.write(self.observations, observation)
 
     def ask_expert(self) -> None:
@@ -199,6 +206,15 @@ class Block:
             closed(env)
 
 
+def _success(info: dict[str, Any]) -> float:
+    """1 if a step's info reports success, 0 if it reports that there is none, NaN if it does not say."""
+    for name in _SUCCESS:
+        value = info.get(name)
+        if isinstance(value, (bool, int, float, np.bool_, np.number)):
+            return float(value > 0)
+    return math.nan
+
+
 def made(maker: Maker) -> gymnasium.Env[Any, Any]:
     """The environment that `maker` makes. Raises UserError, which names `maker`, on any error."""
     try:
@@ -234,6 +250,7 @@ def _forms(num_envs: int, observation_space: Space, action_space: Space) -> dict
         "reward": ((num_envs,), np.float64),
         "terminated": ((num_envs,), np.bool_),
         "truncated": ((num_envs,), np.bool_),
+        "success": ((num_envs,), np.float32),
         "action": ((num_envs, *(action_space.shape or ())), action_space.dtype),
         "expert": ((num_envs, *(action_space.shape or ())), action_space.dtype),
     }

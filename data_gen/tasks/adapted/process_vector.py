@@ -161,7 +161,8 @@ class ProcessVectorEnv(VectorEnv[Any, Any, Any]):
         finals = map_leaves(np.copy, observations)
         for path, values in leaves(finals).items():
             values[ended] = self._arrays[column_name("final", path)][ended]
-        return observations, rewards, terminated, truncated, {"final_obs": finals, "_final_obs": ended}
+        infos = {"final_obs": finals, "_final_obs": ended, "success": self._arrays["success"].copy()}
+        return observations, rewards, terminated, truncated, infos
 
     def trust_values(self) -> None:
         """From now on, casts observations and flags to the space's types without a check."""

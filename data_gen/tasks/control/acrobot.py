@@ -58,6 +58,9 @@ class Acrobot(VariedPhysics):
     Termination when the free end is higher than 1: -cos(angle_1) - cos(angle_1 + angle_2) > 1. As in Gymnasium, both
     links count as of length 1, whatever `link_length_1` is. Truncation after `episode_length` steps.
 
+    ## Success
+    Termination.
+
     ## Arguments
     `vary`, `low`, `high`, `episode_length`. The optimal return is unknown and given as NaN.
     """
@@ -153,6 +156,7 @@ class AcrobotVectorEnv(TaskVectorEnv):
         np.clip(self.motion[3], -_MAX_SPEED_2, _MAX_SPEED_2, out=self.motion[3])
         (sine_1, sine_2), (cosine_1, cosine_2) = _sine_and_cosine(angles)
         terminated = -cosine_1 - (cosine_1 * cosine_2 - sine_1 * sine_2) > _GOAL_HEIGHT
+        self._succeed(terminated)
         return terminated - 1.0, terminated
 
     def _observe(self) -> NDArray[np.float32]:

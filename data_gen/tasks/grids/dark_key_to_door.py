@@ -44,6 +44,9 @@ class DarkKeyToDoor(Grid):
     ## Episode End
     Termination at the door with the key; truncation after `episode_length` steps.
 
+    ## Success
+    The door, with the key.
+
     ## Arguments
     `size`, `episode_length`, `start`.
     """
@@ -134,6 +137,7 @@ class DarkKeyToDoorVectorEnv(GridVectorEnv):
         self._move(actions)
         on_target = self._cell == self._target()
         terminated = on_target & self._has_key
+        self._succeed(terminated)
         self._has_key |= on_target
         return on_target.astype(np.float32), terminated
 

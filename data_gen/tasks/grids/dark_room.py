@@ -37,6 +37,9 @@ class DarkRoom(Grid):
     ## Episode End
     Truncation after `episode_length` steps; with `reward: once`, termination at the goal.
 
+    ## Success
+    A step that ends on the goal.
+
     ## Arguments
     `size`, `episode_length`, `start`, `reward`, `diagonal`. The defaults are Dark Room; Dark Room Hard has size 17 and
     `reward: once`.
@@ -103,6 +106,7 @@ class DarkRoomVectorEnv(GridVectorEnv):
     def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         self._move(3 * actions[:, 0] + actions[:, 1] if self._diagonal else actions)
         on_goal = self._cell == self._goal
+        self._succeed(on_goal)
         terminated = on_goal if self._terminates else np.zeros(self.num_envs, dtype=np.bool_)
         return on_goal.astype(np.float32), terminated
 

@@ -40,6 +40,9 @@ class GridNavi(Grid):
     ## Episode End
     Truncation after `episode_length` steps.
 
+    ## Success
+    A step that ends on the goal.
+
     ## Arguments
     `size`, `episode_length`.
     """
@@ -95,7 +98,9 @@ class GridNaviVectorEnv(GridVectorEnv):
 
     def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         self._move(actions)
-        return np.where(self._cell == self._goal, _ON_GOAL, _OFF_GOAL), np.zeros(self.num_envs, dtype=np.bool_)
+        on_goal = self._cell == self._goal
+        self._succeed(on_goal)
+        return np.where(on_goal, _ON_GOAL, _OFF_GOAL), np.zeros(self.num_envs, dtype=np.bool_)
 
     def optimal_action(self) -> NDArray[np.int64]:
         """Moves straight to the goal, then stays."""

@@ -146,7 +146,9 @@ class PixelsVectorEnv(TaskVectorEnv):
         self._grid._restart(slots)
 
     def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        return self._grid._advance(actions)
+        result = self._grid._advance(actions)
+        self.success = self._grid.success  # one array for both
+        return result
 
     def _observe(self) -> Any:
         cell = self._grid._observe()

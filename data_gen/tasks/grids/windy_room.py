@@ -45,6 +45,9 @@ class WindyRoom(Grid):
     ## Episode End
     Truncation after `episode_length` steps.
 
+    ## Success
+    A step that ends, wind included, on the goal.
+
     ## Arguments
     `size`, `episode_length`, `start`; `shuffle_actions: false` keeps the moves in order; `wind: 0` turns the wind off.
     """
@@ -152,7 +155,9 @@ class WindyRoomVectorEnv(GridVectorEnv):
         move = self._moves.take(self._first_move + actions)
         blows = self._wind * (self.streams.uniform() < self._probability)
         self._cell = self._after.take((self._cell * len(MOVES) + move) * len(MOVES) + blows)
-        return (self._cell == self._goal).astype(np.float32), np.zeros(self.num_envs, dtype=np.bool_)
+        on_goal = self._cell == self._goal
+        self._succeed(on_goal)
+        return on_goal.astype(np.float32), np.zeros(self.num_envs, dtype=np.bool_)
 
     def optimal_action(self) -> NDArray[np.int64]:
         """The action that makes the best move, by value iteration, with the steps left in each slot."""

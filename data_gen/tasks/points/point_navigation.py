@@ -45,6 +45,9 @@ class PointNavigation(TaskDistribution):
     ## Episode End
     Termination when the goal is less than `tolerance` away on both axes; truncation after `episode_length` steps.
 
+    ## Success
+    Termination at the goal.
+
     ## Arguments
     `goal_range`, `step`, `tolerance`, `episode_length`; the defaults are the authors'. With them, the optimal return is
     -0.50 on average. The paper's "oracle" with its -2.29 is not an optimum but a stochastic policy, trained with the
@@ -107,4 +110,6 @@ class PointNavigationVectorEnv(PointVectorEnv):
     def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         left = self._move(actions)
         close = np.abs(left) < self._tolerance
-        return -norm(left), close[:, 0] & close[:, 1]
+        arrived = close[:, 0] & close[:, 1]
+        self._succeed(arrived)
+        return -norm(left), arrived

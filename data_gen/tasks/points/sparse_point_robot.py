@@ -52,6 +52,9 @@ class SparsePointRobot(TaskDistribution):
     ## Episode End
     Truncation after `episode_length` steps; reaching the goal does not end an episode.
 
+    ## Success
+    A step that ends within `goal_radius` of the goal.
+
     ## Arguments
     `radius`, `goal_radius`, `step`, `episode_length`; the defaults are the authors'.
     """
@@ -110,7 +113,9 @@ class SparsePointRobotVectorEnv(PointVectorEnv):
         if not ((off <= _ON_CIRCLE) & (tasks["goal"][:, 1] >= -_ON_CIRCLE * family.radius)).all():
             raise UserError(f"a goal lies off the half circle of radius {family.radius} about the origin with y >= 0")
         super().__init__(tasks["goal"], family.episode_length, family.step)
-        self._reward = family.reward
+        self._reward, self._goal_radius = family.reward, family.goal_radius
 
     def _advance(self, actions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        return self._reward(norm(self._move(actions))), np.zeros(self.num_envs, dtype=np.bool_)
+        distance = norm(self._move(actions))
+        self._succeed(distance <= self._goal_radius)
+        return self._reward(distance), np.zeros(self.num_envs, dtype=np.bool_)

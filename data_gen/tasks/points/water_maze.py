@@ -44,6 +44,9 @@ class WaterMaze(TaskDistribution):
     ## Episode End
     Truncation after `episode_length` steps; with `reward: once`, termination on the platform.
 
+    ## Success
+    A step that ends on the platform.
+
     ## Arguments
     `pool_radius`, `platform_radius`, `speed`, `start`, `reward`, `episode_length`. An episode has to be long enough to
     cross the pool.
@@ -155,6 +158,7 @@ class WaterMazeVectorEnv(TaskVectorEnv):
         # An agent that swims beyond the rim is put back onto it, towards the pool's middle.
         self._position *= (self._maze.pool_radius / np.maximum(norm(self._position), self._maze.pool_radius))[:, None]
         self._on_platform = self._reached(self._position, self._platform)
+        self._succeed(self._on_platform)
         ends = self._maze.reward == "once"
         terminated = self._on_platform.copy() if ends else np.zeros(self.num_envs, dtype=np.bool_)
         return self._on_platform.astype(np.float32), terminated

@@ -109,6 +109,10 @@ class Bandit(TaskDistribution):
         mean: NDArray[np.float64] = self.episode_length * tasks["mean"].mean(axis=1)
         return mean
 
+    def expected_rewards(self, tasks: Tasks, observation: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float64]:
+        """The mean of the arm of each pull."""
+        return np.take_along_axis(tasks["mean"], action.astype(np.int64), axis=1)
+
     def draw(self, axes: Any, task: Tasks, observation: NDArray[Any], reward: NDArray[Any]) -> bool:
         """Draws the arms' means, the best one highlighted, and the episode's mean reward per pull."""
         mean = task["mean"][0]

@@ -152,6 +152,12 @@ class TabularMDP(TaskDistribution):
                 occupancy = np.einsum("ns,nsz->nz", occupancy, transition)
         return expected
 
+    def expected_rewards(self, tasks: Tasks, observation: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float64]:
+        """The mean reward of each step's state and action."""
+        pair = observation.astype(np.int64) * self.actions + action
+        rewards = tasks["reward"].reshape(len(tasks), -1)
+        return np.take_along_axis(rewards, pair, axis=1).astype(np.float64)
+
     def _parts(self, num_tasks: int) -> Iterator[slice]:
         """Slices of the tasks with about `_TRANSITIONS_AT_ONCE` probabilities each, which bound the memory."""
         size = max(1, _TRANSITIONS_AT_ONCE // (self.states**2 * self.actions))
