@@ -95,6 +95,19 @@ class ReturnScale(Record):
         return {"test": given, "train": given} if isinstance(given, str) else given
 
 
+class TaskSetFigures(Record):
+    """A set of `evaluation.tasks`; its figures are among those of the splits."""
+
+    changes: dict[str, Any]
+    """Parameters in which its family differs from that of the training tasks."""
+    tasks: int
+    """Number of tasks."""
+    left_out: int
+    """Number of its family's tasks that were left out because they equal training or validation tasks by value."""
+    seen_tasks: int | None
+    """Number of the tasks that equal a task that the transformer was trained on; None if it has no record."""
+
+
 class Summary(Record):
     """The record in `summary.json`."""
 
@@ -119,9 +132,13 @@ class Summary(Record):
     its settings may have been chosen; None if it has no record of them."""
     held_out_tasks: int | None = None
     """Number of the held-out tasks; 0 if the evaluation left them out."""
+    ablations: list[str] = []
+    """Names of the agents that are ablations of the transformer."""
+    task_sets: dict[str, TaskSetFigures] = {}
+    """The sets of `evaluation.tasks` by name."""
     figures: list[FigureTitle]
     agents: dict[str, dict[str, SplitFigures]]
-    """By agent and split: `test`, `validation` and `train`, those that were evaluated."""
+    """By agent and split: `test`, `validation` and `train`, those that were evaluated, and the task sets."""
     files: dict[str, str] = {}
     """SHA-256 of the other files of the evaluation, by name; empty in evaluations of earlier versions."""
 
@@ -145,14 +162,26 @@ class Summary(Record):
         """The name of `main_split` for people: `held-out`, `validation` or `training`."""
         return SPLIT_TITLES[self.main_split]
 
+    def scale_on(self, split: str) -> ScaleName:
+        """The scale to show on a split or task set: a set whose own scale is unknown shows raw returns."""
+        unknown = split in self.task_sets and self.normalised_return.unknown_tasks.get(split)
+        return "return" if unknown else self.scale
+
+    def set_title(self, name: str) -> str:
+        """The name of a task set with its changes and its number of tasks, in a few words."""
+        own = self.task_sets[name]
+        changes = "".join(f"{key} {value}, " for key, value in own.changes.items())
+        raw = ", raw returns" if self.scale_on(name) != self.scale else ""
+        return f"{name} ({changes}{own.tasks} tasks{raw})"
+
     def shown(self) -> list[FigureTitle]:
         """The figures to show: all of them, or those of raw returns if the scale is unknown."""
         return [each for each in self.figures if self.normalised_return.known or "return" in each.scales]
 
     def value(self, agent: str, split: str, figure: FigureTitle) -> Value:
-        """A figure of an agent on a split, on the scale to show if it exists there."""
-        scale = self.scale if self.scale in figure.scales else figure.scales[0]
-        return self.agents[agent][split].on(scale).get(figure.key)
+        """A figure of an agent on a split or task set, on the scale to show if it exists there."""
+        scale = self.scale_on(split)
+        return self.agents[agent][split].on(scale if scale in figure.scales else figure.scales[0]).get(figure.key)
 
     @property
     def seen(self) -> str:
@@ -224,7 +253,7 @@ NO_HELD_OUT = "held-out tasks were not evaluated (evaluation.test_tasks: 0)"
 
 
 def describe(summary: Summary) -> str:
-    """The figures on held-out tasks, and on validation tasks if they were evaluated, as a few lines of text.
+    """The figures on held-out tasks, on validation tasks if they were evaluated, and on task sets, as text.
 
     The figures on training tasks are shown only if there are no others.
     """
@@ -232,7 +261,12 @@ def describe(summary: Summary) -> str:
     shown = summary.shown()
     splits = [split for split in summary.splits if split != "train"] or ["train"]
     lines = [
-        "\n".join(_table(summary, split) for split in splits),
+        "\n".join(
+            [
+                *(_table(summary, split, f"{SPLIT_TITLES[split]} tasks") for split in splits),
+                *(_table(summary, name, summary.set_title(name)) for name in summary.task_sets),
+            ]
+        ),
         f"  figures: {title}, interquartile mean over tasks and lifetimes, and the plain mean in brackets",
         "  last tenth: of the steps; where episodes end early, these are later episodes",
         "  trained with: environment steps before these lifetimes began",
@@ -254,10 +288,10 @@ def describe(summary: Summary) -> str:
     return "\n".join([*lines, *([f"  {reason}"] if reason else [])])
 
 
-def _table(summary: Summary, split: str) -> str:
-    """One row per agent, with its figures on a split."""
+def _table(summary: Summary, split: str, title: str) -> str:
+    """One row per agent, with its figures on a split or task set."""
     shown = summary.shown()
-    rows = [(f"  {SPLIT_TITLES[split]} tasks", *(figure.title for figure in shown), "trained with")]
+    rows = [(f"  {title}", *(figure.title for figure in shown), "trained with")]
     for agent in summary.agents:
         mark = "->" if agent == TRANSFORMER else "  "
         cells = (value_text(summary.value(agent, split, figure), figure.unit) for figure in shown)
