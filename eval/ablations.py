@@ -84,7 +84,9 @@ class ContextOfAnotherTask(TransformerAgent):
     """
 
     lives: Columns
-    """Token columns of the life that each slot is given, (num_envs, steps, ...)."""
+    """Token columns of the lives, (num_envs, steps, ...)."""
+    givers: NDArray[np.intp]
+    """(num_envs,) the slot whose life each slot is given."""
 
     def give(self, lives: Histories, task_set: TaskSet) -> None:
         """Gives every slot the context of another task.
@@ -97,10 +99,8 @@ class ContextOfAnotherTask(TransformerAgent):
         """
         columns, _ = strand_order(lives.columns(), 1, self.model.config.action_space)
         num_envs, steps = lives.reward.shape
-        slots = np.arange(num_envs).reshape(len(task_set), -1)[other_tasks(task_set)].ravel()
-        self.lives = {
-            name: values.reshape(num_envs, steps, *values.shape[1:])[slots] for name, values in columns.items()
-        }
+        self.lives = {name: values.reshape(num_envs, steps, *values.shape[1:]) for name, values in columns.items()}
+        self.givers = np.arange(num_envs).reshape(len(task_set), -1)[other_tasks(task_set)].ravel()
 
     def reset(self, spec: Spec, num_envs: int, seeds: Seeds) -> None:
         super().reset(spec, num_envs, seeds)
@@ -112,12 +112,13 @@ class ContextOfAnotherTask(TransformerAgent):
         if not len(slots):
             return token
         for name, tokens in self.tokens.items():
-            tokens[slots, : self.length] = torch.from_numpy(self.lives[name][slots, now - self.length : now]).to(tokens)
+            past = self.lives[name][self.givers[slots], now - self.length : now]
+            tokens[slots, : self.length] = torch.from_numpy(past).to(tokens)
         self._read_again(slots)
         # The result of the slot's own last step is not its own either. Only the mark of the episode's end is.
         rows = np.isin(np.arange(len(token["boundary"])), slots)
-        others = {name: values[:, now] for name, values in self.lives.items()}
-        return _with_rows(token, rows, {name: others[name] for name in ("previous_action", "previous_reward")})
+        others = {name: self.lives[name][self.givers, now] for name in ("previous_action", "previous_reward")}
+        return _with_rows(token, rows, others)
 
     def _read_again(self, slots: NDArray[np.intp]) -> None:
         """Keys and values of the new tokens of some slots."""
