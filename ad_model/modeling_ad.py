@@ -9,6 +9,7 @@ boundary. The policy head at that token predicts the action of step t. Encoders 
 Axes: B batch, T steps, F factors of an action, K values of a factor.
 """
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -78,6 +79,7 @@ class ADModel(ADPreTrainedModel):
         past_key_values: Cache | None = None,
         use_cache: bool = False,
         reduction: Literal["mean", "none"] = "mean",
+        first: Tensor | None = None,
     ) -> ADOutput:
         """Predicts the action of every step.
 
@@ -91,6 +93,8 @@ class ADModel(ADPreTrainedModel):
             past_key_values: key-value cache of the earlier steps.
             use_cache: return a key-value cache.
             reduction: reduction of the loss over B and T.
+            first: (B,) the first step that each row sees, counted from the beginning of the cache. Earlier steps are
+                hidden, and positions count from this one: the row's context begins here. By default, all are seen.
         """
         # One token per step, the sum of its parts' embeddings.
         tokens = (
@@ -99,12 +103,22 @@ class ADModel(ADPreTrainedModel):
             + self.embed_reward(self.compressed(previous_reward)[..., None])
             + self.embed_boundary(boundary.long())
         )
-        output = self.backbone(inputs_embeds=tokens, past_key_values=past_key_values, use_cache=use_cache)
+        seen = {} if first is None else self._beginning_at(first, tokens.shape[1], past_key_values)
+        output = self.backbone(inputs_embeds=tokens, past_key_values=past_key_values, use_cache=use_cache, **seen)
         hidden = output.last_hidden_state
         logits = self.head(hidden)
         loss = None if action is None else self.head.loss(logits, action, reduction)
         heads = {name: head(hidden).float() for name, head in self.heads.items()} or None
         return ADOutput(loss=loss, logits=logits, heads=heads, past_key_values=output.past_key_values)
+
+    def _beginning_at(self, first: Tensor, steps: int, past_key_values: Cache | None) -> dict[str, Tensor]:
+        """Arguments of the backbone that hide the steps before `first`, (B,), and count positions from there."""
+        before = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        position = torch.arange(before + steps, device=first.device) - first[:, None]
+        arguments = {"attention_mask": (position >= 0).long()}
+        if "position_ids" in inspect.signature(self.backbone.forward).parameters:
+            arguments["position_ids"] = position[:, before:].clamp(min=0)
+        return arguments
 
     def compressed(self, reward: Tensor) -> Tensor:
         """Rewards of any scale as numbers of about 1: sign(x) log(1 + |x|) of x = reward / `reward_scale`.

@@ -91,6 +91,23 @@ def tokens_in_order(
     return {**observation, **before}
 
 
+def starts_episode(token: Columns) -> NDArray[np.bool_]:
+    """(num_envs,) True where a token is the first of an episode that follows another one."""
+    starts: NDArray[np.bool_] = token["boundary"] == EPISODE_ENDED
+    return starts
+
+
+def without_rewards(token: Columns) -> Columns:
+    """The token with reward 0."""
+    return {**token, "previous_reward": np.zeros_like(token["previous_reward"])}
+
+
+def without_ends(token: Columns) -> Columns:
+    """The token without the mark of an episode's end: steps of two episodes look like steps of one."""
+    boundary = token["boundary"]
+    return {**token, "boundary": np.where(boundary == EPISODE_ENDED, WITHIN_EPISODE, boundary).astype(boundary.dtype)}
+
+
 def model_inputs(columns: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments of `ADModel.forward` from token columns; a Dict or Tuple observation is one mapping."""
     seen = {name.partition(".")[2]: values for name, values in columns.items() if name.startswith("observation")}

@@ -16,6 +16,7 @@ from data_gen.storage.given_split import split_of_data, without_tasks_of_data
 from data_gen.storage.source import located, record_at
 from data_gen.streams import Seeds, make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
+from data_gen.tasks.sets import TaskSet, check_spaces, draw_set
 from data_gen.tasks.splits import Splits, split_tasks
 from icrl.config.loader import load_config
 from icrl.config.schema import ExperimentConfig
@@ -84,7 +85,7 @@ class Experiment:
 
     def forget_split(self) -> None:
         """Works the split out again on its next use, since the given data has been replaced."""
-        for name in ("splits", "given_split"):
+        for name in ("splits", "given_split", "task_sets"):
             self.__dict__.pop(name, None)
 
     @property
@@ -107,6 +108,40 @@ class Experiment:
         """The held-out tasks: no training data ever comes from these tasks, and no choice looks at them."""
         return self.splits.test
 
+    @cached_property
+    def set_families(self) -> dict[str, TaskDistribution]:
+        """The families of `evaluation.tasks`, by the names of the sets.
+
+        Raises ConfigError if the spaces of one are not those that the model reads.
+        """
+        families: dict[str, TaskDistribution] = {
+            name: given.family(self.config.tasks) for name, given in self.config.evaluation.tasks.items()
+        }
+        for name, family in families.items():
+            check_spaces(name, self.family, family)
+        return families
+
+    @cached_property
+    def task_sets(self) -> list[TaskSet]:
+        """The sets of `evaluation.tasks`, without training and validation tasks.
+
+        Raises ConfigError if a set has other spaces, or no task that is new.
+        """
+        known = [tasks for tasks in (self.train_tasks, self.validation_tasks) if len(tasks)]
+        seed = int(make_seeds(1, self.config.seed_for("split"), Purpose.TASK_SETS)[0] >> np.uint64(32))
+        return [
+            draw_set(
+                name,
+                self.set_families[name],
+                given.changes,
+                self.family,
+                known,
+                given.num_tasks or self.config.evaluation.test_tasks,
+                seed,
+            )
+            for name, given in self.config.evaluation.tasks.items()
+        ]
+
     @property
     def history_steps(self) -> int:
         """Length of a learning history, in environment steps."""
@@ -118,9 +153,9 @@ class Experiment:
         return self.config.evaluation.episodes * self.family.episode_length
 
     @property
-    def planned_steps(self) -> int:
-        """Steps that agents plan for: those of a learning history, or of an evaluation's lifetime if data is given."""
-        return self.lived_steps if self.config.data.given else self.history_steps
+    def planned_episodes(self) -> int:
+        """Episodes that agents plan for: those of a history, or of an evaluation's lifetime if data is given."""
+        return self.config.evaluation.episodes if self.config.data.given else self.config.data.episodes
 
     @property
     def source_device(self) -> str:

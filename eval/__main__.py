@@ -3,7 +3,8 @@
 from data_gen.experiment import Experiment
 from eval.evaluate import evaluate
 from eval.report import report_exists, write_report
-from eval.summary import describe, load_summary
+from eval.summary import load_summary
+from eval.summary_text import describe
 from eval.tracking import track_evaluation
 from icrl.run.command import Invocation, run_module
 from icrl.run.trackers import check_trackers

@@ -1,6 +1,8 @@
 """Evaluation: the frozen transformer and every baseline on the same held-out, validation and training tasks."""
 
 import contextlib
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +18,12 @@ from data_gen.generation.checks import check_agent
 from data_gen.generation.generate import environment_steps
 from data_gen.meta.store import is_meta_learner, ready_agent, trained_figures
 from data_gen.storage.folder import load_info
-from eval.evaluated_tasks import evaluated_tasks, seen_tasks
+from data_gen.tasks.sets import TaskSet
+from eval.ablations import ABLATIONS, ContextOfAnotherTask, ablation_name, other_tasks
+from eval.evaluated_tasks import evaluated_sets, seen_tasks
 from eval.figures import FINAL_EPISODES, load_figures
 from eval.in_context import TransformerAgent
-from eval.lifetimes import run_lifetimes
+from eval.lifetimes import Lifetimes, run_lifetimes
 from eval.results import returns_scale, returns_table, scores_of
 from eval.statistics import INTERVAL
 from eval.summary import TRANSFORMER, Summary, figure_titles, intact_summary, load_summary, split_figures
@@ -43,8 +47,8 @@ class Contestant(NamedTuple):
 
     agent: Agent
     sees: str
-    planned_steps: int
-    """Steps that the agent plans for: its schedules run over them."""
+    planned_episodes: int
+    """Full-length episodes that the agent plans for: its schedules run over them."""
 
 
 def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool:
@@ -76,16 +80,11 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         check_agents(experiment)
         figures = load_figures(config.evaluation.figures, config.evaluation.episodes)
         model = load_model(path, config.runtime.device, config.evaluation.trust_remote_code)
-        splits = evaluated_tasks(experiment)
-        agents = _contestants(experiment, model)
-        lifetimes = {
-            (name, split): run_lifetimes(experiment, tasks, split, name, *contestant)
-            for split, tasks in splits.items()
-            for name, contestant in agents.items()
-        }
+        sets, agents = evaluated_sets(experiment), _contestants(experiment, model)
+        lifetimes = {pair: life for each in sets for pair, life in _lives(experiment, each, agents)}
         # Returns, on each task's own scale, and their figures.
         sources = [*_named(config)][: len(config.data.sources)] or _learned(config)
-        scale, meaning = returns_scale(experiment.family, splits, sources, lifetimes)
+        scale, meaning = returns_scale(sets, sources, lifetimes)
         table = returns_table(scale, lifetimes)
         num_final_episodes = min(FINAL_EPISODES, config.evaluation.episodes)
         by_agent: dict[str, dict[str, object]] = {name: {} for name in agents}
@@ -109,7 +108,17 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
                 },
                 "seen_tasks": seen.trained,
                 "chosen_tasks": seen.chosen,
-                "held_out_tasks": len(splits["test"]) if "test" in splits else 0,
+                "held_out_tasks": sum(len(each) for each in sets if each.name == "test"),
+                "ablations": [*map(ablation_name, config.evaluation.ablations)],
+                "task_sets": {
+                    each.name: {
+                        "changes": each.changes,
+                        "tasks": len(each),
+                        "left_out": each.left_out,
+                        "seen_tasks": seen.in_sets[each.name],
+                    }
+                    for each in experiment.task_sets
+                },
                 "figures": figure_titles(figures, num_final_episodes=num_final_episodes),
                 "agents": by_agent,
             }
@@ -118,7 +127,7 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         folder.report.unlink(missing_ok=True)  # the report of an earlier evaluation
         with new_folder(folder.eval) as temporary:
             table.to_parquet(temporary / RETURNS, index=False)
-            np.savez(temporary / PATHS, **lifetimes[TRANSFORMER, next(iter(splits))].paths)  # type: ignore[arg-type]
+            np.savez(temporary / PATHS, **lifetimes[TRANSFORMER, sets[0].name].paths)  # type: ignore[arg-type]
             write_record(temporary / SUMMARY, summary.model_copy(update={"files": checksums(temporary)}))
     return True
 
@@ -146,18 +155,40 @@ def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
     return checkpoint / MODEL
 
 
+def _lives(
+    experiment: Experiment, task_set: TaskSet, agents: dict[str, Contestant]
+) -> Iterator[tuple[tuple[str, str], Lifetimes]]:
+    """Runs every agent on a task set; yields the names of agent and set, and the lifetimes."""
+    exchanged = agents.get(ablation_name("context_of_another_task"))
+    for name, contestant in agents.items():
+        keep = name == TRANSFORMER and exchanged is not None
+        life = run_lifetimes(experiment, task_set, name, *contestant, keep=keep)
+        if keep and exchanged is not None and life.histories is not None:
+            assert isinstance(exchanged.agent, ContextOfAnotherTask)
+            exchanged.agent.give(life.histories, task_set)
+        yield (name, task_set.name), dataclasses.replace(life, histories=None)
+
+
 def check_agents(given: Experiment | ExperimentConfig) -> None:
-    """Raises UserError, with the key, if a source or baseline cannot act on these tasks."""
+    """Raises UserError, with the key, if a source, a baseline or an ablation cannot act on the tasks of every set."""
     experiment = Experiment.of(given)
     config = experiment.config
     check_device(config.runtime.device)
     named: list[tuple[str, AgentComponent]] = []
     named += [(f"data.sources.{index}", source) for index, source in enumerate(config.data.sources)]
     named += [(f"evaluation.baselines.{index}", agent) for index, agent in enumerate(config.evaluation.baselines)]
-    planned, lifetime, device = experiment.planned_steps, experiment.lived_steps, experiment.source_device
-    with contextlib.closing(experiment.family.make_vec(experiment.one_task)) as envs:
-        for key, component in named:
-            check_agent(key, component, envs, planned, device, lifetime)
+    tried = [("", experiment.family, experiment.one_task)]
+    tried += [
+        (f"evaluation.tasks.{name}: ", family, family.sample(1, 0)) for name, family in experiment.set_families.items()
+    ]
+    for where, family, task in tried:
+        planned, lived = (each * family.episode_length for each in _planned_and_lived(experiment))
+        with contextlib.closing(family.make_vec(task)) as envs:
+            for key, component in named:
+                check_agent(where + key, component, envs, planned, experiment.source_device, lived)
+    if "context_of_another_task" in config.evaluation.ablations:
+        for task_set in evaluated_sets(experiment):
+            other_tasks(task_set)
 
 
 def evaluated_weights(config: ExperimentConfig, folder: RunFolder, path: Path) -> str:
@@ -175,22 +206,31 @@ def evaluated_weights(config: ExperimentConfig, folder: RunFolder, path: Path) -
 
 
 def _contestants(experiment: Experiment, model: ADModel) -> dict[str, Contestant]:
-    """The transformer, then the sources and the baselines, by name in the results.
+    """The transformer and its ablations, then the sources and the baselines, by name in the results.
 
     Where the evaluation is shorter than the histories of the data, a learner with a schedule has hardly begun it when
     the evaluation ends. So it takes part twice: as in the data, and planned for the lifetime of the evaluation.
     """
     config, folder = experiment.config, experiment.folder
-    planned, lived = experiment.planned_steps, experiment.lived_steps
+    planned, lived = _planned_and_lived(experiment)
     objective: Objective = config.training.objective.build()
-    transformer = TransformerAgent(model, config.evaluation.temperature, objective)
-    agents = {TRANSFORMER: Contestant(transformer, "observation", planned)}
+    kinds = {TRANSFORMER: TransformerAgent}
+    kinds |= {ablation_name(name): ABLATIONS[name] for name in config.evaluation.ablations}
+    agents = {
+        name: Contestant(kind(model, config.evaluation.temperature, objective), "observation", planned)
+        for name, kind in kinds.items()
+    }
     for name, component in _named(config).items():
         agent = ready_agent(config, folder, component)
         agents[name] = Contestant(agent, component.sees, planned)
         if lived < planned and agent.follows_plan:
             agents[replanned(name, config.evaluation.episodes)] = Contestant(agent, component.sees, lived)
     return agents
+
+
+def _planned_and_lived(experiment: Experiment) -> tuple[int, int]:
+    """Episodes that agents plan for, and episodes of a lifetime."""
+    return experiment.planned_episodes, experiment.config.evaluation.episodes
 
 
 def replanned(name: str, episodes: int) -> str:
@@ -201,11 +241,12 @@ def replanned(name: str, episodes: int) -> str:
 def _named(config: ExperimentConfig) -> dict[str, AgentComponent]:
     """The sources and the baselines by label or name; a repeated name gets a number."""
     named: dict[str, AgentComponent] = {}
+    taken = {TRANSFORMER, *map(ablation_name, config.evaluation.ablations)}
     components: tuple[AgentComponent, ...] = (*config.data.sources, *config.evaluation.baselines)
     for component in components:
         first = name = component.label or component.name
         count = 2
-        while name in named or name == TRANSFORMER:
+        while name in named or name in taken:
             name, count = f"{first}_{count}", count + 1
         named[name] = component
     return named
@@ -220,7 +261,9 @@ def _training_steps(experiment: Experiment) -> dict[str, int | None]:
     """Environment steps that each agent was trained with before this evaluation; None if unknown."""
     config, folder = experiment.config, experiment.folder
     given = config.evaluation.checkpoint is not None
-    steps: dict[str, int | None] = {TRANSFORMER: None if given else environment_steps(experiment)}
+    own = None if given else environment_steps(experiment)
+    steps: dict[str, int | None] = {TRANSFORMER: own}
+    steps |= {ablation_name(name): own for name in config.evaluation.ablations}
     for name, component in _named(config).items():
         trained = is_meta_learner(component)
         steps[name] = trained_figures(config, folder, component).environment_steps if trained else 0

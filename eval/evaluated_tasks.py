@@ -1,4 +1,4 @@
-"""The tasks of an evaluation, by split, and how many of them the evaluated model has met in its training."""
+"""The tasks of an evaluation, by split and task set, and how many of them the evaluated model has met in training."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,6 +7,7 @@ from data_gen.experiment import Experiment
 from data_gen.spaces import to_json
 from data_gen.tasks.base import Tasks
 from data_gen.tasks.same import seen_in_record
+from data_gen.tasks.sets import TaskSet
 from eval.summary import SPLIT_TITLES
 from icrl.support.errors import ConfigError
 from icrl.support.files import read_json
@@ -32,6 +33,15 @@ def evaluated_tasks(experiment: Experiment) -> dict[str, Tasks]:
     return {split: asked[split]().take(slice(count)) for split, count in counts.items() if count}
 
 
+def evaluated_sets(experiment: Experiment) -> list[TaskSet]:
+    """Everything that is evaluated: the splits, and the sets of `evaluation.tasks`.
+
+    Raises ConfigError for a set that cannot be evaluated with this model.
+    """
+    splits = evaluated_tasks(experiment)
+    return [*(TaskSet(name, experiment.family, tasks) for name, tasks in splits.items()), *experiment.task_sets]
+
+
 class Seen(NamedTuple):
     """Numbers of held-out tasks that the evaluated model has met; None if it has no record of its tasks."""
 
@@ -39,6 +49,8 @@ class Seen(NamedTuple):
     """Those that it was trained on."""
     chosen: int | None
     """Those that were its validation tasks, by which its checkpoint or its settings may have been chosen."""
+    in_sets: dict[str, int | None]
+    """By task set, the number of its tasks that the model was trained on."""
 
 
 def seen_tasks(experiment: Experiment, path: Path) -> Seen:
@@ -50,23 +62,28 @@ def seen_tasks(experiment: Experiment, path: Path) -> Seen:
     config, splits = experiment.config, evaluated_tasks(experiment)
     record, chosen_record = _records_of_tasks(experiment, path)
     if record is None and config.evaluation.checkpoint is None and config.data.given is None:
-        return Seen(0, 0)  # a checkpoint of this run from before there were records: the split keeps its tasks apart
+        return Seen(
+            0, 0, {each.name: 0 for each in experiment.task_sets}
+        )  # a checkpoint of this run from before there were records: the split keeps its tasks apart
     family = experiment.family
     trained = {split: seen_in_record(family, tasks, record) for split, tasks in splits.items() if split != "train"}
     chosen = seen_in_record(family, splits["test"], chosen_record) if "test" in splits else 0
+    in_sets = {each.name: seen_in_record(each.family, each.tasks, record) for each in experiment.task_sets}
     met = [
         (trained.get("test"), "was trained on", "test"),
         (chosen, "had as validation tasks", "test"),
         (trained.get("validation"), "was trained on", "validation"),
+        *((count, "was trained on", name) for name, count in in_sets.items()),
     ]
-    for count, how, split in met:
+    sizes = {each.name: len(each) for each in evaluated_sets(experiment)}
+    for count, how, name in met:
         if count and not config.evaluation.allow_seen_tasks:
             raise ConfigError(
-                f"evaluation.checkpoint: {path}: the model {how} {count} of the {len(splits[split])} "
-                f"{SPLIT_TITLES[split]} tasks: give the seed and the split that it was trained with, or "
+                f"evaluation.checkpoint: {path}: the model {how} {count} of the {sizes[name]} "
+                f"{SPLIT_TITLES.get(name, name)} tasks: give the seed and the split that it was trained with, or "
                 "--allow-seen-tasks to evaluate it all the same"
             )
-    return Seen(trained.get("test", 0), chosen)
+    return Seen(trained.get("test", 0), chosen, in_sets)
 
 
 def _records_of_tasks(experiment: Experiment, path: Path) -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from ad_model.modeling_ad import ADModel, ADOutput
 from ad_model.objectives.base import Objective
 from ad_model.objectives.imitation import Imitation
-from ad_model.tokens import first_result, model_inputs, next_result, observation_columns
+from ad_model.tokens import Columns, first_result, model_inputs, next_result, observation_columns
 from data_gen.agents.base import Agent, Spec, Transition
 from data_gen.spaces import storage_type, to_json
 from data_gen.streams import Seeds, SlotStreams
@@ -95,22 +95,31 @@ class TransformerAgent(Agent):
     @torch.inference_mode()
     def predict(self, observation: Any) -> ADOutput:
         """Adds the token of the current step to the context. Only the last position of the output counts."""
-        if self.length == self.capacity:  # forget the oldest half
-            for tokens in self.tokens.values():
-                tokens[:, : self.keep] = tokens[:, self.capacity - self.keep :].clone()
-            self.length, self.in_cache = self.keep, 0
-        for name, values in {**observation_columns(observation), **self.result}.items():
+        if self.length == self.capacity:
+            self.forget_oldest()
+        for name, values in self.entering({**observation_columns(observation), **self.result}).items():
             self.tokens[name][:, self.length] = torch.from_numpy(np.ascontiguousarray(values))
         self.length += 1
         if not self.cached:
-            return self.model(**self._slice(0))
+            return self.model(**self.inputs(0))
         if self.in_cache == 0:  # a new context: read all of its tokens
             self.cache.reset()
-        output: ADOutput = self.model(**self._slice(self.in_cache), past_key_values=self.cache, use_cache=True)
+        output: ADOutput = self.model(**self.inputs(self.in_cache), past_key_values=self.cache, use_cache=True)
         self.in_cache = self.length
         return output
 
-    def _slice(self, first: int) -> dict[str, Any]:
+    def entering(self, token: Columns) -> Columns:
+        """The token that enters the context at the current step, given the true one. Ablations change it."""
+        return token
+
+    def forget_oldest(self) -> None:
+        """Makes room in a full context: forgets its oldest half."""
+        for tokens in self.tokens.values():
+            tokens[:, : self.keep] = tokens[:, self.capacity - self.keep :].clone()
+        self.length, self.in_cache = self.keep, 0
+
+    def inputs(self, first: int) -> dict[str, Any]:
+        """The model's arguments for the tokens of the context from number `first` on."""
         return model_inputs({name: tokens[:, first : self.length] for name, tokens in self.tokens.items()})
 
     def _buffer(self, num_envs: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Lifetimes of one agent on the tasks of one split, all tasks and seeds at once, with everything that figures need."""
+"""Lifetimes of one agent on the tasks of one set, all tasks and seeds at once, with everything that figures need."""
 
 import time
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from data_gen.interaction import Histories, interact
 from data_gen.returns import episode_returns, final_returns
 from data_gen.streams import make_seeds
 from data_gen.tasks.base import Tasks
+from data_gen.tasks.sets import TaskSet
 from icrl.run.purpose import Purpose
 
 FINAL_SHARE = 0.1
@@ -27,7 +28,7 @@ _PICTURED_TASKS = 6
 
 @dataclass(frozen=True)
 class Lifetimes:
-    """Lifetimes of one agent on one split. Arrays are (task, seed, episode), as long as the longest lifetime.
+    """Lifetimes of one agent on one task set. Arrays are (task, seed, episode), as long as the longest lifetime.
 
     Where episodes end early, lifetimes have different numbers of episodes, and the returns of missing episodes are NaN.
     Agents are compared by their first `episodes` episodes, which every lifetime has.
@@ -48,6 +49,8 @@ class Lifetimes:
     environment_steps: int
     paths: dict[str, NDArray[Any]]
     """First and last episode of a few tasks, for pictures."""
+    histories: Histories | None = None
+    """Every step, if it is kept."""
 
     def first(self, values: NDArray[Any]) -> NDArray[Any]:
         """The part of a (task, seed, episode) array that is compared."""
@@ -60,7 +63,13 @@ class Lifetimes:
 
 
 def run_lifetimes(
-    experiment: Experiment, tasks: Tasks, split: str, name: str, agent: Agent, sees: str, planned_steps: int
+    experiment: Experiment,
+    task_set: TaskSet,
+    name: str,
+    agent: Agent,
+    sees: str,
+    planned_episodes: int,
+    keep: bool = False,
 ) -> Lifetimes:
     """Runs an agent on every task with every seed at once.
 
@@ -68,34 +77,36 @@ def run_lifetimes(
 
     Args:
         experiment: gives seeds and lengths.
-        tasks: the tasks of the split.
-        split, name: names of the split and of the agent, for the progress bar.
+        task_set: the tasks and their family.
+        name: the agent's name, for the progress bar.
         agent: the agent, which is reset first.
         sees: `observation` or `state`, as in `interact`.
-        planned_steps: the lifetime that the agent's schedules run over.
+        planned_episodes: the lifetime that the agent's schedules run over, in full-length episodes.
+        keep: keep every step in the result.
     """
-    config, family = experiment.config, experiment.family
+    config, family, tasks = experiment.config, task_set.family, task_set.tasks
     seeds, episodes, actors = config.evaluation.seeds, config.evaluation.episodes, agent.actors
     lifetimes = len(tasks) * seeds
-    total = lifetimes * actors * experiment.lived_steps
+    lived_steps = episodes * family.episode_length
+    total = lifetimes * actors * lived_steps
     # One slot per task, seed and actor; a learner's actors are neighbours.
     envs = family.make_vec(tasks.take(np.repeat(np.arange(len(tasks)), seeds * actors)))
-    description = f"{name} on {split} tasks"
+    description = f"{name} on {task_set.name} tasks"
     started = time.perf_counter()
     with tqdm(total=total, unit=" steps", unit_scale=True, desc=f"{description:34}", dynamic_ncols=True) as bar:
         histories = interact(
             agent,
             envs,
-            experiment.lived_steps,
+            lived_steps,
             make_seeds(lifetimes, config.seed_for("evaluation"), Purpose.EVALUATION),
-            planned_steps=planned_steps,
+            planned_steps=planned_episodes * family.episode_length,
             sees=sees,
             recorded=slice(None, None, actors),
             successes=True,
             device=experiment.source_device,
             progress=bar.update,
             check_values=config.runtime.check_values,
-            slot_name=lambda slot: f"{split} task {slot // (seeds * actors)}",
+            slot_name=lambda slot: f"{task_set.name} task {slot // (seeds * actors)}",
         )
     envs.close()
     seconds = time.perf_counter() - started
@@ -119,6 +130,7 @@ def run_lifetimes(
         seconds=seconds,
         environment_steps=total,
         paths=_paths(histories, ends[:, :episodes], seeds, min(len(tasks), _PICTURED_TASKS), tasks),
+        histories=histories if keep else None,
     )
 
 

@@ -3,7 +3,7 @@
 One number hides how returns are spread over tasks and lifetimes; a performance profile shows all of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,14 +40,11 @@ class Aggregate(NamedTuple):
     high: float
 
 
-def final_returns_by_agent(table: pd.DataFrame, summary: Summary) -> dict[str, Array]:
+def final_returns_by_agent(table: pd.DataFrame, summary: Summary, agents: Sequence[str]) -> dict[str, Array]:
     """Mean return of every lifetime over its last episodes, (task, seed), on the main split and the shown scale."""
-    return {
-        agent: scores_array(table, agent, summary.main_split, summary.scale, summary.episodes)[
-            :, :, -FINAL_EPISODES:
-        ].mean(axis=2)
-        for agent in summary.agents
-    }
+    split, scale, episodes = summary.main_split, summary.scale, summary.episodes
+    scores = {agent: scores_array(table, agent, split, scale, episodes) for agent in agents}
+    return {agent: each[:, :, -FINAL_EPISODES:].mean(axis=2) for agent, each in scores.items()}
 
 
 def aggregates(finals: dict[str, Array], known: bool) -> dict[str, dict[str, Aggregate]]:

@@ -25,7 +25,8 @@ from eval.figures import FINAL_EPISODES
 from eval.profiles import aggregates, draw_profiles, final_returns_by_agent
 from eval.results import scores_array
 from eval.statistics import iqm, tasks_interval
-from eval.summary import NO_HELD_OUT, SPLIT_TITLES, TRANSFORMER, Estimate, Summary, intact_summary, trained_with
+from eval.summary import SPLIT_TITLES, TRANSFORMER, Estimate, Summary, intact_summary
+from eval.summary_text import NO_HELD_OUT, trained_with
 from icrl.config.schema import ExperimentConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_path, checkpoint_record, checkpoint_steps
 from icrl.run.folder import CHECKSUMS, RunFolder, config_text, locked
@@ -92,11 +93,15 @@ def _write_report(experiment: Experiment) -> Path:
         paths = read_npz(folder.paths)
     except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{folder.eval}: cannot be read ({error}); run `icrl evaluate --overwrite`") from error
-    finals = final_returns_by_agent(table, summary)
+    ablated = [TRANSFORMER, *summary.ablations]
+    contestants = [agent for agent in summary.agents if agent not in summary.ablations]
+    finals = final_returns_by_agent(table, summary, contestants)
     with matplotlib.rc_context(_STYLE):
         figures = {
-            "curves": _curves(table, summary),
-            "profiles": draw_profiles(finals, summary.scale, partial(agent_color, list(summary.agents))),
+            "curves": _curves(table, summary, summary.main_split, contestants),
+            "ablations": _curves(table, summary, summary.main_split, ablated) if summary.ablations else None,
+            **{f"curves-{name}": _curves(table, summary, name, contestants) for name in summary.task_sets},
+            "profiles": draw_profiles(finals, summary.scale, partial(agent_color, contestants)),
             "tasks": _per_task(table, summary),
             "paths": _paths(experiment.family, paths),
             "loss": _loss(log),
@@ -125,6 +130,7 @@ def _write_report(experiment: Experiment) -> Path:
         tasks=config.tasks.name,
         report=report,
         trained_with=trained_with,
+        contestants=contestants,
         pictures=pictures,
         log=log,
         config=config_text(folder.config),
@@ -142,24 +148,24 @@ def agent_color(agents: list[str], agent: str) -> str:
     return _TRANSFORMER_COLOR if agent == TRANSFORMER else _COLORS[others.index(agent) % len(_COLORS)]
 
 
-def _curves(table: pd.DataFrame, summary: Summary) -> Figure:
-    """Return by episode: every agent on held-out tasks, and the transformer also on training tasks."""
-    agents = list(summary.agents)
+def _curves(table: pd.DataFrame, summary: Summary, where: str, agents: list[str]) -> Figure:
+    """Return by episode: the agents on a split or task set, and on the main split the transformer on others too."""
     figure = Figure(figsize=(8.2, 4.2))
     axes: Axes = figure.subplots()
-    column = _scale(table)
+    column = summary.scale_on(where)
     episodes = np.arange(1, summary.episodes + 1)
     for agent in agents:
         color = agent_color(agents, agent)
-        scores = scores_array(table, agent, summary.main_split, column, summary.episodes)
+        scores = scores_array(table, agent, where, column, summary.episodes)
         low, high = tasks_interval(scores, resamples=_CURVE_RESAMPLES)
         # matplotlib leaves labels that begin with _ out of the legend.
         label = f" {agent}" if agent.startswith("_") else agent
-        width, label = (2.4, f"{agent}, {summary.main_title} tasks") if agent == TRANSFORMER else (1.6, label)
+        title = f"{agent}, {SPLIT_TITLES.get(where, where)} tasks"
+        width, label = (2.4, title) if agent == TRANSFORMER else (1.6, label)
         axes.plot(episodes, iqm(scores), color=color, label=label, linewidth=width, zorder=1 + width)
         axes.fill_between(episodes, low, high, color=color, alpha=0.15, linewidth=0)
     for split, style in (("validation", ":"), ("train", "--")):
-        if split in summary.splits[1:]:
+        if split in summary.splits[1:] and where == summary.main_split and not {*agents} & {*summary.ablations}:
             curve = iqm(scores_array(table, TRANSFORMER, split, column, summary.episodes))
             label = f"{TRANSFORMER}, {SPLIT_TITLES[split]} tasks"
             axes.plot(episodes, curve, style, color=_TRANSFORMER_COLOR, label=label, linewidth=1.4)
@@ -171,7 +177,7 @@ def _curves(table: pd.DataFrame, summary: Summary) -> Figure:
 
 def _per_task(table: pd.DataFrame, summary: Summary) -> Figure:
     """The transformer's first episode and its last episodes, one pair of dots per task of the main split."""
-    column = _scale(table)
+    column = summary.scale
     scores = scores_array(table, TRANSFORMER, summary.main_split, column, summary.episodes).mean(axis=1)
     first, last = scores[:, 0], scores[:, -FINAL_EPISODES:].mean(axis=1)
     order = np.argsort(-last, kind="stable")
@@ -186,11 +192,6 @@ def _per_task(table: pd.DataFrame, summary: Summary) -> Figure:
     axes.set_xticks(ranks, [str(task) for task in order], fontsize=7 if len(order) > 20 else 9)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
-
-
-def _scale(table: pd.DataFrame) -> str:
-    """The column to draw: normalised returns if every task has them, else raw returns."""
-    return "return" if table["normalised_return"].isna().any() else "normalised_return"
 
 
 def _paths(distribution: TaskDistribution, paths: dict[str, NDArray[Any]]) -> Figure | None:

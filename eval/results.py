@@ -1,5 +1,6 @@
 """The results of an evaluation as a table of returns, one row per episode, and the scale of normalised returns."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -7,14 +8,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_gen.tasks.base import TaskDistribution, Tasks, return_span
+from data_gen.tasks.base import return_span
+from data_gen.tasks.sets import TaskSet
 from eval.figures import FINAL_EPISODES, ScaleName, Scores
 from eval.lifetimes import Lifetimes
 from eval.summary import ReturnScale
 
 
 class SplitScale(NamedTuple):
-    """The scale of normalised returns on one split, and the optimum: arrays (task,)."""
+    """The scale of normalised returns on one split or task set, and the optimum: arrays (task,)."""
 
     zero: NDArray[np.float64]
     """The return that becomes 0."""
@@ -31,13 +33,11 @@ _OPTIMUM = "the optimal policy's expected return on that task"
 _BEST_SOURCE = f"the best source's mean return over its last {FINAL_EPISODES} episodes on that task"
 
 ByAgent = dict[tuple[str, str], Lifetimes]
-"""Lifetimes by agent and split."""
+"""Lifetimes by agent and by split or task set."""
 
 
-def returns_scale(
-    distribution: TaskDistribution, splits: dict[str, Tasks], sources: list[str], lifetimes: ByAgent
-) -> tuple[Scale, ReturnScale]:
-    """The scale of normalised returns, and the meaning of 0 and 1 on each split.
+def returns_scale(sets: Sequence[TaskSet], sources: list[str], lifetimes: ByAgent) -> tuple[Scale, ReturnScale]:
+    """The scale of normalised returns, from each set's own family, and the meaning of 0 and 1 on each set.
 
     On a task whose optimum is unknown, 1 is the final return of the best source (of the best baseline, if the data is
     given and the config has no sources); other tasks keep their optimum. If that return is unknown too, or not above
@@ -45,11 +45,10 @@ def returns_scale(
     """
     scale: Scale = {}
     zero, one, errors, unknown = {}, {}, {}, {}
-    for split, tasks in splits.items():
-        if not len(tasks):
-            continue
-        random, error = distribution.random_estimate(tasks)
-        optimal = best = distribution.optimal_return(tasks)
+    for task_set in sets:
+        split, tasks = task_set.name, task_set.tasks
+        random, error = task_set.family.random_estimate(tasks)
+        optimal = best = task_set.family.optimal_return(tasks)
         guessed = np.isnan(best)
         if guessed.any():
             finals = [lifetimes[name, split].compared[:, :, -FINAL_EPISODES:].mean(axis=(1, 2)) for name in sources]
@@ -62,7 +61,7 @@ def returns_scale(
         one[split] = _BEST_SOURCE if guessed.all() else _OPTIMUM
         if guessed.any() and not guessed.all():
             one[split] += f"; where that is unknown, on {guessed.sum()} of {len(tasks)} tasks, {_BEST_SOURCE}"
-    known = not any(unknown.values())
+    known = not any(unknown[each.name] for each in sets if each.changes is None)
     return scale, ReturnScale(zero=zero, one=one, zero_error=errors, known=known, unknown_tasks=unknown)
 
 

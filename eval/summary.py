@@ -1,4 +1,4 @@
-"""`summary.json`: the figures of an evaluation by agent and split, as a typed record and as lines of text."""
+"""`summary.json`: the figures of an evaluation by agent and split, as a typed record."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -8,9 +8,8 @@ import pydantic
 from numpy.typing import NDArray
 from pydantic import Field
 
-from eval.figures import BOTH_SCALES, LEVEL, Figure, ScaleName, Scores, figure_values
+from eval.figures import BOTH_SCALES, Figure, ScaleName, Scores, figure_values
 from eval.statistics import Statistic, iqm, mean, median, optimality_gap, tasks_interval, too_few
-from icrl.config.describe import aligned
 from icrl.run.folder import RunFolder
 from icrl.run.records import Record, read_record
 from icrl.support.files import check_files
@@ -100,6 +99,19 @@ class ReturnScale(Record):
         return {"test": given, "train": given} if isinstance(given, str) else given
 
 
+class TaskSetFigures(Record):
+    """A set of `evaluation.tasks`; its figures are among those of the splits."""
+
+    changes: dict[str, Any]
+    """Parameters in which its family differs from that of the training tasks."""
+    tasks: int
+    """Number of tasks."""
+    left_out: int
+    """Number of its family's tasks that were left out because they equal training or validation tasks by value."""
+    seen_tasks: int | None
+    """Number of the tasks that equal a task that the transformer was trained on; None if it has no record."""
+
+
 class Summary(Record):
     """The record in `summary.json`."""
 
@@ -124,9 +136,13 @@ class Summary(Record):
     its settings may have been chosen; None if it has no record of them."""
     held_out_tasks: int | None = None
     """Number of the held-out tasks; 0 if the evaluation left them out."""
+    ablations: list[str] = []
+    """Names of the agents that are ablations of the transformer."""
+    task_sets: dict[str, TaskSetFigures] = {}
+    """The sets of `evaluation.tasks` by name."""
     figures: list[FigureTitle]
     agents: dict[str, dict[str, SplitFigures]]
-    """By agent and split: `test`, `validation` and `train`, those that were evaluated."""
+    """By agent and split: `test`, `validation` and `train`, those that were evaluated, and the task sets."""
     files: dict[str, str] = {}
     """SHA-256 of the other files of the evaluation, by name; empty in evaluations of earlier versions."""
 
@@ -150,6 +166,18 @@ class Summary(Record):
         """The name of `main_split` for people: `held-out`, `validation` or `training`."""
         return SPLIT_TITLES[self.main_split]
 
+    def scale_on(self, split: str) -> ScaleName:
+        """The scale to show on a split or task set: a set whose own scale is unknown shows raw returns."""
+        unknown = split in self.task_sets and self.normalised_return.unknown_tasks.get(split)
+        return "return" if unknown else self.scale
+
+    def set_title(self, name: str) -> str:
+        """The name of a task set with its changes and its number of tasks, in a few words."""
+        own = self.task_sets[name]
+        changes = "".join(f"{key} {value}, " for key, value in own.changes.items())
+        raw = ", raw returns" if self.scale_on(name) != self.scale else ""
+        return f"{name} ({changes}{own.tasks} tasks{raw})"
+
     def shown(self, brief: bool = False) -> list[FigureTitle]:
         """The figures to show: those that this evaluation has, or the `brief` ones of them.
 
@@ -166,9 +194,9 @@ class Summary(Record):
         ]
 
     def value(self, agent: str, split: str, figure: FigureTitle) -> Value:
-        """A figure of an agent on a split, on the scale to show if it exists there."""
-        scale = self.scale if self.scale in figure.scales else figure.scales[0]
-        return self.agents[agent][split].on(scale).get(figure.key)
+        """A figure of an agent on a split or task set, on the scale to show if it exists there."""
+        scale = self.scale_on(split)
+        return self.agents[agent][split].on(scale if scale in figure.scales else figure.scales[0]).get(figure.key)
 
     @property
     def seen(self) -> str:
@@ -239,79 +267,6 @@ def split_figures(
         seconds=seconds,
         environment_steps=environment_steps,
     )
-
-
-NO_HELD_OUT = "held-out tasks were not evaluated (evaluation.test_tasks: 0)"
-"""The sentence that every page without held-out tasks has."""
-
-
-def describe(summary: Summary) -> str:
-    """The figures on held-out tasks, and on validation tasks if they were evaluated, as a few lines of text.
-
-    The figures on training tasks are shown only if there are no others.
-    """
-    title = "normalised return" if summary.normalised_return.known else "return"
-    shown = summary.shown(brief=True)
-    splits = [split for split in summary.splits if split != "train"] or ["train"]
-    lines = [
-        "\n".join(_table(summary, split) for split in splits),
-        f"  figures: {title}, interquartile mean over tasks and lifetimes, and the plain mean in brackets",
-        "  last tenth: of the steps; where episodes end early, these are later episodes",
-        "  trained with: environment steps before these lifetimes began",
-    ]
-    if f"reached_{LEVEL}" in (figure.key for figure in shown):
-        last = f"last {summary.num_final_episodes} episodes"
-        lines.insert(2, f"  reach {LEVEL}: share of the lifetimes whose {last} have a mean of {LEVEL} or more")
-    if any(agent.endswith(f" (over {summary.episodes})") for agent in summary.agents):
-        lines.append(
-            f"  over {summary.episodes}: schedules planned for these {summary.episodes} episodes, not as in the data"
-        )
-    reason = next(
-        filter(None, (value.without_interval for _, _, value in summary.estimates(TRANSFORMER, summary.main_split))), ""
-    )
-    if "test" not in summary.splits:
-        lines.append(f"  {NO_HELD_OUT}")
-    if summary.seen:
-        lines.append(f"  warning: {summary.seen}")
-    return "\n".join([*lines, *([f"  {reason}"] if reason else [])])
-
-
-def _table(summary: Summary, split: str) -> str:
-    """One row per agent, with its figures on a split."""
-    shown = summary.shown(brief=True)
-    rows = [(f"  {SPLIT_TITLES[split]} tasks", *(figure.title for figure in shown), "trained with")]
-    for agent in summary.agents:
-        mark = "->" if agent == TRANSFORMER else "  "
-        cells = (value_text(summary.value(agent, split, figure), figure.unit) for figure in shown)
-        rows.append((f"  {mark} {agent}", *cells, trained_with(summary, agent)))
-    widths = [max(len(row[column]) for row in rows) for column in range(1, len(rows[0]))]
-    return aligned(
-        [(row[0], *(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))) for row in rows]
-    )
-
-
-def value_text(value: Value, unit: str = "return", mean: bool = True) -> str:
-    """A value in a few characters: of an estimate, the interquartile mean, and in brackets the plain one if `mean`."""
-    if isinstance(value, Estimate):
-        if value.iqm is None or value.mean is None:
-            return "unknown"
-        if unit == "share":  # a rate is a mean
-            return f"{value.mean:.2f}"
-        return f"{value.iqm:.2f}" + (f" ({value.mean:.2f})" if mean and value.mean is not None else "")
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if unit != "share" and float(value).is_integer() else f"{value:.2f}"
-
-
-def trained_with(summary: Summary, agent: str) -> str:
-    """Environment steps of an agent's training, in a few characters; for the transformer, those of its data."""
-    steps = summary.training_steps.get(agent)
-    if steps is None:
-        return "unknown"
-    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if steps >= 0.9995 * size:
-            return f"{steps / size:.3g}{unit}"
-    return str(steps)
 
 
 def _value(figure: Figure, scores: Scores, scale: ScaleName) -> Value:

@@ -2,7 +2,8 @@
 
 from data_gen.experiment import Experiment
 from eval.figures import BOTH_SCALES
-from eval.summary import Estimate, Summary, describe, load_summary
+from eval.summary import Estimate, Summary, load_summary
+from eval.summary_text import describe
 from icrl.run.trackers import Report, attach_report
 from icrl.support.files import remove_leftovers
 

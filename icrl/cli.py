@@ -117,8 +117,8 @@ def info(path: Path) -> None:
     from data_gen.scoring.report import data_report, describe, describe_scores
     from data_gen.scoring.scores import history_scores
     from data_gen.storage.folder import load_info
-    from eval.summary import describe as evaluation_lines
     from eval.summary import load_summary
+    from eval.summary_text import describe as evaluation_lines
     from icrl.run.checkpoints import checkpoint_steps
     from icrl.run.fingerprints import data_fingerprint
 

@@ -15,7 +15,8 @@ from data_gen.storage.folder import load_info
 from data_gen.storage.info import DataInfo
 from eval.evaluate import evaluated_weights, model_path
 from eval.report import report_exists
-from eval.summary import NO_HELD_OUT, TRANSFORMER, Estimate, Summary, intact_summary, value_text
+from eval.summary import TRANSFORMER, Estimate, Summary, intact_summary
+from eval.summary_text import NO_HELD_OUT, value_text
 from icrl.config.describe import first_line
 from icrl.config.schema import ExperimentConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_record

@@ -2,9 +2,11 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from icrl.config.ablations import AblationName, without_repeats
 from icrl.config.sections import AgentComponent, Count, Many, Section, problem
+from icrl.config.task_sets import SetName, TaskSetConfig, check_names
 
 
 class EvaluationConfig(Section):
@@ -33,6 +35,14 @@ class EvaluationConfig(Section):
     baselines: tuple[AgentComponent, ...] = (AgentComponent(name="random"), AgentComponent(name="optimal"))
     """Agents to compare with, in addition to the sources, which are always evaluated."""
 
+    ablations: Annotated[tuple[AblationName, ...], AfterValidator(without_repeats)] = ()
+    """Evaluate the transformer again, once for each of these, with one part of its context removed or exchanged, to
+    show that it uses that part. `eval.ablations` says what each does."""
+
+    tasks: Annotated[dict[SetName, TaskSetConfig], AfterValidator(check_names)] = {}
+    """Further sets of tasks on which the same model is evaluated, by name: `{larger: {size: 11}}`. Each has the
+    parameters of `tasks` with these changes, its own lifetimes of `episodes` episodes, and its own scale."""
+
     figures: tuple[str, ...] = ()
     """Your own figures in addition to the built-in ones, each as `module:function` (see `eval.figures`)."""
 
@@ -52,4 +62,9 @@ class EvaluationConfig(Section):
             raise problem(
                 "evaluation.test_tasks", 0, "leaves no task: give test_tasks, validation_tasks or train_tasks"
             )
+        for name, given in self.tasks.items():
+            if not (given.num_tasks or self.test_tasks):
+                raise problem(
+                    f"evaluation.tasks.{name}.num_tasks", None, "is required where evaluation.test_tasks is 0"
+                )
         return self

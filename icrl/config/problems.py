@@ -83,12 +83,25 @@ def _components(values: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...],
     """The location, kind and value of every component in a plain config."""
     if "tasks" in values:
         yield ("tasks",), TasksComponent, values["tasks"]
+        yield from _task_sets(values)
     if isinstance(values.get("training"), dict) and "objective" in values["training"]:
         yield ("training", "objective"), ObjectiveComponent, values["training"]["objective"]
     for section, key, kind in (("data", "sources", Source), ("evaluation", "baselines", AgentComponent)):
         items = values[section].get(key) if isinstance(values.get(section), dict) else None
         for index, item in enumerate(items if isinstance(items, list) else []):
             yield (section, key, index), kind, item
+
+
+def _task_sets(values: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], type[Component], Any]]:
+    """The family of each task set of the evaluation, unless `tasks` has problems of its own."""
+    sets = values["evaluation"].get("tasks") if isinstance(values.get("evaluation"), dict) else None
+    if not isinstance(sets, dict) or not sets or problems_of(("tasks",), TasksComponent, values["tasks"]):
+        return
+    family = values["tasks"] if isinstance(values["tasks"], dict) else {"name": values["tasks"]}
+    for name, changes in sets.items():
+        if isinstance(name, str) and isinstance(changes, dict) and "name" not in changes:
+            own = {key: value for key, value in changes.items() if key != "num_tasks"}
+            yield ("evaluation", "tasks", name), TasksComponent, {**family, **own}
 
 
 def error_lines(

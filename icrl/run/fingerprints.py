@@ -17,6 +17,12 @@ from icrl.config.sections import AgentComponent
 from icrl.run.folder import SCHEMA_VERSION, TASK_FILES, run_folder
 from icrl.support.files import sha256
 
+_LATER_PARAMETERS = ("space_size",)
+"""Parameters of task families that finished runs of earlier versions do not have. None means what these runs did."""
+
+_LATER_EVALUATION_KEYS = ("ablations", "tasks")
+"""Keys of `evaluation` that finished runs of earlier versions do not have. Empty, they change nothing."""
+
 
 def data_fingerprint(config: ExperimentConfig) -> str:
     """Fingerprint of everything that determines the learning histories."""
@@ -55,6 +61,9 @@ def evaluation_fingerprint(config: ExperimentConfig) -> str:
     del evaluation["allow_seen_tasks"]  # decides whether there is a result, and not which
     if not config.evaluation.validation_tasks:
         del evaluation["validation_tasks"]  # as before there were validation tasks
+    for key in _LATER_EVALUATION_KEYS:
+        if not evaluation[key]:
+            del evaluation[key]
     seeds = _new_seed(config.seed_for("evaluation"), [*_data_seeds(config), config.seed_for("training")])
     return fingerprint(training_fingerprint(config), evaluation, *seeds)
 
@@ -81,4 +90,16 @@ def _split(config: ExperimentConfig, seeds: list[int]) -> list[Any]:
     if split["validation"] == 0:
         del split["validation"]  # as before there were validation tasks
     sizes = [] if config.takes_given_split else [split]
-    return [seeds[0] if len(seeds) == 1 else seeds, config.tasks, *sizes]
+    return [seeds[0] if len(seeds) == 1 else seeds, tasks_values(config), *sizes]
+
+
+def tasks_values(config: ExperimentConfig) -> Any:
+    """The config's `tasks` as plain values, without parameters of a later version that are not set."""
+    return _without_later(config.tasks.model_dump(mode="json"))
+
+
+def _without_later(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    kept = {key: value for key, value in values.items() if not (key in _LATER_PARAMETERS and value is None)}
+    return {key: _without_later(value) for key, value in kept.items()}

@@ -25,3 +25,5 @@ class Purpose(IntEnum):
     """Lifetimes that only a benchmark runs."""
     VALIDATION = 8
     """Validation tasks, beside the training and held-out tasks of the split."""
+    TASK_SETS = 12
+    """Tasks of the evaluation's task sets."""

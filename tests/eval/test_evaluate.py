@@ -13,9 +13,13 @@ from ad_model.train import train
 from data_gen.experiment import Experiment
 from data_gen.generation.generate import generate
 from data_gen.tasks import Tasks
+from eval.ablations import ablation_name
+from eval.before import check_run
 from eval.evaluate import evaluate
 from eval.report import write_report
 from eval.results import scores_array
+from eval.summary import load_summary
+from eval.summary_text import describe
 from icrl.run.checkpoints import last_checkpoint
 from icrl.run.folder import run_folder
 from icrl.support.errors import UserError
@@ -186,3 +190,77 @@ def test_the_report_is_self_contained_and_opens_in_a_browser(trained, tmp_path):
     )  # fmt: skip
     assert "Learning in context" in dumped.stdout
     assert shot.stat().st_size > 20_000
+
+
+SETS = {"larger": {"size": 5}, "longer": {"episode_length": 9, "num_tasks": 2}}
+
+
+def test_a_task_set_is_a_further_split_with_its_own_family_lengths_and_scale(trained):
+    config = trained(tasks={"space_size": 5}, evaluation={"tasks": SETS})
+    evaluate(config)
+    table, summary = read(config)
+    assert set(table["split"]) == {"test", "train", "larger", "longer"}
+    names = {"transformer", "q_learning", "q_learning (over 3)", "random", "optimal"}
+    assert {name for name, splits in summary["agents"].items() if {*SETS} <= {*splits}} == names
+    assert summary["task_sets"]["longer"] == {
+        "changes": {"episode_length": 9}, "tasks": 2, "left_out": 13, "seen_tasks": 0
+    }  # fmt: skip
+    longer, larger = (table[table["split"] == name] for name in ("longer", "larger"))
+    assert (longer["steps"] == longer["episode"] * 9).all() and (larger["steps"] == larger["episode"] * 6).all()
+    assert sorted(longer["task"].unique()) == [0, 1]
+    for each in Experiment(config).task_sets:
+        rows = table[(table["split"] == each.name) & (table["agent"] == "transformer")]
+        random, best = each.family.random_return(each.tasks), each.family.optimal_return(each.tasks)
+        expected = (rows["return"] - random[rows["task"]]) / (best - random)[rows["task"]]
+        np.testing.assert_allclose(rows["normalised_return"], expected)
+    write_report(config)
+    report = run_folder(config).report.read_text()
+    assert "Other tasks: larger" in report and "13 of the family's tasks were left out" in report
+    assert (run_folder(config).report_pictures / "curves-longer.png").exists()
+    text = describe(load_summary(run_folder(config)))
+    assert "longer (episode_length 9, 2 tasks)" in text and text.count("-> transformer") == 3
+
+
+def test_an_ablation_is_a_further_agent_and_leaves_the_others_as_they_are(trained, tiny):
+    plain = trained()
+    evaluate(plain)
+    before, _ = read(plain)
+    names = ["rewards_hidden", "context_of_another_task"]
+    config = tiny(evaluation={"ablations": names, "baselines": [{"name": "random", "label": ablation_name(names[0])}]})
+    evaluate(config, overwrite=True)
+    table, summary = read(config)
+    rows = [f"transformer ({name})" for name in ("rewards hidden", "context of another task")]
+    assert summary["ablations"] == rows
+    assert [*summary["agents"]] == ["transformer", *rows, "q_learning", "q_learning (over 3)", f"{rows[0]}_2"]
+    for name in ("transformer", "q_learning"):
+        pd.testing.assert_frame_equal(*(each[each["agent"] == name].reset_index(drop=True) for each in (before, table)))
+    write_report(config)
+    assert "What the transformer uses" in run_folder(config).report.read_text()
+    assert (run_folder(config).report_pictures / "ablations.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ({"ablations": ["context_of_another_task"], "train_tasks": 1}, "train has 1: raise"),
+        ({"tasks": {"larger": {"size": 5}}}, r"evaluation\.tasks\.larger: its observation space is"),
+        (
+            {"tasks": {"short": {"episode_length": 3}}, "baselines": [{"name": "ppo", "rollout_steps": 96}]},
+            r"evaluation\.tasks\.short: evaluation\.baselines\.0: ppo makes its first update after 96 steps",
+        ),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_the_first_stage(tiny, evaluation, message):
+    with pytest.raises(UserError, match=message):
+        check_run(Experiment(tiny(evaluation=evaluation)))
+
+
+def test_tasks_of_a_set_that_a_given_checkpoint_was_trained_on_are_refused(trained, tiny):
+    model = str(last_checkpoint(run_folder(trained(name="first")).checkpoints))
+    evaluation = {"checkpoint": model, "tasks": {"longer": {"episode_length": 9}}, "test_tasks": 1}
+    other = tiny(seed=3, split={"train": 2, "test": 1}, evaluation=evaluation)
+    allowed = tiny(seed=3, split={"train": 2, "test": 1}, evaluation={**evaluation, "allow_seen_tasks": True})
+    with pytest.raises(UserError, match=r"was trained on \d of the \d (held-out|longer) tasks"):
+        evaluate(other)
+    evaluate(allowed)
+    assert read(allowed)[1]["task_sets"]["longer"]["seen_tasks"] == 1

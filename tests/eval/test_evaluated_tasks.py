@@ -16,7 +16,8 @@ from data_gen.tasks.same import training_tasks_record
 from eval.before import check_run
 from eval.evaluate import evaluate
 from eval.report import write_report
-from eval.summary import NO_HELD_OUT, TRANSFORMER, describe, load_summary
+from eval.summary import TRANSFORMER, load_summary
+from eval.summary_text import NO_HELD_OUT, describe
 from eval.tracking import scalars
 from icrl.cli import run_experiment
 from icrl.run.fingerprints import evaluation_fingerprint

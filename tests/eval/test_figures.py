@@ -15,7 +15,8 @@ from eval import figures
 from eval.evaluate import evaluate
 from eval.figures import FIGURES, Figure, Scores, load_figures
 from eval.report import write_report
-from eval.summary import describe, load_summary, split_figures
+from eval.summary import load_summary, split_figures
+from eval.summary_text import describe
 from eval.tracking import scalars
 from icrl.run.folder import run_folder
 from icrl.support.errors import ConfigError

@@ -14,7 +14,8 @@ from data_gen.generation.generate import generate
 from eval.evaluate import evaluate
 from eval.report import write_report
 from eval.results import scores_array
-from eval.summary import describe, load_summary
+from eval.summary import load_summary
+from eval.summary_text import describe
 from icrl.config.loader import validate
 from icrl.run.folder import run_folder
 

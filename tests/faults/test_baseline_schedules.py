@@ -18,7 +18,8 @@ from data_gen.interaction import interact
 from data_gen.returns import episode_returns
 from data_gen.streams import make_seeds
 from eval.evaluate import evaluate
-from eval.summary import describe, load_summary
+from eval.summary import load_summary
+from eval.summary_text import describe
 from icrl.run.purpose import Purpose
 
 

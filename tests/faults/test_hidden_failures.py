@@ -9,7 +9,8 @@ from data_gen.generation.generate import generate
 from eval.evaluate import evaluate
 from eval.figures import FIGURES, Scores
 from eval.report import write_report
-from eval.summary import describe, load_summary, split_figures
+from eval.summary import load_summary, split_figures
+from eval.summary_text import describe
 from icrl.run.folder import run_folder
 from icrl.support.hub import Repository
 from publish.model import model_parcel

@@ -8,6 +8,7 @@ from data_gen.tasks.base import TaskDistribution, Tasks
 from data_gen.tasks.control.acrobot import Acrobot
 from data_gen.tasks.control.pendulum import Pendulum
 from data_gen.tasks.points.point_navigation import PointNavigation
+from data_gen.tasks.sets import TaskSet
 from data_gen.tasks.vector import TaskVectorEnv
 from eval.lifetimes import Lifetimes
 from eval.results import returns_scale, scores_of
@@ -43,10 +44,14 @@ def lifetimes_of(returns):
     return Lifetimes(12, episodes, episodes.astype(int), episodes[:, :, -1], 1.0, 1, {})
 
 
+def sets_of(family=None, **tasks):
+    return [TaskSet(name, family or Known(), own) for name, own in tasks.items()]
+
+
 def test_one_unknown_optimum_leaves_the_known_ones_of_its_split_in_place():
     tasks = known((0, 10), (0, np.nan), (0, 4))
     lives = {("source", "test"): lifetimes_of([5, 3, 2])}
-    scale, meaning = returns_scale(Known(), {"test": tasks}, ["source"], lives)
+    scale, meaning = returns_scale(sets_of(test=tasks), ["source"], lives)
     np.testing.assert_array_equal(scale["test"][1], [10, 3, 4])
     assert meaning.one["test"].startswith("the optimal policy's expected return")
     assert "on 1 of 3 tasks, the best source's mean return" in meaning.one["test"]
@@ -56,7 +61,7 @@ def test_one_unknown_optimum_leaves_the_known_ones_of_its_split_in_place():
 def test_each_split_names_its_own_rule():
     splits = {"test": known((0, np.nan), (0, np.nan)), "train": known((0, 1))}
     lives = {("source", "test"): lifetimes_of([5, -1]), ("source", "train"): lifetimes_of([1])}
-    _, meaning = returns_scale(Known(), splits, ["source"], lives)
+    _, meaning = returns_scale(sets_of(**splits), ["source"], lives)
     assert meaning.one["train"] == "the optimal policy's expected return on that task"
     assert meaning.one["test"].startswith("the best source's mean return")
     assert (meaning.known, meaning.unknown_tasks) == (False, {"test": 1, "train": 0})
@@ -74,7 +79,7 @@ def test_a_span_that_is_zero_or_rounding_is_unknown_and_never_infinite(random, b
         Known().normalise(np.array([[1.0, 0.5], [1.0, 0.5]]), tasks),
         scores_of(
             lifetimes_of([1, 1]),
-            returns_scale(Known(), {"test": tasks}, [], {})[0]["test"],
+            returns_scale(sets_of(test=tasks), [], {})[0]["test"],
         )["normalised_return"].episodes,
     ):
         assert np.isnan(scaled[0]).all()
@@ -107,7 +112,8 @@ def test_an_exact_zero_has_no_standard_error_and_a_simulated_one_is_told():
     assert (Known().random_estimate(tasks)[1] == 0).all()
     family = Dice()
     tasks = Tasks({"sides": np.array([6.0, 8.0]), "number": np.arange(2.0)})
-    scale, meaning = returns_scale(family, {"test": tasks}, ["source"], {("source", "test"): lifetimes_of([30, 40])})
+    lives = {("source", "test"): lifetimes_of([30, 40])}
+    scale, meaning = returns_scale(sets_of(family, test=tasks), ["source"], lives)
     assert "estimated from simulated episodes" in meaning.zero["test"]
     assert meaning.zero_error["test"] == pytest.approx(
         np.sqrt(np.square(family.random_estimate(tasks)[1] / scale["test"][1]).mean())

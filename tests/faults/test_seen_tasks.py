@@ -10,7 +10,8 @@ from ad_model.train import train
 from data_gen.generation.generate import generate
 from eval.evaluate import evaluate
 from eval.report import write_report
-from eval.summary import describe, load_summary
+from eval.summary import load_summary
+from eval.summary_text import describe
 from icrl.run.command import _expanded
 from icrl.run.folder import run_folder
 from icrl.support.errors import ConfigError

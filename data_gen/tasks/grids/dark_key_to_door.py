@@ -31,7 +31,7 @@ class DarkKeyToDoor(Grid):
     `MultiDiscrete([size, size])`: the agent's row and column. The key, the door, and whether the agent holds the key
     are not observed; the rewards in the agent's context tell. The state, which a source may use (`sees: state`), is
     `MultiDiscrete([size, size, 2])` and includes whether the key is held, because a table over cells alone cannot learn
-    the way.
+    the way. With `space_size`, both are the spaces of that larger room, for a model that is evaluated there.
 
     ## Starting State
     `start`: `center`, `corner` (0, 0), `random` (uniform in each episode), or a cell `[row, column]`. The agent does
@@ -48,12 +48,13 @@ class DarkKeyToDoor(Grid):
     The door, with the key.
 
     ## Arguments
-    `size`, `episode_length`, `start`.
+    `size`, `episode_length`, `start`, `space_size`.
     """
 
     size: Annotated[Size, Field(le=64)] = 9  # a family has size^4 tasks
     episode_length: Annotated[int, Field(ge=2)] = 50
     start: Start = "random"
+    space_size: Size | None = None
 
     def all_tasks(self) -> Tasks:
         """Every pair of a key and a door that an episode from some start is long enough to solve."""

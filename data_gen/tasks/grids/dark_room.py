@@ -25,7 +25,8 @@ class DarkRoom(Grid):
     3])`: up, stay or down, and left, stay or right, in one step.
 
     ## Observation Space
-    `MultiDiscrete([size, size])`: the agent's row and column. The goal is not observed.
+    `MultiDiscrete([size, size])`: the agent's row and column. The goal is not observed. With `space_size`, the space
+    of that larger room, for a model that is evaluated there.
 
     ## Starting State
     `start`: `center`, `corner` (0, 0), `random` (uniform in each episode), or a cell `[row, column]`.
@@ -41,8 +42,8 @@ class DarkRoom(Grid):
     A step that ends on the goal.
 
     ## Arguments
-    `size`, `episode_length`, `start`, `reward`, `diagonal`. The defaults are Dark Room; Dark Room Hard has size 17 and
-    `reward: once`.
+    `size`, `episode_length`, `start`, `reward`, `diagonal`, `space_size`. The defaults are Dark Room; Dark Room Hard
+    has size 17 and `reward: once`.
     """
 
     size: Size = 9
@@ -50,6 +51,7 @@ class DarkRoom(Grid):
     start: Start = "center"
     reward: Literal["every_step", "once"] = "every_step"
     diagonal: bool = False
+    space_size: Size | None = None
 
     @property
     def action_space(self) -> gymnasium.Space[Any]:

@@ -26,18 +26,25 @@ class Grid(TaskDistribution):
 
     The observation is row and column rather than the cell's number, so that a model can transfer what it learned about
     other goals to a goal in the same row or column.
+
+    The observation space is that of a room of `space_size` x `space_size` cells, by default the room itself. A model
+    reads only the space that it was trained with, so the space of the largest room of an evaluation is needed already
+    in training. Rows and columns count from the upper left corner in rooms of every size.
     """
 
     size: int
     start: Start
+    space_size: int | None = None
 
     def __post_init__(self) -> None:
+        if self.space_size is not None and self.space_size < self.size:
+            raise ValueError(f"space_size {self.space_size} is below size {self.size}: the space has to hold the room")
         if isinstance(self.start, tuple) and not all(0 <= index < self.size for index in self.start):
             raise ValueError(f"start {list(self.start)} lies outside the {self.size}x{self.size} room")
 
     @property
     def observation_space(self) -> gymnasium.spaces.MultiDiscrete:
-        return gymnasium.spaces.MultiDiscrete([self.size, self.size])
+        return gymnasium.spaces.MultiDiscrete([self.space_size or self.size] * 2)
 
     @property
     def action_space(self) -> gymnasium.Space[Any]:

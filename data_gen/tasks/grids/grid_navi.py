@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from data_gen.tasks.base import Tasks
-from data_gen.tasks.grids.grid import Grid, GridVectorEnv
+from data_gen.tasks.grids.grid import Grid, GridVectorEnv, Size
 from icrl.config.components import component
 from icrl.support.errors import UserError
 
@@ -28,7 +28,8 @@ class GridNavi(Grid):
     has no effect.
 
     ## Observation Space
-    `MultiDiscrete([size, size])`: the agent's row and column. The goal is not observed.
+    `MultiDiscrete([size, size])`: the agent's row and column. The goal is not observed. With `space_size`, the space
+    of that larger room, for a model that is evaluated there.
 
     ## Starting State
     The corner (0, 0).
@@ -44,11 +45,12 @@ class GridNavi(Grid):
     A step that ends on the goal.
 
     ## Arguments
-    `size`, `episode_length`.
+    `size`, `episode_length`, `space_size`.
     """
 
     size: Annotated[int, Field(ge=3, le=4096)] = 5
     episode_length: Annotated[int, Field(ge=2)] = 15
+    space_size: Size | None = None
     start = "corner"
 
     def all_tasks(self) -> Tasks:

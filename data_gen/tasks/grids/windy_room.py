@@ -34,7 +34,8 @@ class WindyRoom(Grid):
     could then never advance against it, and most goals would be out of reach.
 
     ## Observation Space
-    `MultiDiscrete([size, size])`: the agent's row and column. The goal, the moves and the wind are not observed.
+    `MultiDiscrete([size, size])`: the agent's row and column. The goal, the moves and the wind are not observed. With
+    `space_size`, the space of that larger room, for a model that is evaluated there.
 
     ## Starting State
     `start`: `center`, `corner` (0, 0), `random` (uniform in each episode), or a cell `[row, column]`.
@@ -49,7 +50,8 @@ class WindyRoom(Grid):
     A step that ends, wind included, on the goal.
 
     ## Arguments
-    `size`, `episode_length`, `start`; `shuffle_actions: false` keeps the moves in order; `wind: 0` turns the wind off.
+    `size`, `episode_length`, `start`, `space_size`; `shuffle_actions: false` keeps the moves in order; `wind: 0` turns
+    the wind off.
     """
 
     size: Size = 9
@@ -57,6 +59,7 @@ class WindyRoom(Grid):
     start: Start = "center"
     shuffle_actions: bool = True
     wind: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    space_size: Size | None = None
 
     @property
     def varies(self) -> str:
