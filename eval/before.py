@@ -13,6 +13,7 @@ from data_gen.generation.checks import check_generation
 from data_gen.generation.executors import check_scheduler
 from data_gen.interaction import spec_of
 from data_gen.meta.training import check_meta_learners
+from eval.ablations import ABLATIONS
 from eval.evaluate import check_agents
 from eval.evaluated_tasks import evaluated_tasks
 from eval.figures import load_figures
@@ -70,6 +71,7 @@ def _check_evaluated_model(experiment: Experiment) -> None:
     objective: Objective = config.training.objective.build()
     with contextlib.closing(experiment.family.make_vec(experiment.one_task)) as envs:
         try:
-            TransformerAgent(model, 1.0, objective).check(spec_of(envs, experiment.lived_steps, "observation", "cpu"))
+            for kind in (TransformerAgent, *(ABLATIONS[name] for name in config.evaluation.ablations)):
+                kind(model, 1.0, objective).check(spec_of(envs, experiment.lived_steps, "observation", "cpu"))
         except UserError as error:
             raise UserError(f"evaluation.checkpoint: {place}: {error}") from error

@@ -9,7 +9,7 @@ import torch
 from ad_model.build import build_model
 from ad_model.token_cache import strand_order
 from ad_model.tokens import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE, model_inputs
-from data_gen.interaction import interact
+from data_gen.interaction import interact, spec_of
 from data_gen.spaces import to_json
 from data_gen.streams import make_seeds
 from data_gen.tasks.base import Tasks
@@ -17,10 +17,10 @@ from data_gen.tasks.control.pendulum import Pendulum
 from data_gen.tasks.grids.dark_room import DarkRoom
 from data_gen.tasks.grids.pixels import Pixels
 from data_gen.tasks.sets import TaskSet
-from eval.ablations import ABLATIONS, ContextOfAnotherTask, NoContext, ablation_name, other_tasks
+from eval.ablations import ABLATIONS, ContextOfAnotherTask, NoContext, RewardsHidden, ablation_name, other_tasks
 from eval.in_context import TransformerAgent
 from icrl.config.ablations import AblationName
-from icrl.support.errors import ConfigError
+from icrl.support.errors import ConfigError, UserError
 
 ROOM = DarkRoom(size=4, episode_length=6, reward="once")  # episodes end at different steps
 CONTEXT, STEPS = 18, 60
@@ -207,6 +207,14 @@ def test_a_slot_acts_the_same_alone_and_among_many(model, name):
     together = interact(ABLATIONS[name](model), ROOM.make_vec(tasks), 50, seeds)
     alone = interact(ABLATIONS[name](model), ROOM.make_vec(tasks.take([5])), 50, seeds[5:6])
     np.testing.assert_array_equal(together.action[5], alone.action[0])
+
+
+def test_model_code_of_an_earlier_version_is_refused_where_it_cannot_hide_a_part_of_the_context(model, monkeypatch):
+    monkeypatch.setattr(type(model), "forward", lambda self, observation: None)
+    envs = ROOM.make_vec(ROOM.all_tasks().take([0]))
+    RewardsHidden(model).check(spec_of(envs, 6))
+    with pytest.raises(UserError, match="no_context: the code beside the weights is of an earlier version"):
+        NoContext(model).check(spec_of(envs, 6))
 
 
 def test_a_task_never_gets_the_context_of_an_equal_task():
