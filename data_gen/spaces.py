@@ -23,6 +23,9 @@ MOST_NUMBERS = 2**24
 """Most numbers in one element of a space. A larger space is refused before an array of that size is created."""
 
 
+_LARGEST_TYPE = 8
+"""Most bytes of a number; torch has no larger ones."""
+
 _LONGEST_KEY = 60
 """Most bytes of a key of a Dict space: the keys of three levels and an ending fit into a file name of 255 bytes."""
 
@@ -101,6 +104,10 @@ def _check_size(space: Space) -> None:
         if len(space) == 0:
             raise UserError(f"the space {one_line(space)} is empty: its elements hold nothing; remove it")
         return
+    if isinstance(space, spaces.Box) and (space.dtype.kind not in "iufb" or space.dtype.itemsize > _LARGEST_TYPE):
+        raise UserError(
+            f"the space {one_line(space)} cannot be recorded: use a type of at most 64 bits, such as float32"
+        )
     numbers = math.prod(getattr(space, "shape", None) or ())
     if not 0 < numbers <= MOST_NUMBERS:
         kind = f"{type(space).__name__} of shape {space.shape}"

@@ -239,14 +239,16 @@ def replanned(name: str, episodes: int) -> str:
 
 
 def _named(config: ExperimentConfig) -> dict[str, AgentComponent]:
-    """The sources and the baselines by label or name; a repeated name gets a number."""
+    """The sources and the baselines by label or name; a name that is taken gets a number."""
     named: dict[str, AgentComponent] = {}
-    taken = {TRANSFORMER, *map(ablation_name, config.evaluation.ablations)}
+    episodes = config.evaluation.episodes
+    reserved = {TRANSFORMER, *map(ablation_name, config.evaluation.ablations)}
     components: tuple[AgentComponent, ...] = (*config.data.sources, *config.evaluation.baselines)
     for component in components:
         first = name = component.label or component.name
         count = 2
-        while name in named or name in taken:
+        taken = {*reserved, *named, *(replanned(other, episodes) for other in named)}
+        while name in taken or replanned(name, episodes) in named:
             name, count = f"{first}_{count}", count + 1
         named[name] = component
     return named

@@ -25,13 +25,17 @@ def track_evaluation(experiment: Experiment) -> None:
 
 
 def scalars(summary: Summary) -> dict[str, float]:
-    """Every known figure of a summary, as `evaluation/SPLIT/AGENT/SCALE/KEY`; of an estimate, the IQM."""
+    """Every known figure of a summary, as `evaluation/SPLIT/AGENT/SCALE/KEY`.
+
+    Of an estimate, the IQM, and as `KEY_mean` the plain mean, which shows the lifetimes that fail.
+    """
     known = {}
     for agent, splits in summary.agents.items():
         for split, figures in splits.items():
             for scale in BOTH_SCALES:
                 for key, value in figures.on(scale).items():
-                    number = value.iqm if isinstance(value, Estimate) else value
-                    if number is not None:
-                        known[f"evaluation/{split}/{agent}/{scale}/{key}"] = float(number)
+                    numbers = {"": value.iqm, "_mean": value.mean} if isinstance(value, Estimate) else {"": value}
+                    for suffix, number in numbers.items():
+                        if number is not None:
+                            known[f"evaluation/{split}/{agent}/{scale}/{key}{suffix}"] = float(number)
     return known

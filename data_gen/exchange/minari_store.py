@@ -15,8 +15,12 @@ from pydantic import Field, PositiveInt
 from data_gen.storage.info import Named
 from data_gen.storage.shards import check_stored, own_dataset, regular
 from icrl.run.records import Record
+from icrl.support.arrays import MOST_COMPRESSED, SLACK
 from icrl.support.errors import UserError, did_you_mean
 from icrl.support.files import leads_out, read_json
+
+_REFERENCE_BYTES = 16  # of an element of variable length, which is stored elsewhere in the file
+_READ_AT_ONCE = 2**28  # bytes
 
 RECORD = "learning_histories"
 """Key in a data set's metadata under which `export_minari` describes the histories."""
@@ -160,8 +164,27 @@ def _check_files(folder: Path, metadata: Mapping[str, Any]) -> None:
                     groups.append(group[name])
                     continue
                 member = own_dataset(group, name)
-                if member.dtype.kind != "O":  # texts and compressed images differ in length
+                if member.dtype.kind == "O":
+                    _check_elements(member, main.stat().st_size)
+                else:
                     check_stored([member], main)
+
+
+def _check_elements(member: h5py.Dataset, file_bytes: int) -> None:
+    """Raises ValueError if an array of texts or of compressed images declares more than the file can hold.
+
+    The array holds references to its elements, which may all be to one long text. So the elements are read once, a few
+    at a time, and their bytes counted.
+    """
+    if h5py.check_ref_dtype(member.dtype) is not None or member.ndim != 1:
+        raise ValueError(f"{member.name} does not hold texts or images")
+    if _REFERENCE_BYTES * member.size > SLACK + MOST_COMPRESSED * member.id.get_storage_size():
+        raise ValueError(f"{member.name} declares {member.shape}, which is more than its bytes can hold")
+    left, count = SLACK + file_bytes, max(1, min(1024, _READ_AT_ONCE // max(1, file_bytes)))
+    for first in range(0, member.size, count):
+        left -= sum(getattr(element, "nbytes", len(element)) for element in member[first : first + count])
+        if left < 0:
+            raise ValueError(f"{member.name} declares more than the file's bytes can hold")
 
 
 def _near(dataset_id: str) -> str:

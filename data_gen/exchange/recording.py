@@ -17,8 +17,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen.spaces import Space, one_line, space_from_json, to_json
+from data_gen.spaces import Space, check_json, one_line, space_from_json, to_json
 from data_gen.storage.info import DataInfo
+from data_gen.storage.shards import READING_FAULTS, check_stored, own_dataset, regular
 from data_gen.storage.writing import Recorded, write_histories
 from data_gen.tasks.base import Tasks
 from icrl.run.folder import SCHEMA_VERSION
@@ -78,21 +79,32 @@ class Recording:
 
     @staticmethod
     def load(path: str | Path) -> "Recording":
-        """Reads a file that `save` wrote. Raises UserError if the file is missing, damaged, or not a recording."""
+        """Reads a file that `save` wrote. Raises UserError if the file is missing, damaged, or not a recording.
+
+        Nor does it read other files to which the file refers, or more than the file's bytes can hold.
+        """
         try:
-            with h5py.File(path, locking=False) as file:
+            with h5py.File(regular(Path(path)), locking=False) as file:
                 about = {name: json.loads(value) for name, value in file.attrs.items()}
                 if about["schema_version"] != SCHEMA_VERSION:
                     raise UserError(f"{path}: has schema version {about['schema_version']}, expected {SCHEMA_VERSION}")
-                ends = np.cumsum(file[_STEPS][()])[:-1]
-                columns = {name: np.split(file[name][()], ends) for name in file if name != _STEPS}
+                members = {name: own_dataset(file, name) for name in file}
+                check_stored(members.values(), Path(path))
+                steps = members.pop(_STEPS)[()]
+                whole = steps.ndim == 1 and steps.dtype.kind in "iu" and (steps >= 0).all()
+                if not whole or not members or {len(member) for member in members.values()} != {int(steps.sum())}:
+                    raise ValueError(f"{_STEPS} does not state the lengths of its histories")
+                columns = {name: np.split(member[()], np.cumsum(steps)[:-1]) for name, member in members.items()}
+            for name in ("observation_space", "action_space"):
+                check_json(about[name])
             histories = [dict(zip(columns, parts, strict=True)) for parts in zip(*columns.values(), strict=True)]
             seen, taken = (space_from_json(about[name]) for name in ("observation_space", "action_space"))
             return Recording(seen, taken, about["episode_limit"], histories)
         except FileNotFoundError as error:
             raise UserError(f"{path}: file not found") from error
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: is not a recording, or is damaged ({error}); record the history again") from error
+        except (*READING_FAULTS, AssertionError, ArithmeticError) as error:
+            why = " ".join(str(error).split())[:300]
+            raise UserError(f"{path}: is not a recording, or is damaged ({why}); record the history again") from error
 
 
 class Recorder(Protocol):

@@ -33,9 +33,10 @@ PLAIN = (
 _WORD = re.compile(r"[\w -]{0,64}")
 _LARGEST_NUMBER = 2**16
 _MOST_ITEMS = 64  # in a list or mapping of parameters
-_MOST_WORK = 3 * 10**11  # multiplications to follow a random walk over all cells
+_MOST_WORK = 2 * 10**10  # multiplications to follow a random walk over all cells; 4 * 10**9 take a second
 _MOST_STEPS = 2 * 10**8  # simulated steps of the random policy
-_RANDOM_EPISODES = 256
+_MOST_ROUNDS = 2**17  # steps of all slots at once; 20,000 take a second
+_RANDOM_EPISODES, _RANDOM_SLOTS, _SLOTS_AT_ONCE = 256, 32, 2**14  # of `TaskDistribution.random_estimate`
 
 
 def named_family(folder: RunFolder, info: DataInfo) -> tuple[TaskDistribution, Tasks, bool] | None:
@@ -125,7 +126,10 @@ def _fits(family: TaskDistribution, info: DataInfo, num_tasks: int) -> bool:
         cells *= int(leaf.get("n", 1)) * math.prod(_flat(leaf.get("nvec", 1)))
     if cells**2 * family.episode_length * min(num_tasks, cells) > _MOST_WORK:
         return False
+    rounds = _RANDOM_EPISODES // _RANDOM_SLOTS * family.episode_length
     if _RANDOM_EPISODES * family.episode_length * num_tasks > _MOST_STEPS:
+        return False
+    if rounds * -(-num_tasks * _RANDOM_SLOTS // _SLOTS_AT_ONCE) > _MOST_ROUNDS:
         return False
     return (to_json(family.observation_space), to_json(family.action_space)) == (
         info.observation_space,

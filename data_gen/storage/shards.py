@@ -37,7 +37,7 @@ Dict or Tuple space has one column per leaf, such as `observation.image`."""
 _MOST_ENCODED = 2**14
 """Most bytes per stored byte of a whole Parquet file, whose constant columns take next to nothing."""
 
-_FAULTS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
+READING_FAULTS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
 """The errors that h5py and pyarrow raise for damaged and for strange files."""
 
 _CHUNK_STEPS = 1024
@@ -105,7 +105,7 @@ def read_shard(path: Path, names: Sequence[str] | None = None) -> dict[str, NDAr
             members = {name: own_dataset(file, name) for name in (file if names is None else names)}
             check_stored(members.values(), path)
             return {name: member[()] for name, member in members.items()}
-    except _FAULTS as error:
+    except READING_FAULTS as error:
         raise unreadable(path, error) from error
 
 
@@ -118,7 +118,7 @@ def declared(path: Path) -> dict[str, tuple[int, int]]:
         with h5py.File(regular(path), locking=False) as file:
             members = {name: own_dataset(file, name) for name in file}
             return {name: (member.shape[0] if member.shape else 0, member.size) for name, member in members.items()}
-    except _FAULTS as error:
+    except READING_FAULTS as error:
         raise unreadable(path, error) from error
 
 
@@ -134,7 +134,7 @@ def reward_shape(path: Path) -> tuple[int, int]:
         with h5py.File(regular(path), locking=False) as file:
             rows, steps = own_dataset(file, "reward").shape
             return rows, steps
-    except _FAULTS as error:
+    except READING_FAULTS as error:
         raise unreadable(path, error) from error
 
 
@@ -245,7 +245,7 @@ def shard_fingerprint(path: Path) -> str:
     try:
         with h5py.File(regular(path), locking=False) as file:
             return str(json.loads(file.attrs.get("fingerprint", '"none"')))
-    except _FAULTS as error:
+    except READING_FAULTS as error:
         raise unreadable(path, error) from error
 
 

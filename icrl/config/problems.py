@@ -44,8 +44,12 @@ def impossible(values: Any, location: tuple[str | int, ...] = ()) -> list[str]:
         items = values.items()
     elif isinstance(values, list | tuple):
         items = enumerate(values)
-    keys = [key for key in values if isinstance(key, str) and not _is_writable(key)] if isinstance(values, dict) else []
-    lines = [f"{_dotted((*location, key))}: is a key with characters that no file can hold" for key in keys]
+    lines = []
+    for key in values if isinstance(values, dict) else ():
+        if not isinstance(key, str):  # the records of a run are JSON, which would turn it into text
+            lines.append(f"{_dotted((*location, key))}: is a key that is not text (got {shown(key)}); put it in quotes")
+        elif not _is_writable(key):
+            lines.append(f"{_dotted((*location, key))}: is a key with characters that no file can hold")
     return lines + [line for key, value in items for line in impossible(value, (*location, key))]
 
 

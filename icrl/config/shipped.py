@@ -35,5 +35,7 @@ def find_config(name: str | Path) -> Path:
     plain = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
     if plain in names and path.suffix != ".yml":
         return shipped_folder() / f"{plain}.yaml"
+    if path.is_dir():
+        raise ConfigError(f"{name}: is a folder; give the file of a config, or the name of a shipped one such as demo")
     beside = sorted(path.parent.glob("*.yaml")) if path.parent.is_dir() else []
     raise ConfigError(f"{name}: is neither a config file nor a shipped config{did_you_mean(plain, [*beside, *names])}")

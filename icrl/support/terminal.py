@@ -3,7 +3,9 @@
 import contextlib
 import errno
 import os
+import re
 import sys
+import traceback
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -133,10 +135,27 @@ def reported(
             return _exit_code(run, raised)
         except KeyboardInterrupt as error:
             return _interrupted(error, remedy)
-        except Exception:
+        except Exception as error:
             if raised:  # a library has answered the interruption with an error of its own
                 return _interrupted(raised[0], remedy)
+            if variable := _misread_variable(error):
+                print(f"error: {variable}", file=sys.stderr)
+                return 1
             raise
+
+
+def _misread_variable(error: Exception) -> str:
+    """A line about a variable of the environment that a library cannot read while it is imported; "" for other errors.
+
+    Some libraries raise an error for a variable such as MPLBACKEND or HF_HUB_DOWNLOAD_TIMEOUT, without its name.
+    """
+    names = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not isinstance(error, ValueError) or "<module>" not in names:
+        return ""
+    text = " ".join(str(error).split())
+    words = {name: rf"(?i)(?<!\w){re.escape(value)}(?!\w)" for name, value in os.environ.items() if len(value) > 1}
+    read = ", ".join(name for name, word in words.items() if re.search(word, text))
+    return f"{read}: cannot be read by a library ({shown(text, quoted=False)}); correct or unset it" if read else ""
 
 
 def _exit_code(run: Callable[[], object], raised: list[KeyboardInterrupt]) -> int:

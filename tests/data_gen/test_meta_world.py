@@ -27,6 +27,7 @@ from data_gen.streams import make_seeds
 from data_gen.tasks.adapted import meta_world
 from data_gen.tasks.adapted.meta_world import MetaWorld, _drawn
 from data_gen.tasks.base import Tasks
+from data_gen.tasks.same import seen_among, seen_in_record, training_tasks_record
 from data_gen.tasks.vector import TaskEnv
 from icrl.support.errors import ConfigError, UserError
 
@@ -173,3 +174,22 @@ def test_an_episode_succeeds_if_the_library_says_so_at_any_step():
         found = interact(agent, envs, 80, make_seeds(2, 0), successes=True)
         envs.close()
         np.testing.assert_array_equal(found.success[:, -1], expected)
+
+
+def test_held_out_goals_that_another_seed_of_the_benchmark_trains_on_are_recognised(monkeypatch):
+    """The numbers of the tasks say nothing: ML1 draws its test goals with `goals_seed` + 1."""
+    _drawn.cache_clear()
+    monkeypatch.setattr(metaworld, "_N_GOALS", 4)
+    own, other = MetaWorld(goals_seed=0), MetaWorld(goals_seed=1)
+    (train, held_out), (trained, _) = own.split(4, 4, 0), other.split(4, 4, 0)
+    named = {"name": "meta_world", "benchmark": "ML1", "env": "reach-v3", "goals_seed": 1}
+    assert seen_in_record(own, held_out, training_tasks_record(other, trained)) == 4
+    assert seen_in_record(own, held_out, training_tasks_record(own, train)) == 0
+    assert seen_among(own, held_out, trained, named).all()
+    assert not seen_among(own, held_out, train, {**named, "goals_seed": 0}).any()
+    for wrong in ({"benchmark": "ML2"}, {"env": 3}, {"env": "os:getcwd"}, {"benchmark": "ML10"}):
+        with pytest.raises(UserError, match="is not a benchmark of Meta-World"):
+            seen_among(own, held_out, trained, {**named, **wrong})
+    with pytest.raises(UserError, match="no such task"):
+        seen_among(own, held_out, Tasks({"environment": np.array([7]), "goal": np.array([0])}), named)
+    _drawn.cache_clear()

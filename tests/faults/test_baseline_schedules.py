@@ -47,6 +47,15 @@ def test_a_learner_with_a_schedule_is_shown_as_in_the_data_and_planned_for_this_
         np.testing.assert_array_equal(rows["return"], expected)
 
 
+@pytest.mark.parametrize("label", ["q_learning (over 3)", "transformer", "q_learning"])
+def test_a_label_that_is_already_a_name_hides_no_agent(tiny, label):
+    baselines = [{"name": "random", "label": label}, {"name": "q_learning", "label": f"{label}_2"}]
+    _, _, summary = evaluated(tiny(evaluation={"baselines": baselines, "train_tasks": 0}))
+    names = list(summary.agents)
+    assert names[:3] == ["transformer", "q_learning", "q_learning (over 3)"]
+    assert len(names) == 6  # the two baselines, and the second also with its schedule planned for 3 episodes
+
+
 def test_a_lifetime_as_long_as_the_datas_has_one_line_per_learner(tiny):
     _, _, summary = evaluated(tiny(data={"episodes": 12}, evaluation={"episodes": 12, "train_tasks": 0}))
     assert list(summary.agents) == ["transformer", "q_learning", "random", "optimal"]

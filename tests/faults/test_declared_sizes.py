@@ -6,6 +6,7 @@ import resource
 import shutil
 import zipfile
 
+import gymnasium
 import h5py
 import numpy as np
 import pyarrow
@@ -13,6 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from ad_model.token_cache import token_cache
+from data_gen.exchange.minari_data import import_minari
 from data_gen.generation.generate import generate
 from data_gen.storage.folder import load_info
 from data_gen.storage.shards import read_shard, write_shard
@@ -131,3 +133,43 @@ def test_a_record_of_more_histories_than_its_shards_hold_is_refused_before_any_a
     path.write_text(record_text({**record, "observation_space": space}))
     with pytest.raises(UserError, match="implausibly large"):
         load_info(folder_of_data(path.parent))
+
+
+def unwritten_texts(infos):
+    infos.create_dataset("s", (2**31,), dtype=h5py.string_dtype(), chunks=(2**16,))
+
+
+def one_text_many_times(infos):
+    made = infos.create_dataset("s", (2048,), dtype=h5py.string_dtype(), chunks=(2048,))
+    made[0] = "x" * 2**20
+    reference = made.id.read_direct_chunk((0,))[1][:16]
+    made.id.write_direct_chunk((0,), reference * 2048)
+
+
+def other_objects(infos):
+    infos.create_dataset("s", (2,), dtype=h5py.ref_dtype)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("make", [unwritten_texts, one_text_many_times, other_objects, None])
+def test_a_minari_data_set_whose_texts_are_more_than_its_bytes_is_refused(tmp_path, monkeypatch, make):
+    minari = pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    steps = 20
+    buffer = minari.data_collector.EpisodeBuffer(
+        observations=np.zeros((steps + 1, 4), np.float32),
+        actions=np.zeros(steps, np.int64),
+        rewards=np.ones(steps),
+        terminations=np.zeros(steps, bool),
+        truncations=np.arange(steps) == steps - 1,
+        infos={"words": np.array(["a word"] * (steps + 1), dtype=h5py.string_dtype())},
+    )
+    minari.create_dataset_from_buffers("some/words-v0", [buffer], env=gymnasium.make("CartPole-v1"))
+    with h5py.File(tmp_path / "minari/some/words-v0/data/main_data.hdf5", "r+") as file:
+        if make is not None:
+            make(file["episode_0/infos"])
+    if make is None:
+        assert import_minari(["some/words-v0"], tmp_path / "data").info.num_histories == 1
+        return
+    with pytest.raises(UserError, match=r"some/words-v0: cannot be read \(ValueError: /episode_0/infos/s "):
+        import_minari(["some/words-v0"], tmp_path / "data")

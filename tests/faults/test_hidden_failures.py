@@ -11,6 +11,7 @@ from eval.figures import FIGURES, Scores
 from eval.report import write_report
 from eval.summary import load_summary, split_figures
 from eval.summary_text import describe
+from eval.tracking import scalars
 from icrl.run.folder import run_folder
 from icrl.support.hub import Repository
 from publish.model import model_parcel
@@ -36,7 +37,7 @@ def test_the_share_counts_lifetimes_at_their_end_and_not_lucky_episodes():
     assert "reached_0.8" not in found.returns  # 0.8 means nothing on the scale of raw returns
 
 
-def test_mean_and_share_stand_in_terminal_report_and_model_card(tiny):
+def test_mean_and_share_stand_in_terminal_report_model_card_and_trackers(tiny):
     config = tiny(split={"train": 11, "test": 5}, evaluation={"test_tasks": 5})
     generate(config)
     train(config)
@@ -55,3 +56,6 @@ def test_mean_and_share_stand_in_terminal_report_and_model_card(tiny):
     card = model_parcel(Experiment(config), Repository("me/model", "model")).files["README.md"].decode()
     assert "| reach 0.8 |" in card and f", mean {mean:.2f} |" in card
     assert "normalised_return_final_episodes_mean" in card
+    sent = scalars(summary)
+    assert sent["evaluation/test/transformer/normalised_return/final_episodes_mean"] == mean
+    assert sent["evaluation/test/transformer/normalised_return/reached_0.8"] == share

@@ -1,11 +1,35 @@
 """Layouts that are one task do not count as held-out tasks."""
 
+import dataclasses
+from array import array
+from collections import deque
+from types import MappingProxyType
+
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 from data_gen.tasks.adapted.gym_adapter import GymnasiumTasks
 from icrl.support.errors import ConfigError
+
+
+@dataclasses.dataclass(slots=True)
+class Slots:
+    goal: int
+
+
+HELD = {
+    "object": Slots,
+    "tensor": lambda goal: torch.tensor([goal]),
+    "deque": lambda goal: deque([goal]),
+    "array": lambda goal: array("q", [goal]),
+    "bytes": lambda goal: bytearray(str(goal).encode()),
+    "mapping": lambda goal: MappingProxyType({"goal": goal}),
+    "complex": complex,
+    "objects": lambda goal: np.array([None] * 2000 + [goal], dtype=object),
+}
+"""Ways to hold a goal in an attribute."""
 
 
 class Hidden(gymnasium.Env):
@@ -14,8 +38,9 @@ class Hidden(gymnasium.Env):
     observation_space = gymnasium.spaces.Discrete(3)
     action_space = gymnasium.spaces.Discrete(2)
 
-    def __init__(self, goals=1000, draw="seed", render_mode=None):
+    def __init__(self, goals=1000, draw="seed", held=None, render_mode=None):
         self.goals, self.draw, self.resets, self.own = goals, draw, 0, np.random.default_rng()
+        self.held = HELD.get(held, int)
         self.render_mode = render_mode
 
     @property
@@ -26,7 +51,7 @@ class Hidden(gymnasium.Env):
         super().reset(seed=seed)
         self.seed, self.resets = seed, self.resets + 1
         if self.draw in ("seed", "elsewhere"):
-            self.goal = int((self.np_random if self.draw == "seed" else self.own).integers(self.goals))
+            self.goal = self.held((self.np_random if self.draw == "seed" else self.own).integers(self.goals).item())
         shown = int(self.own.integers(3)) if self.draw == "noise" else 0
         return shown, {}
 
@@ -65,6 +90,14 @@ def test_held_out_layouts_that_repeat_training_layouts_are_left_out_and_counted(
     assert f"{10 - len(test)} of 10 held-out tasks are left out" in capsys.readouterr().out
     again = made.split(30, 10, 0)[1]
     np.testing.assert_array_equal(again["layout"], test["layout"])
+
+
+@pytest.mark.parametrize("held", [*HELD])
+def test_a_goal_tells_layouts_apart_however_the_environment_holds_it(held):
+    train, test = family(held=held, goals=10**6).split(30, 10, 0)
+    assert (len(train), len(test)) == (30, 10)
+    _, fewer = family(held=held, goals=20).split(30, 10, 0)
+    assert len(fewer) < 10
 
 
 @pytest.mark.parametrize("draw", ["none", "elsewhere"])

@@ -163,6 +163,23 @@ def test_choices_are_compared_by_value_and_not_by_place(monkeypatch):
     np.testing.assert_array_equal(task_keys(ours, tasks.take([3])), task_keys(theirs, others.take([0])))
 
 
+NUMBERS, MIXED, RANGE = [1, 2, 3], [2, 3.0, "auto"], {"low": 1, "high": 9}
+
+
+@pytest.mark.parametrize("own", [NUMBERS, MIXED, RANGE], ids=str)
+@pytest.mark.parametrize("theirs", [NUMBERS, MIXED, RANGE], ids=str)
+def test_a_value_is_recognised_whether_a_list_of_numbers_or_another_list_or_a_range_holds_it(own, theirs):
+    def tasks_of(vary):
+        """The family, its tasks 2 and 3, and what a file says of it."""
+        family = GymnasiumTasks(env_id="CartPole-v1", vary={"mode": vary}, episode_length=6)
+        numbers = [vary.index(value) for value in (2, 3)] if isinstance(vary, list) else [2, 3]
+        return family, Tasks({"mode": np.array(numbers)}), {"vary": {"mode": vary}}
+
+    (family, tasks, _), (other, trained, named) = tasks_of(own), tasks_of(theirs)
+    assert seen_among(family, tasks, trained, named).all()
+    assert seen_in_record(family, tasks, training_tasks_record(other, trained)) == 2
+
+
 def test_tasks_of_another_form_are_recognised():
     room = make_tasks("dark_room")
     assert in_form(room, Tasks({"goal": np.array([[1.0, 2.0]])}))["goal"].dtype == np.int64

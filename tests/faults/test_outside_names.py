@@ -10,9 +10,11 @@ import pytest
 from data_gen.generation.generate import generate
 from data_gen.scoring.report import data_report
 from data_gen.storage.folder import load_info
-from data_gen.storage.named_family import is_plain
+from data_gen.storage.named_family import is_plain, named_family
+from data_gen.storage.writing import Recorded, write_histories
 from data_gen.tasks.base import Tasks
 from icrl import cli
+from icrl.config.loader import make_tasks
 from icrl.run.folder import folder_of_data, run_folder
 from icrl.run.records import record_text
 from icrl.support.files import sha256
@@ -119,6 +121,29 @@ def test_plain_families_of_a_pulled_folder_still_have_their_scale(made, pulled):
     np.testing.assert_array_equal(report.curve, data_report(run_folder(made), load_info(run_folder(made))).curve)
     assert is_plain({"name": "pixels", "of": {"name": "dark_room", "size": 5}, "tile": 2})
     assert is_plain({"name": "cart_pole", "vary": ["length", "gravity"]})
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "known"),
+    [
+        ("point_navigation", {"episode_length": 65536}, False),  # half a minute of simulated episodes
+        ("dark_room", {"size": 64, "episode_length": 17000}, False),  # more than a minute of matrix products
+        ("point_navigation", {"episode_length": 500}, True),
+        ("dark_room", {"size": 17, "episode_length": 200}, True),
+    ],
+)
+def test_a_small_folder_does_not_ask_for_minutes_of_computation(tmp_path, name, parameters, known):
+    family = make_tasks(name, **parameters)
+    space, length = family.observation_space, family.episode_length
+    zeros = {key: np.zeros((1, length)) for key in ("reward", "terminated", "truncated")}
+    part = {"observation": np.zeros((1, length, *space.shape), space.dtype),
+            "action": np.zeros((1, length, *family.action_space.shape), family.action_space.dtype)}  # fmt: skip
+    spaces = {"observation_space": space, "action_space": family.action_space, "episode_length": length}
+    named = {"name": name, **parameters}
+    about = Recorded(**spaces, sources=[{"name": "mine"}], tasks=named, train_tasks=family.sample(1, 0))
+    write_histories(tmp_path / "theirs", [part | zeros], about)
+    folder = folder_of_data(tmp_path / "theirs")
+    assert (named_family(folder, load_info(folder)) is not None) is known
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
-"""Recorders refuse at the step what `save_histories` would refuse after the training."""
+"""Recorders refuse at the step what `save_histories` would refuse after the training; files of recordings are checked."""
+
+import os
 
 import gymnasium
+import h5py
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from data_gen.exchange.record_history import RecordHistory, RecordVectorHistory
+from data_gen.exchange.recording import Recording
 from icrl.support.errors import UserError
 
 FIVE, THREE = Discrete(5), Discrete(3)
@@ -75,3 +79,56 @@ def test_the_error_names_the_step():
     with pytest.raises(UserError, match=r"RecordHistory of Given-v0, step 5: action -1 "):
         recorder.step(-1)
     assert recorder.recording.steps == [4]
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """The file of a recording of two slots, with histories of different lengths."""
+    envs = SyncVectorEnv([Given, lambda: Given(flags=(True, False))], autoreset_mode=AutoresetMode.NEXT_STEP)
+    recorder = RecordVectorHistory(envs)
+    recorder.reset(seed=0)
+    for _ in range(9):
+        recorder.step(np.zeros(2, int))
+    recorder.save(tmp_path / "two.h5")
+    assert Recording.load(tmp_path / "two.h5").steps == [9, 5]
+    return tmp_path / "two.h5"
+
+
+def linked(file, folder):
+    with h5py.File(folder / "secret.h5", "w") as secret:
+        secret["reward"] = np.arange(14.0)
+    del file["reward"]
+    file["reward"] = h5py.ExternalLink(str(folder / "secret.h5"), "reward")
+
+
+def other_lengths(file, folder):
+    file["steps"][0] ^= 4  # a flipped bit moves the border between the histories
+
+
+def declared(file, folder):
+    del file["reward"]
+    file.create_dataset("reward", (2**40,), np.float32, chunks=(2**20,))
+
+
+def gigantic(file, folder):
+    space = '{"type": "Box", "shape": [1099511627776], "dtype": "float32", "low": null, "high": null}'
+    file.attrs["observation_space"] = space
+
+
+def nested(file, folder):
+    file.attrs["action_space"] = "[" * 30_000
+
+
+@pytest.mark.parametrize("change", [linked, other_lengths, declared, gigantic, nested])
+def test_a_recording_that_was_changed_is_refused_and_reads_no_other_file(recorded, tmp_path, change):
+    with h5py.File(recorded, "r+") as file:
+        change(file, tmp_path)
+    with pytest.raises(UserError, match="two.h5: is not a recording, or is damaged") as refusal:
+        Recording.load(recorded)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_pipe_in_the_place_of_a_recording_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.h5")
+    with pytest.raises(UserError, match="is not a regular file"):
+        Recording.load(tmp_path / "pipe.h5")

@@ -90,3 +90,18 @@ def test_a_precision_that_the_config_does_not_name_is_said_and_recorded(tiny, mo
     assert "train: in bf16, as ACCELERATE_MIXED_PRECISION says" in capsys.readouterr().out
     record = read_record(last_checkpoint(run_folder(config).checkpoints) / RECORD, TrainingRecord)
     assert record.made_with["precision"] == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["train", "demo"], "ACCELERATE_LOG_LEVEL", "chatty"),
+        (["train", "demo"], "HF_HUB_DOWNLOAD_TIMEOUT", "a while"),
+        (["tasks", "dark_room"], "MPLBACKEND", "banana"),
+    ],
+)
+def test_a_variable_that_ends_the_import_of_a_library_is_named(icrl, words, name, value):
+    done = icrl(*words, environment={name: value})
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert line.startswith(f"error: {name}: cannot be read by a library (")

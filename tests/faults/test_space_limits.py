@@ -36,6 +36,7 @@ FLAT = spaces.Box(-1, 1, (2,))
         *(spaces.Box(-1, 1, (0,)), spaces.Dict(seen=FLAT, nothing=spaces.Box(-1, 1, (3, 0))), spaces.Dict({})),
         *(spaces.Tuple([]), spaces.Dict(inner=spaces.Dict({})), spaces.Discrete(2**62, start=2**62 + 5)),
         spaces.MultiDiscrete(np.zeros((0,), dtype=np.int64)),
+        *(spaces.Box(-1, 1, (2,), np.longdouble), spaces.Dict(seen=FLAT, fine=spaces.Box(-1, 1, (2,), np.longdouble))),
     ],
     ids=str,
 )

@@ -227,6 +227,19 @@ def test_a_key_is_named_as_it_is_written(tmp_path):
     assert refused(write_yaml(merged(TINY, {"a/b": 1})), tmp_path)[0].startswith("a/b: unknown key")
 
 
+@pytest.mark.parametrize("keys", ["1: a", "1: a, '1': b", "null: a", "1.5: a", "true: a"])
+def test_a_key_that_the_records_of_a_run_would_turn_into_text_is_refused(keys, tmp_path):
+    """`config.yaml` and `info.json` would name another environment than the one that made the data."""
+    (line, *_) = refused(write_yaml(TINY), tmp_path, "--tasks.kwargs", f"{{config: {{{keys}}}}}")
+    assert line.startswith("tasks.kwargs.config.") and "is a key that is not text" in line
+
+
+def test_a_folder_in_the_place_of_a_config_is_named_as_such(tmp_path):
+    (tmp_path / "mine.yaml").mkdir()
+    with pytest.raises(ConfigError, match=r"mine\.yaml: is a folder"):
+        load_config(tmp_path / "mine.yaml")
+
+
 def test_a_dash_stands_for_an_underscore_only_in_keys_of_the_schema(tmp_path):
     config = loaded(tmp_path, "--training.batch-size", "16", "--tasks.episode-length", "9")
     assert (config.training.batch_size, config.tasks.build().episode_length) == (16, 9)

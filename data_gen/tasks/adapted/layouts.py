@@ -1,20 +1,23 @@
 """States of an environment right after `reset(seed=layout)`, to tell layouts apart.
 
 The first observation alone does not tell: a goal may be hidden in it. So two layouts are one if their first
-observations, the environment's own plain attributes (numbers, words, arrays, and objects of these) and, where it
-renders to an array, the pictures are all equal. Attributes that differ between two resets with one seed, such as
+observations, the environment's own plain attributes (numbers, words, arrays and tensors, and collections and objects
+of these) and, where it renders to an array, the pictures are all equal. Attributes that differ between two resets with one seed, such as
 counters, and those that hold the seed itself are ignored, and so are random generators.
 """
 
 import contextlib
 import hashlib
+import numbers
 import os
-from collections import Counter
+from array import array
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
 from data_gen.spaces import leaves
 from data_gen.tasks.adapted.block import closed, one_line
@@ -27,6 +30,8 @@ _TRIED_AGAIN = 4  # layouts, to find the attributes that change from reset to re
 _SHORT = 32  # bytes that are kept as they are
 
 _SKIPPED = ("_np_random", "_np_random_seed", "np_random", "spec", "observation_space", "action_space", "metadata")
+
+_PLAIN = (numbers.Number, np.generic, str, bytes, bytearray, range, array, type(None))
 
 State = dict[str, bytes]
 """A digest for each attribute, by its path."""
@@ -123,29 +128,58 @@ def _attributes(env: Any) -> Iterator[tuple[str, bytes]]:
             isinstance(value, gymnasium.Env | gymnasium.Space | np.random.Generator) or callable(value)
         ):
             continue
-        if value is None or isinstance(value, bool | int | float | str | bytes | np.generic | np.ndarray):
+        is_array = isinstance(value, np.ndarray) and value.dtype != object
+        if is_array or isinstance(value, _PLAIN):
             count += 1
             yield path, _digest(value)
             continue
-        parts: Any
-        if isinstance(value, dict):
-            parts = list(value.items())
-        elif isinstance(value, list | tuple):
-            parts = list(enumerate(value))
-        elif isinstance(value, set | frozenset):
-            parts = list(enumerate(sorted(map(repr, value))))
-        else:
-            parts = [(key, part) for key, part in getattr(value, "__dict__", {}).items() if key not in _SKIPPED]
+        parts = _collected(value)
+        if parts is None:  # an object
             count += 1
             yield f"{path}:type", _digest(type(value).__qualname__)
+            numbers_inside = _as_array(value)
+            if numbers_inside is not None:
+                yield path, _digest(numbers_inside)
+                continue
+            parts = [(key, part) for key, part in _own_attributes(value).items() if key not in _SKIPPED]
         if depth == _DEEPEST or (depth and id(value) in seen and not isinstance(value, list | tuple | dict)):
             continue
         seen.add(id(value))
         waiting += [(f"{path}.{key}", part, depth + 1) for key, part in parts]
 
 
+def _collected(value: Any) -> list[tuple[Any, Any]] | None:
+    """The parts of a collection by their keys or places; None for anything else."""
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, list | tuple | deque):
+        return list(enumerate(value))
+    if isinstance(value, np.ndarray):  # of objects; its text leaves most of them out
+        return list(enumerate(value.ravel().tolist()))
+    if isinstance(value, set | frozenset):
+        return list(enumerate(sorted(map(repr, value))))
+    return None
+
+
+def _as_array(value: Any) -> NDArray[Any] | None:
+    """The numbers of a tensor of another library, or None."""
+    if not hasattr(type(value), "__array__"):
+        return None
+    with contextlib.suppress(Exception):  # a tensor that is on another device, or needs a gradient
+        converted = np.asarray(value)
+        return converted if converted.dtype != object else None
+    return None
+
+
+def _own_attributes(value: Any) -> dict[str, Any]:
+    """The attributes of an object, also those of a class with `__slots__`."""
+    names = [name for kind in type(value).__mro__ for name in np.atleast_1d(getattr(kind, "__slots__", ())).tolist()]
+    slots = {name: getattr(value, name) for name in names if not name.startswith("__") and hasattr(value, name)}
+    return {**slots, **getattr(value, "__dict__", {})}
+
+
 def _digest(value: Any) -> bytes:
-    if isinstance(value, np.ndarray) and value.dtype != object:
+    if isinstance(value, np.ndarray):
         return hashlib.sha256(f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes()).digest()
     if isinstance(value, np.generic):
         value = value.item()

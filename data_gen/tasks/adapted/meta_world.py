@@ -1,13 +1,15 @@
 """Meta-World's meta-learning benchmarks: a robot arm that has to learn its task from the rewards."""
 
 import functools
+import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import gymnasium
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -138,6 +140,25 @@ class MetaWorld(TaskDistribution):
             order = np.lexsort((rng.permutation(len(every)), turn))
             parts.append(every.take(order[:count]))
         return parts[0], parts[1]
+
+    def comparable(self, tasks: Tasks, described: Mapping[str, Any] | None = None) -> Tasks:
+        """The tasks by a hash of kind and goal, since their numbers mean something else in another benchmark.
+
+        Benchmarks share tasks: the test goals of ML1 with `goals_seed` 0 are its training goals with `goals_seed` 1.
+        Raises UserError if the file's family cannot be one of Meta-World's, or has no such tasks.
+        """
+        if {*tasks} != {"environment", "goal"} or any(tasks[name].ndim != 1 for name in tasks):  # of another family
+            return tasks
+        numbered = self
+        if described is not None:
+            own = {key: described[key] for key in ("benchmark", "env", "goals_seed") if key in described}
+            try:
+                numbered = MetaWorld(**own)
+            except (pydantic.ValidationError, ValueError, TypeError) as error:
+                raise UserError(f"tasks of the data: {own}: is not a benchmark of Meta-World") from error
+        makers = numbered._makers(tasks)
+        hashes = [hashlib.sha256(maker.task.env_name.encode() + maker.task.data).digest() for maker in makers]
+        return Tasks({"task": np.array([int.from_bytes(each[:8], "little") for each in hashes], np.uint64)})
 
     def make_vec(self, tasks: Tasks) -> ExpertProcessVectorEnv:
         """One simulation per slot. Raises UserError for a task that is not in the benchmark."""

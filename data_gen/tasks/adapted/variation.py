@@ -15,6 +15,9 @@ from icrl.support.errors import did_you_mean
 
 _RANGE_KEYS = ("low", "high", "log")
 
+_FIRST_HASH = 2.0**900
+"""A number larger than those of any environment, and small enough for sums of many."""
+
 
 @dataclass(frozen=True)
 class Range:
@@ -105,19 +108,25 @@ def parse_variation(where: str, given: Any) -> Variation:
     raise ValueError(f"{where}: give a list of values, low and high, or call and seeds (got {given!r})")
 
 
-def values_of(variation: Variation, numbers: NDArray[Any]) -> NDArray[Any]:
-    """The values that tasks' numbers stand for, shape (tasks,): as numbers, or, if a value is not one, as hashes."""
+def values_of(variation: Variation, numbers: NDArray[Any]) -> NDArray[np.float64]:
+    """The values that tasks' numbers stand for, shape (tasks,), the same however a config lists them.
+
+    Ranges, lists of numbers and lists that also hold other values can have values in common. So a value that is not a
+    number becomes one that no list has: its hash, above `_FIRST_HASH`.
+    """
     if isinstance(variation, Range):
-        return numbers
+        return np.asarray(numbers).astype(np.float64)
     places = variation.places
-    known = [variation.value(place) for place in places]
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
-        table = np.array(known, dtype=np.float64)
-    else:
-        digests = [hashlib.sha256(_key(_whole(value)).encode()).digest() for value in known]
-        table = np.array([int.from_bytes(digest[:8], "little") for digest in digests], dtype=np.uint64)
-    index = np.clip(np.asarray(numbers).astype(np.int64) - variation.first, 0, len(known) - 1)
+    table = np.array([_as_number(variation.value(place)) for place in places], dtype=np.float64)
+    index = np.clip(np.asarray(numbers).astype(np.int64) - variation.first, 0, len(places) - 1)
     return table[index]
+
+
+def _as_number(value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    digest = hashlib.sha256(_key(_whole(value)).encode()).digest()
+    return _FIRST_HASH * (1 + int.from_bytes(digest[:6], "little") / 2**48)
 
 
 def _whole(value: Any) -> Any:
