@@ -48,11 +48,21 @@ def build_model(
     set_seed(config.seed_for("training"))
     values: dict[str, Any] = {"observation_space": observation_space, "action_space": action_space}
     values |= statistics.model_dump() if statistics else {}
-    length = config.model.context_episodes * episode_length
     try:
-        return _model(config.model, length, **values, heads=heads or {})
+        return _model(config.model, context_length(config.model, episode_length), **values, heads=heads or {})
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
+
+
+def context_length(model: ModelConfig, episode_length: int) -> int:
+    """Context length in steps, for episodes of `episode_length` steps. Raises ConfigError if it is not a whole number."""
+    steps = model.context_episodes * episode_length
+    if abs(steps - round(steps)) > 1e-6 * steps or round(steps) < 1:
+        raise ConfigError(
+            f"model.context_episodes: {model.context_episodes} of {episode_length} steps are {steps:g} steps, which is "
+            "not a whole number"
+        )
+    return round(steps)
 
 
 def check_model(model: ModelConfig) -> None:

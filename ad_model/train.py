@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers.utils import logging
 
-from ad_model.build import build_model, check_objective, parameter_groups
+from ad_model.build import build_model, check_objective, context_length, parameter_groups
 from ad_model.checkpoint import load_checkpoint, resume_step, save_checkpoint
 from ad_model.launched import check_accelerator
 from ad_model.objectives.base import Objective
@@ -80,7 +80,7 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
         # Windows, model, optimiser.
         check_objective(config, experiment.family)
         objective: Objective = settings.objective.build()
-        length = config.model.context_episodes * info.episode_length
+        length = context_length(config.model, info.episode_length)
         windows = _windows(config, folder, info, objective, length, accelerator)
         spaces = info.observation_space, info.action_space
         model = build_model(config, *spaces, info.episode_length, windows.cache.statistics, objective.heads())

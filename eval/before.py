@@ -3,7 +3,7 @@
 import contextlib
 from pathlib import Path
 
-from ad_model.build import check_model, check_objective, check_spaces
+from ad_model.build import check_model, check_objective, check_spaces, context_length
 from ad_model.launched import check_accelerator
 from ad_model.load import load_model
 from ad_model.objectives.base import Objective
@@ -36,6 +36,7 @@ def check_run(experiment: Experiment, overwrite: bool = False) -> None:
     evaluated_tasks(experiment)
     load_figures(config.evaluation.figures, config.evaluation.episodes)
     check_model(config.model)
+    context_length(config.model, experiment.family.episode_length)
     check_spaces(config.model, experiment.family)
     check_objective(config, experiment.family)
     if not config.data.given:

@@ -110,7 +110,13 @@ class Agent(ABC):
         return per_learner(name, getattr(self, name), seeds)
 
 
-_LARGEST_TABLE = 2**24  # elements; a learner has one row per element
+_LARGEST_TABLE = 2**24  # rows per learner
+
+
+def check_table(rows: int, user: str, called: str = "rows of observations and memory") -> None:
+    """Raises UserError, naming the agent `user`, if a learner's table would have too many rows."""
+    if rows > _LARGEST_TABLE:
+        raise UserError(f"{user} keeps a table, and the {rows:,} {called} are too many: {_LARGEST_TABLE:,} at most")
 
 
 class TableIndex:
@@ -127,10 +133,7 @@ class TableIndex:
                 f"{user} keeps a table and needs a Discrete or flat MultiDiscrete space, not {one_line(space)}"
             )
         self.size = math.prod(sizes)
-        if self.size > _LARGEST_TABLE:
-            raise UserError(
-                f"{user} keeps a table, and the {self.size:,} elements of the space {one_line(space)} are too many"
-            )
+        check_table(self.size, user, f"elements of the space {one_line(space)}")
         self._sizes, self._start = sizes, np.array(start)  # int64, whatever the space's own type
         self._strides = [math.prod(sizes[part + 1 :]) for part in range(len(sizes))]
         self._flat = isinstance(space, gymnasium.spaces.Discrete)

@@ -9,7 +9,7 @@ training of a deep source is chaotic: on another kind of device its histories di
 from typing import Annotated, Any
 
 import pydantic
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from icrl.config.evaluation import EvaluationConfig
 from icrl.config.runtime import RuntimeConfig
@@ -117,14 +117,21 @@ class ModelConfig(Section):
     """Dropout probability of attention weights. 0 turns it off; any other value makes a small model several times
     slower on a CPU."""
 
-    context_episodes: Many = 5
-    """Context length, in full-length episodes. Improvement has to be visible within one context."""
+    context_episodes: Many | Annotated[float, Field(gt=0, lt=2**24)] = 5
+    """Context length, in full-length episodes: a number, or a fraction that gives whole steps, such as 0.4 of 50.
+    Improvement has to be visible within one context."""
 
     action_bins: Annotated[int, Field(ge=2, le=2**16)] = 32
     """Number of bins per component of a Box action: the component's range is cut into this many."""
 
     backbone_options: dict[str, Any] = {}
     """Additional keys of the backbone's own transformers config. An unknown key is an error."""
+
+    @field_validator("context_episodes")
+    @classmethod
+    def _whole_as_integer(cls, episodes: int | float) -> int | float:
+        """Equal contexts are written alike, so that they have equal fingerprints."""
+        return int(episodes) if episodes == int(episodes) else episodes
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "ModelConfig":

@@ -10,6 +10,7 @@ from transformers import AutoModel, Cache
 from ad_model import ADModel
 from ad_model.build import backbone_values, build_model, parameter_groups
 from icrl.config.schema import ModelConfig
+from icrl.run.fingerprints import training_fingerprint
 from icrl.support.errors import ConfigError
 
 INFO = (
@@ -123,6 +124,21 @@ def test_an_action_space_without_bounds_is_refused(tiny):
     with pytest.raises(ConfigError, match="without bounds cannot be scaled"):
         action = {"type": "Box", "shape": [2], "dtype": "float32", "low": None, "high": 1.0}
         build_model(tiny(), INFO[0], action, INFO[2])
+
+
+@pytest.mark.parametrize(("episodes", "steps"), [(3, 18), (0.5, 3), (1.5, 9), (3.0, 18)])
+def test_a_context_may_be_a_part_of_an_episode(tiny, episodes, steps):
+    assert build_model(tiny(model={"context_episodes": episodes}), *INFO).config.context_length == steps
+
+
+@pytest.mark.parametrize("episodes", [0.4, 0.01, 1.1])
+def test_a_context_of_a_part_of_a_step_is_refused(tiny, episodes):
+    with pytest.raises(ConfigError, match=rf"context_episodes: {episodes} of 6 steps are [\d.]+ steps, which is not"):
+        build_model(tiny(model={"context_episodes": episodes}), *INFO)
+
+
+def test_equal_contexts_have_equal_fingerprints(tiny):
+    assert training_fingerprint(tiny()) == training_fingerprint(tiny(model={"context_episodes": 3.0}))
 
 
 def test_norms_and_biases_do_not_decay(tiny):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from data_gen.agents.tabular.q_learning import QLearning
+from data_gen.agents.tabular.sarsa import Sarsa
 from data_gen.interaction import interact
 from data_gen.streams import make_seeds
 from data_gen.tasks import Tasks
@@ -131,6 +132,22 @@ def test_q_learning_solves_the_room_from_the_state_but_not_from_the_cell():
 
     assert final_return("state") > 1.95
     assert final_return("observation") < 1.8
+
+
+@pytest.mark.parametrize("learner", [QLearning, Sarsa])
+def test_a_learner_that_remembers_its_reward_learns_as_one_that_sees_the_key(learner):
+    room = DarkKeyToDoor(size=4, episode_length=12)
+    envs, seeds = room.make_vec(room.sample(32, seed=0)), make_seeds(32, 0)
+    remembering = interact(learner(remembered_rewards=1), envs, 600, seeds, sees="observation")
+    seeing = interact(learner(), envs, 600, seeds, sees="state")
+    for name in ("action", "reward", "ended"):
+        np.testing.assert_array_equal(getattr(remembering, name), getattr(seeing, name))
+
+
+def test_a_memory_that_makes_the_table_too_large_is_refused():
+    envs = DarkKeyToDoor(size=64).make_vec(Tasks({"key": np.array([(0, 1)]), "door": np.array([(4, 4)])}))
+    with pytest.raises(UserError, match="16,781,312 rows of observations and memory are too many: 16,777,216"):
+        interact(QLearning(remembered_rewards=4096), envs, 1, make_seeds(1, 0))
 
 
 def test_bad_rooms_and_tasks_are_refused():

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from data_gen.agents.base import Agent, Spec, TableIndex, Transition
+from data_gen.agents.base import Agent, Spec, TableIndex, Transition, check_table
 from data_gen.streams import Seeds, SlotStreams
 from icrl.config.components import component
 
@@ -32,6 +32,9 @@ class QLearning(Agent):
     epsilon_end: Annotated[float, Field(ge=0, le=1)] = 0.0
     epsilon_fraction: Annotated[float, Field(gt=0, le=1)] = 0.6
     """Fraction of the lifetime over which epsilon falls linearly from start to end."""
+    remembered_rewards: Annotated[int, Field(ge=0, le=2**20)] = 0
+    """Memory: how many steps of the episode with a positive reward are counted. The table has a row per observation and
+    count. With 1, a learner in Key-to-Door knows from its reward that it holds the key. 0 remembers nothing."""
 
     @property
     def follows_plan(self) -> bool:
@@ -43,14 +46,23 @@ class QLearning(Agent):
         )
         self.num_actions = self.actions.size
         self.streams = SlotStreams(seeds)
-        noise = self.streams.uniform(self.index.size * self.num_actions) - 0.5
+        rows = self.index.size * (self.remembered_rewards + 1)
+        check_table(rows, self.called)
+        noise = self.streams.uniform(rows * self.num_actions) - 0.5
         table = self.initial_value + _TIE_BREAK * noise
-        self.q = table.astype(np.float32).reshape(num_envs * self.index.size, self.num_actions)  # (env x state, action)
-        self.first_row = np.arange(num_envs) * self.index.size
+        self.q = table.astype(np.float32).reshape(num_envs * rows, self.num_actions)  # (env x state, action)
+        self.first_row = np.arange(num_envs) * rows
+        self.rewarded = np.zeros(num_envs, dtype=np.int64)  # steps of the episode with a reward, as far as remembered
         self.steps, self.annealing_steps = 0, self.epsilon_fraction * spec.planned_steps
 
     def act(self, observation: Any) -> NDArray[Any]:
-        return self.actions.elements(self.choose(self.first_row + self.index(observation), slice(None)))
+        return self.actions.elements(self.choose(self.row(observation), slice(None)))
+
+    def row(self, observation: Any) -> NDArray[np.int64]:
+        """(num_envs,) the table's row of each environment's observation and memory."""
+        if not self.remembered_rewards:
+            return self.first_row + self.index(observation)
+        return self.first_row + self.index(observation) * (self.remembered_rewards + 1) + self.rewarded
 
     def choose(self, row: NDArray[np.int64], slots: slice | NDArray[np.intp]) -> NDArray[np.intp]:
         """Epsilon-greedy actions in the table's rows `row`, which belong to the environments `slots`."""
@@ -66,8 +78,12 @@ class QLearning(Agent):
 
     def observe(self, transition: Transition) -> None:
         self.steps += 1
-        row = self.first_row + self.index(transition.observation)
-        next_row = self.first_row + self.index(transition.next_observation)
+        row = self.row(transition.observation)
+        if self.remembered_rewards:
+            self.rewarded = np.minimum(self.rewarded + (transition.reward > 0), self.remembered_rewards)
+        next_row = self.row(transition.next_observation)
+        if self.remembered_rewards:
+            self.rewarded[transition.terminated | transition.truncated] = 0
         next_value = self.next_value(next_row, transition)
         target = transition.reward + self.discount * np.where(transition.terminated, 0, next_value)
         entry = row * self.num_actions + self.actions(transition.action)

@@ -28,8 +28,7 @@ class Sarsa(QLearning):
 
     def act(self, observation: Any) -> NDArray[Any]:
         slots = np.flatnonzero(self.begins)
-        row = self.first_row + self.index(observation)
-        self.following[slots] = self.choose(row[slots], slots)
+        self.following[slots] = self.choose(self.row(observation)[slots], slots)
         return self.actions.elements(self.following)
 
     def next_value(self, next_row: NDArray[np.int64], transition: Transition) -> NDArray[np.float32]:
