@@ -72,7 +72,11 @@ def _check_evaluated_model(experiment: Experiment) -> None:
     objective: Objective = config.training.objective.build()
     with contextlib.closing(experiment.family.make_vec(experiment.one_task)) as envs:
         try:
-            for kind in (TransformerAgent, *(ABLATIONS[name] for name in config.evaluation.ablations)):
+            kinds: list[type[TransformerAgent]] = [
+                TransformerAgent,
+                *(ABLATIONS[name] for name in config.evaluation.ablations),
+            ]
+            for kind in kinds:
                 kind(model, 1.0, objective).check(spec_of(envs, experiment.lived_steps, "observation", "cpu"))
         except UserError as error:
             raise UserError(f"evaluation.checkpoint: {place}: {error}") from error

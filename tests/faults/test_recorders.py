@@ -1,4 +1,4 @@
-"""Recorders refuse at the step what `save_histories` would refuse after the training; files of recordings are checked."""
+"""Recorders refuse at the step what `save_histories` would refuse later; files of recordings are checked."""
 
 import os
 
@@ -123,7 +123,7 @@ def nested(file, folder):
 def test_a_recording_that_was_changed_is_refused_and_reads_no_other_file(recorded, tmp_path, change):
     with h5py.File(recorded, "r+") as file:
         change(file, tmp_path)
-    with pytest.raises(UserError, match="two.h5: is not a recording, or is damaged") as refusal:
+    with pytest.raises(UserError, match=r"two\.h5: is not a recording, or is damaged") as refusal:
         Recording.load(recorded)
     assert "\n" not in str(refusal.value)
 

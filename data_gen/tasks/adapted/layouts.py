@@ -2,8 +2,8 @@
 
 The first observation alone does not tell: a goal may be hidden in it. So two layouts are one if their first
 observations, the environment's own plain attributes (numbers, words, arrays and tensors, and collections and objects
-of these) and, where it renders to an array, the pictures are all equal. Attributes that differ between two resets with one seed, such as
-counters, and those that hold the seed itself are ignored, and so are random generators.
+of these) and, where it renders to an array, the pictures are all equal. Attributes that differ between two resets with
+one seed, such as counters, and those that hold the seed itself are ignored, and so are random generators.
 """
 
 import contextlib
