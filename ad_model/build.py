@@ -55,7 +55,7 @@ def build_model(
 
 
 def context_length(model: ModelConfig, episode_length: int) -> int:
-    """Context length in steps, for episodes of `episode_length` steps. Raises ConfigError if it is not a whole number."""
+    """Context length in steps, for episodes of `episode_length` steps. Raises ConfigError if steps would be cut."""
     steps = model.context_episodes * episode_length
     if abs(steps - round(steps)) > 1e-6 * steps or round(steps) < 1:
         raise ConfigError(
