@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ad_model.load import check_checksums, given_model, load_model
-from ad_model.model_files import weight_files
+from ad_model.model_files import CONFIG, weight_files
 from ad_model.modeling_ad import ADModel
 from ad_model.objectives.base import Objective
 from data_gen.agents.base import Agent
@@ -192,11 +192,13 @@ def check_agents(given: Experiment | ExperimentConfig) -> None:
 
 
 def evaluated_weights(config: ExperimentConfig, folder: RunFolder, path: Path) -> str:
-    """Fingerprint of the weights of the model at `path` and of every meta-learner.
+    """Fingerprint of the weights of the model at `path` and of every meta-learner; of a given model, also its settings.
 
     Raises UserError for a meta-learner that has not been meta-trained.
     """
     files = [sha256(file) for file in weight_files(path)]
+    if config.evaluation.checkpoint is not None and (path / CONFIG).exists():  # those of a run follow from its config
+        files.append(sha256(path / CONFIG))
     learners = [
         trained_figures(config, folder, component).weights
         for component in _named(config).values()

@@ -130,6 +130,17 @@ def test_an_evaluation_of_other_weights_is_stale(broken):
         evaluate(broken)
 
 
+def test_an_evaluation_of_a_model_with_other_settings_is_stale(broken, tmp_path):
+    shutil.copytree(last_checkpoint(run_folder(broken).checkpoints) / "model", tmp_path / "model")
+    (tmp_path / "model/checksums.json").unlink()  # as of a model that was edited by hand
+    given = with_changes(broken, name="given", evaluation={"checkpoint": str(tmp_path / "model")})
+    assert evaluate(given) and not evaluate(given)
+    settings = json.loads((tmp_path / "model/config.json").read_text())
+    (tmp_path / "model/config.json").write_text(json.dumps({**settings, "context_length": 12}))
+    with pytest.raises(UserError, match="eval belongs to another config"):
+        evaluate(given)
+
+
 def test_a_checkpoint_that_lacks_weights_is_refused(broken):
     model = last_checkpoint(run_folder(broken).checkpoints) / "model"
     values = {name: value for name, value in load_file(model / "model.safetensors").items() if "head" not in name}
