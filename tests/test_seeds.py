@@ -8,7 +8,7 @@ from conftest import TINY, merged
 
 from ad_model.build import build_model
 from ad_model.train import train
-from data_gen.experiment import Experiment
+from data_gen.experiment import Experiment, open_run
 from data_gen.generation.generate import generate
 from data_gen.spaces import to_json
 from eval.evaluate import evaluate
@@ -69,6 +69,20 @@ def test_a_config_without_validation_tasks_has_the_fingerprints_of_earlier_versi
         *("83adc5d8522d9144", "5f6a430f88ccf2f3", "cd963f6f221f3a88")
     ]
     assert data_fingerprint(load_config("demo")) != data_fingerprint(demo)
+
+
+def test_a_config_that_an_earlier_version_wrote_has_no_validation_tasks(tmp_path, tiny):
+    made = tiny(split={"validation": 0})
+    generate(made)
+    path = run_folder(made).config
+    text = path.read_text().partition("\n")[2]  # without its checksum
+    assert "  validation: 0\n" in text
+    path.write_text(text.replace("  validation: 0\n", "").replace("  validation_tasks: 0\n", ""))
+    again = load_config(path)
+    assert again.split.validation == 0 and data_fingerprint(again) == data_fingerprint(made)
+    assert [len(tasks) for tasks in open_run(path.parent).splits] == [13, 0, 3]
+    (tmp_path / "mine.yaml").write_text("tasks: {name: dark_room}\ndata: {sources: [q_learning]}\nsplit: {train: 0.8}")
+    assert load_config(tmp_path / "mine.yaml").split.validation is None
 
 
 def test_each_seed_is_resolved_and_survives_a_dump(tmp_path):

@@ -23,6 +23,8 @@ from icrl.run.folder import TASK_FILES, run_folder
 from icrl.run.records import record_text
 from icrl.support.errors import ConfigError, UserError
 from icrl.support.files import sha256
+from icrl.support.hub import Repository
+from publish.model import model_parcel
 from tests.conftest import TINY, merged
 from tests.data_gen.test_given import histories, recorded
 
@@ -83,6 +85,10 @@ def test_such_a_run_is_trained_and_evaluated_on_the_datas_tasks(on):
     summary = load_summary(run_folder(config))
     assert (summary.held_out_tasks, summary.seen_tasks, summary.chosen_tasks) == (4, 0, 0)
     assert summary.splits == ["test", "validation", "train"]
+    # Only the data knows its split, so the model's card needs the file.
+    files = model_parcel(Experiment(config), Repository("me/mine", "model")).files
+    assert len(Tasks.load(files["tasks-test.npz"])) == 4
+    assert 'icrl.Tasks.load(hf_hub_download("me/mine", "tasks-test.npz"))' in files["README.md"].decode()
 
 
 def test_a_split_in_the_config_decides_and_is_checked(on):

@@ -66,6 +66,7 @@ def test_every_split_that_is_asked_for_is_evaluated_and_shown_in_order(trained):
     assert {name.split("/")[1] for name in scalars(summary)} == {"test", "validation", "train"}
     shown = card(config)
     assert shown.index("On held-out tasks, ") < shown.index("On validation tasks, ")
+    assert "_, held_out = family.split(12, 8, seed=0)" in shown
 
 
 def test_settings_can_be_compared_on_validation_tasks_alone(trained):
