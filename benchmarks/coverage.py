@@ -35,7 +35,7 @@ _TRUTH_TASKS = 400_000
 _CROSSED_LIFETIMES = 4
 _CROSSED_SAMPLES = 500
 _CROSSED_RESAMPLES = 200
-_CROSSED_TRUTH = (50, 80_000)  # training seeds and tasks
+_CROSSED_TRUTH = (25, 40_000)  # training seeds and tasks
 
 
 @dataclass(frozen=True)
