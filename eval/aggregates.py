@@ -29,7 +29,8 @@ def pooled(scores: Array) -> Array:
 
 def iqm(scores: Array) -> Array:
     """Interquartile mean, the mean of the middle half of all lifetimes: (task, lifetime, ...) -> (...)."""
-    return np.asarray(trim_mean(rearrange(scores, "task lifetime ... -> (task lifetime) ..."), 0.25, axis=0))
+    # Twice as fast with the lifetimes in the last axis, where they lie side by side.
+    return np.asarray(trim_mean(rearrange(scores, "task lifetime ... -> ... (task lifetime)"), 0.25, axis=-1))
 
 
 def mean(scores: Array) -> Array:

@@ -100,11 +100,12 @@ def seeds_interval(scores: Array, statistic: Statistic = iqm, resamples: int = R
     """95% interval of a statistic over training seeds and tasks: (training seed, task, lifetime, ...) -> (...), (...).
 
     Seeds alone, tasks alone, and both at once are resampled (Owen 2007, "The Pigeonhole Bootstrap"). As in an analysis
-    of variance with two crossed random effects, the variance of the estimate is that of seeds plus that of tasks minus
-    that of their interaction, which is in both. The interval has the form of the percentile interval of resampling
-    both, and the width of Student's t interval with this variance and Satterthwaite's degrees of freedom: 2 where 3
-    seeds differ much, and the number of tasks less 1 where they agree. A symmetric interval with this variance covers
-    as little as 89% where lifetimes find their goal or do not.
+    of variance with two crossed random effects, this gives the variances that seeds, tasks, and their interaction
+    contribute. Each is multiplied by the square of Student's t for its own degrees of freedom, 2 for 3 seeds, and the
+    root of the sum is half of a symmetric interval (as Zou and Donner 2008 combine intervals, "Construction of
+    Confidence Limits about Effect Measures"). Satterthwaite's degrees of freedom would promise too much at 3 seeds, and
+    too little where seeds agree. A statistic near its limit has a skewed distribution. So each end is the farther one
+    of the symmetric interval and of the percentile interval of resampling both, stretched to the same width.
 
     In simulation (`python -m benchmarks.coverage seeds`), COVERAGE
 
@@ -179,7 +180,7 @@ def _over_tasks(estimator: _Estimator, samples: Sequence[Array], resamples: int,
 
 
 def _over_seeds_and_tasks(estimator: _Estimator, samples: Sequence[Array], resamples: int, seed: int) -> Ends:
-    """The percentile interval as wide as Student's t makes it, as `seeds_interval` describes it."""
+    """The interval that `seeds_interval` describes."""
     tasks, sizes = samples[0].shape[1], [len(sample) for sample in samples]
     rng = np.random.default_rng(seed)
     task_draws = rng.integers(tasks, size=(resamples, tasks))
@@ -194,20 +195,19 @@ def _over_seeds_and_tasks(estimator: _Estimator, samples: Sequence[Array], resam
     spread = norm.ppf(_LEVEL) * by_both.std(axis=0)
     wider = np.divide(half, spread, out=np.ones_like(half), where=spread > 0)
     low, high = np.quantile(by_both, [1 - _LEVEL, _LEVEL], axis=0)
-    return middle + wider * low, middle + wider * high
+    return middle + np.minimum(-half, wider * low), middle + np.maximum(half, wider * high)
 
 
 def _half_width(by_seeds: Array, by_tasks: Array, by_both: Array, seeds: int, tasks: int) -> Array:
-    """Half of Student's t interval, from estimates with seeds, tasks and both resampled, each (resamples, ...)."""
+    """Half of the symmetric interval, from estimates with seeds, tasks and both resampled, each (resamples, ...)."""
     freedom = (seeds - 1) * (tasks - 1)
-    variance_seeds = by_seeds.var(axis=0) * seeds / (seeds - 1)  # a resample of n varies less, by (n - 1) / n
-    variance_tasks = by_tasks.var(axis=0) * tasks / (tasks - 1)
-    variance_both = (by_both - by_seeds - by_tasks).var(axis=0) * seeds * tasks / freedom
-    # The interaction is in the variance of seeds and in that of tasks. By chance, its estimate may exceed one of them.
-    variance = np.maximum(variance_seeds + variance_tasks - variance_both, np.maximum(variance_seeds, variance_tasks))
-    squares = variance_seeds**2 / (seeds - 1) + variance_tasks**2 / (tasks - 1) + variance_both**2 / freedom
-    degrees = np.divide(variance**2, squares, out=np.ones_like(squares), where=squares > 0)
-    return np.asarray(t.ppf(_LEVEL, np.maximum(degrees, 1)) * np.sqrt(variance))
+    of_seeds = by_seeds.var(axis=0) * seeds / (seeds - 1)  # resamples of n vary less, by (n - 1) / n
+    of_tasks = by_tasks.var(axis=0) * tasks / (tasks - 1)
+    of_both = (by_both - by_seeds - by_tasks).var(axis=0) * seeds * tasks / freedom
+    t_seeds, t_tasks, t_both = t.ppf(_LEVEL, [seeds - 1, tasks - 1, freedom]) ** 2
+    # The interaction is also in the other two. By chance, it may come out larger than one of them.
+    squared = t_seeds * (of_seeds - of_both) + t_tasks * (of_tasks - of_both) + t_both * of_both
+    return np.asarray(np.sqrt(np.maximum(squared, t_both * np.maximum(of_seeds, of_tasks))))
 
 
 def _seed_draws(rng: np.random.Generator, sizes: Sequence[int], resamples: int) -> list[NDArray[np.int64]]:

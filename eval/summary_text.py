@@ -30,6 +30,8 @@ def describe(summary: Summary) -> str:
     if f"reached_{LEVEL}" in (figure.key for figure in shown):
         last = f"last {summary.num_final_episodes} episodes"
         lines.insert(2, f"  reach {LEVEL}: share of the lifetimes whose {last} have a mean of {LEVEL} or more")
+    if "success_rate" in (figure.key for figure in shown):
+        lines.insert(2, f"  success: share of the last {summary.num_final_episodes} episodes that succeed")
     if any(agent.endswith(f" (over {summary.episodes})") for agent in summary.agents):
         lines.append(
             f"  over {summary.episodes}: schedules planned for these {summary.episodes} episodes, not as in the data"

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from benchmarks.coverage import EQUAL_VARIANCE, FOUND_OR_NOT, coverage
+from benchmarks.coverage import (
+    CROSSED_EQUAL_VARIANCE,
+    CROSSED_FOUND_OR_NOT,
+    EQUAL_VARIANCE,
+    FOUND_OR_NOT,
+    coverage,
+    crossed_coverage,
+)
 from eval.figures import FIGURES, Scores
 from eval.statistics import LEAST_TASKS, iqm, tasks_interval
 from eval.summary import Estimate, split_figures
@@ -14,6 +21,14 @@ from eval.summary import Estimate, split_figures
 def test_an_interval_covers_the_true_value_in_95_of_100_samples(model, tasks):
     """400 samples: the standard error of the coverage is 1.1%."""
     assert 0.92 <= coverage(model, tasks, samples=400, resamples=300) <= 0.985
+
+
+@pytest.mark.parametrize("tasks", [8, 16])
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("model", [CROSSED_EQUAL_VARIANCE, CROSSED_FOUND_OR_NOT], ids=lambda model: model.name)
+def test_an_interval_over_training_seeds_and_tasks_covers_the_true_value_in_95_of_100_samples(model, seeds, tasks):
+    """200 samples: the standard error of the coverage is 1.5%."""
+    assert 0.91 <= crossed_coverage(model, seeds, tasks, samples=200, resamples=150) <= 0.99
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 3, 4])
