@@ -16,7 +16,7 @@ from data_gen.storage.given_split import split_of_data, without_tasks_of_data
 from data_gen.storage.source import located, record_at
 from data_gen.streams import Seeds, make_seeds
 from data_gen.tasks.base import TaskDistribution, Tasks
-from data_gen.tasks.sets import TaskSet, check_spaces, draw_set
+from data_gen.tasks.sets import TaskSet, draw_set
 from data_gen.tasks.splits import Splits, split_tasks
 from icrl.config.loader import load_config
 from icrl.config.schema import ExperimentConfig
@@ -109,19 +109,6 @@ class Experiment:
         return self.splits.test
 
     @cached_property
-    def set_families(self) -> dict[str, TaskDistribution]:
-        """The families of `evaluation.tasks`, by the names of the sets.
-
-        Raises ConfigError if the spaces of one are not those that the model reads.
-        """
-        families: dict[str, TaskDistribution] = {
-            name: given.family(self.config.tasks) for name, given in self.config.evaluation.tasks.items()
-        }
-        for name, family in families.items():
-            check_spaces(name, self.family, family)
-        return families
-
-    @cached_property
     def task_sets(self) -> list[TaskSet]:
         """The sets of `evaluation.tasks`, without training and validation tasks.
 
@@ -132,7 +119,7 @@ class Experiment:
         return [
             draw_set(
                 name,
-                self.set_families[name],
+                given.family(self.config.tasks),
                 given.changes,
                 self.family,
                 known,

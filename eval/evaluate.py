@@ -178,9 +178,7 @@ def check_agents(given: Experiment | ExperimentConfig) -> None:
     named += [(f"data.sources.{index}", source) for index, source in enumerate(config.data.sources)]
     named += [(f"evaluation.baselines.{index}", agent) for index, agent in enumerate(config.evaluation.baselines)]
     tried = [("", experiment.family, experiment.one_task)]
-    tried += [
-        (f"evaluation.tasks.{name}: ", family, family.sample(1, 0)) for name, family in experiment.set_families.items()
-    ]
+    tried += [(f"evaluation.tasks.{each.name}: ", each.family, each.tasks.take([0])) for each in experiment.task_sets]
     for where, family, task in tried:
         planned, lived = (each * family.episode_length for each in _planned_and_lived(experiment))
         with contextlib.closing(family.make_vec(task)) as envs:

@@ -62,8 +62,9 @@ def draw_set(
         num_tasks: number of tasks; all new tasks if there are fewer.
         seed: decides which tasks are taken.
 
-    Raises ConfigError if no task is new.
+    Raises ConfigError if the family's spaces are not those of `own`, or if no task is new.
     """
+    _check_spaces(name, own, family)
     every = family.all_tasks()
     if every is None:
         every = family.sample(_DRAWS * num_tasks, seed)
@@ -86,7 +87,7 @@ def draw_set(
     return TaskSet(name, family, taken, changes, left_out)
 
 
-def check_spaces(name: str, own: TaskDistribution, family: TaskDistribution) -> None:
+def _check_spaces(name: str, own: TaskDistribution, family: TaskDistribution) -> None:
     """Raises ConfigError if the spaces of the set `name` are not those of the experiment's family."""
     for kind in ("observation_space", "action_space"):
         read, found = (to_json(getattr(each, kind)) for each in (own, family))
