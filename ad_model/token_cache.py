@@ -87,8 +87,7 @@ def token_cache(
     """
     info = load_info(folder)
     check_wanted(wanted, info, str(folder.data))
-    identity = fingerprint(info.identity, subsample, context_length, selection, list(wanted), "strands")
-    path = folder.cache / f"tokens-{identity}"
+    path = folder.cache / cache_name(info, subsample, context_length, selection, wanted)
     columns = dict.fromkeys([*token_columns(info.observation_space), *wanted])
     files = (*(f"{name}.npy" for name in columns), _STRANDS, _LIKELIHOODS, _STATISTICS, CHECKSUMS)
     if not all((path / name).exists() for name in files):
@@ -110,6 +109,13 @@ def token_cache(
         raise UserError(
             f"{path}: the token cache is damaged ({error}); delete this folder, and training builds it again"
         ) from error
+
+
+def cache_name(
+    info: DataInfo, subsample: int, context_length: int, selection: SelectionConfig, wanted: Sequence[str]
+) -> str:
+    """The name of the folder of a token cache, which follows from everything that determines its content."""
+    return f"tokens-{fingerprint(info.identity, subsample, context_length, selection, list(wanted), 'strands')}"
 
 
 def check_wanted(wanted: Sequence[str], info: DataInfo, where: str) -> None:

@@ -27,12 +27,25 @@ from eval.lifetimes import Lifetimes, run_lifetimes
 from eval.results import returns_scale, returns_table, scores_of
 from eval.statistics import INTERVAL
 from eval.summary import TRANSFORMER, Summary, figure_titles, intact_summary, load_summary, split_figures
+from eval.values import tasks_record, values_table
 from icrl.config.loader import fingerprint
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
 from icrl.run.checkpoints import TrainingRecord, checkpoint_record, intact_record, last_checkpoint
 from icrl.run.fingerprints import evaluation_fingerprint, training_fingerprint
-from icrl.run.folder import MODEL, PATHS, RETURNS, SUMMARY, RunFolder, keep_config, locked, origin, stale, write_config
+from icrl.run.folder import (
+    MODEL,
+    PATHS,
+    RETURNS,
+    SUMMARY,
+    VALUES,
+    RunFolder,
+    keep_config,
+    locked,
+    origin,
+    stale,
+    write_config,
+)
 from icrl.run.records import write_record
 from icrl.support.device import check_device
 from icrl.support.errors import UserError
@@ -72,7 +85,7 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
             if (done.fingerprint, done.weights) != (identity, weights):
                 load_model(path, config.runtime.device, config.evaluation.trust_remote_code)  # raises if damaged
                 raise stale(folder.eval)
-            if folder.returns.exists() and folder.paths.exists():  # otherwise all of it is made again
+            if all(path.exists() for path in (folder.returns, folder.paths, folder.values)):  # else it is made again
                 intact_summary(folder)
                 keep_config(config, folder)
                 return False
@@ -88,9 +101,9 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         table = returns_table(scale, lifetimes)
         num_final_episodes = min(FINAL_EPISODES, config.evaluation.episodes)
         by_agent: dict[str, dict[str, object]] = {name: {} for name in agents}
+        scores = {(name, split): scores_of(life, scale[split]) for (name, split), life in lifetimes.items()}
         for (name, split), life in lifetimes.items():
-            scores = scores_of(life, scale[split])
-            by_agent[name][split] = split_figures(figures, scores, life.seconds, life.environment_steps)
+            by_agent[name][split] = split_figures(figures, scores[name, split], life.seconds, life.environment_steps)
         summary = Summary.model_validate(
             {
                 "fingerprint": identity,
@@ -119,6 +132,7 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
                     }
                     for each in experiment.task_sets
                 },
+                "tasks": {each.name: tasks_record(each.family, each.tasks) for each in sets},
                 "figures": figure_titles(figures, num_final_episodes=num_final_episodes),
                 "agents": by_agent,
             }
@@ -127,6 +141,7 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         folder.report.unlink(missing_ok=True)  # the report of an earlier evaluation
         with new_folder(folder.eval) as temporary:
             table.to_parquet(temporary / RETURNS, index=False)
+            values_table(figures, scores).to_parquet(temporary / VALUES, index=False)
             np.savez(temporary / PATHS, **lifetimes[TRANSFORMER, sets[0].name].paths)  # type: ignore[arg-type]
             write_record(temporary / SUMMARY, summary.model_copy(update={"files": checksums(temporary)}))
     return True

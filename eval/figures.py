@@ -181,6 +181,23 @@ def figure_values(figure: Figure, scores: Scores) -> NDArray[np.float64] | float
 
     Raises ConfigError if the function raises, or returns anything else.
     """
+    values = _values(figure, scores)
+    return values[~np.isnan(values).any(axis=1)] if isinstance(values, np.ndarray) else values
+
+
+def task_values(figure: Figure, scores: Scores) -> NDArray[np.float64] | float | None:
+    """A figure's values with a row for every task, (tasks, lifetimes), NaN on tasks without one; else as above."""
+    known = np.asarray(~np.isnan(scores.episodes).any(axis=(1, 2)))  # the others' scale is unknown
+    values = _values(figure, scores.take(known)) if known.any() else None
+    if not isinstance(values, np.ndarray):
+        return values
+    rows = np.full((len(known), values.shape[1]), np.nan)
+    rows[known] = np.where(np.isnan(values).any(axis=1, keepdims=True), np.nan, values)
+    return rows
+
+
+def _values(figure: Figure, scores: Scores) -> NDArray[np.float64] | float | None:
+    """What the figure's function gives: (tasks, ...) as an array of two axes, one number, or None."""
     if figure.needs is not None and getattr(scores, figure.needs) is None:
         return None
     try:
@@ -192,8 +209,7 @@ def figure_values(figure: Figure, scores: Scores) -> NDArray[np.float64] | float
             return None if np.isnan(values) else float(values)
     except Exception as error:  # the user's own function may raise anything
         raise ConfigError(f"evaluation.figures: {figure.key}: {type(error).__name__}: {error}") from error
-    flat = values.reshape(len(values), -1)
-    return flat[~np.isnan(flat).any(axis=1)]
+    return values.reshape(len(values), -1)
 
 
 def _checked(values: NDArray[np.float64], scores: Scores) -> NDArray[np.float64]:

@@ -34,23 +34,11 @@ from icrl.run.records import Record, read_record, write_record
 from icrl.support.arrays import read_npz
 from icrl.support.errors import UserError
 from icrl.support.files import check_files, remove_leftovers, sha256, write_file
-from icrl.support.pictures import png
+from icrl.support.pictures import STYLE, png
 
 _CURVE_RESAMPLES = 300
 _TRANSFORMER_COLOR = "#2563eb"
 _COLORS = ["#d97706", "#9ca3af", "#16a34a", "#db2777", "#7c3aed", "#0891b2", "#65a30d"]
-_STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#9ca3af",
-    "axes.grid": True,
-    "grid.color": "#eef0f3",
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 150,
-    "legend.frameon": False,
-    "text.parse_math": False,  # a label such as `cost $5_$` is not a formula
-}
 
 
 def write_report(given: Experiment | ExperimentConfig) -> Path:
@@ -96,7 +84,7 @@ def _write_report(experiment: Experiment) -> Path:
     ablated = [TRANSFORMER, *summary.ablations]
     contestants = [agent for agent in summary.agents if agent not in summary.ablations]
     finals = final_returns_by_agent(table, summary, contestants)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figures = {
             "curves": _curves(table, summary, summary.main_split, contestants),
             "ablations": _curves(table, summary, summary.main_split, ablated) if summary.ablations else None,

@@ -112,6 +112,15 @@ class TaskSetFigures(Record):
     """Number of the tasks that equal a task that the transformer was trained on; None if it has no record."""
 
 
+class TasksRecord(Record):
+    """The tasks of a split."""
+
+    family: str
+    """Fingerprint of the task family with all of its parameters."""
+    keys: list[str]
+    """A key for every task, in order, that depends only on the task's value."""
+
+
 class Summary(Record):
     """The record in `summary.json`."""
 
@@ -140,6 +149,8 @@ class Summary(Record):
     """Names of the agents that are ablations of the transformer."""
     task_sets: dict[str, TaskSetFigures] = {}
     """The sets of `evaluation.tasks` by name."""
+    tasks: dict[str, TasksRecord] = {}
+    """The tasks by split; empty in evaluations of earlier versions."""
     figures: list[FigureTitle]
     agents: dict[str, dict[str, SplitFigures]]
     """By agent and split: `test`, `validation` and `train`, those that were evaluated, and the task sets."""

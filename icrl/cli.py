@@ -12,7 +12,6 @@ icrl import minari ID --to FOLDER
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import icrl
@@ -20,10 +19,10 @@ from data_gen.exchange import commands as exchange
 from icrl.config.loader import load_agent, load_tasks
 from icrl.config.schema import ExperimentConfig
 from icrl.run.command import Invocation, add_arguments, invocation, named_config
-from icrl.run.folder import remove_results
 from icrl.support.errors import UserError
 from icrl.support.terminal import leave, reported, say
 from publish import commands as hub
+from studies import commands as studies
 
 # A verb imports its own modules when it runs: torch alone takes seconds to import.
 
@@ -31,9 +30,9 @@ from publish import commands as hub
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     given = list(sys.argv[1:] if words is None else words)
-    # `icrl train CONFIG` is short for `icrl train --config CONFIG`.
-    if given and given[0] in VERBS:
-        given = [given[0], *named_config(given[1:])]
+    # `icrl train CONFIG` is short for `icrl train --config CONFIG`, `icrl study STUDY` for `icrl study --study STUDY`.
+    if given and (given[0] in VERBS or given[0] == "study"):
+        given = [given[0], *named_config(given[1:], "--study" if given[0] == "study" else "--config")]
     parser = _parser()
     if not given:
         parser.print_help()
@@ -52,6 +51,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         return reported(lambda: arguments.act(arguments), "run the same command again")
+    if "act_on" in arguments:
+        return reported(lambda: arguments.act_on(arguments, rest), "run the same command again to continue")
     verb: Callable[[Invocation], object] = VERBS[arguments.verb]
     return reported(lambda: verb(invocation(arguments, rest)))
 
@@ -86,20 +87,9 @@ def evaluate(call: Invocation) -> None:
 
 def run(call: Invocation) -> None:
     """Runs all stages: meta-train, generate, train and evaluate. Skips stages that are complete for the same config."""
-    from ad_model.train import main as train
-    from data_gen.__main__ import main as generate
-    from data_gen.experiment import Experiment
-    from data_gen.meta.__main__ import main as meta_train
-    from eval.__main__ import main as evaluate
-    from eval.before import check_run
+    from eval.stages import run_stages
 
-    experiment = Experiment(call.config)  # one for all stages, so that tasks are split once
-    check_run(experiment, call.overwrite)  # now, rather than after the data is generated
-    if call.overwrite:
-        remove_results(experiment.folder, with_data=not call.config.data.given)
-    first = (generate, meta_train) if call.config.data.given else (meta_train, generate)  # given data has the tasks
-    for stage in (*first, train, evaluate):
-        stage(replace(call, alone=False), experiment)
+    run_stages(call)
 
 
 def run_experiment(config: ExperimentConfig) -> None:
@@ -211,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     listed.epilog = "Any parameter of the family can be set: icrl tasks dark_room --size 7"
     known = verbs.add_parser("agents", help=agents.__doc__, description=agents.__doc__, allow_abbrev=False)
     known.add_argument("name", metavar="NAME", nargs="?", help="an agent, such as ppo, or module:Class")
+    studies.add_verbs(verbs)
     hub.add_verbs(verbs)
     exchange.add_verbs(verbs)
     return parser

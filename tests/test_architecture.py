@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-PACKAGES = ("icrl", "data_gen", "ad_model", "eval", "publish")
+PACKAGES = ("icrl", "data_gen", "ad_model", "eval", "publish", "studies")
 LONGEST_FILE = 350
 
 

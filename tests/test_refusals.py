@@ -68,7 +68,7 @@ def test_an_invalid_record_is_named(broken, file, stage, content):
         stage(broken)
 
 
-@pytest.mark.parametrize("file", ["returns.parquet", "paths.npz"])
+@pytest.mark.parametrize("file", ["returns.parquet", "values.parquet", "paths.npz"])
 def test_a_damaged_or_missing_result_is_named(broken, file):
     path = run_folder(broken).eval / file
     path.write_bytes(path.read_bytes()[:40])

@@ -5,18 +5,16 @@ Any `concurrent.futures.Executor` can do the work, since a shard is a pure funct
 
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, InvalidStateError, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
 
 from data_gen.experiment import Experiment
 from data_gen.generation.shard import make_shard
 from icrl.config.runtime import RuntimeConfig
 from icrl.support.errors import UserError
-from icrl.support.processes import can_start, started
+from icrl.support.processes import can_start, end_with_parent, started
 from icrl.support.threads import quiet_threads
 
 
@@ -83,15 +81,21 @@ def _executor(runtime: RuntimeConfig, workers: int) -> Iterator[Executor]:
                 "a worker was killed; if it ran out of memory, use fewer --workers or more data.shards"
             ) from error
         return
+    with dask_cluster(str(runtime.scheduler), "runtime.scheduler") as cluster:
+        yield cluster
+
+
+@contextmanager
+def dask_cluster(address: str, key: str) -> Iterator[Executor]:
+    """The Dask cluster whose scheduler has this address. Raises UserError, naming `key`, if it cannot be reached."""
     try:
         from distributed import Client
     except ImportError as error:
         raise UserError("the dask executor needs Dask: pip install 'in-context-rl[dask]'") from error
-    address = runtime.scheduler
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError, TimeoutError) as error:
-        raise UserError(f"runtime.scheduler: no Dask scheduler answers at {address}: {error}") from error
+        raise UserError(f"{key}: no Dask scheduler answers at {address}: {error}") from error
     with client, client.get_executor() as cluster:
         yield cluster
 
@@ -100,17 +104,9 @@ def _start_worker(workers: int) -> None:
     """Gives this worker its share of the cores, and ends it when its parent process has ended.
 
     Without limits, every worker's tensor programs use all cores, and their threads wait for each other. The limits must
-    be set before torch is imported. With them, two workers on two cores run at full speed. Nothing else would end an
-    orphaned worker.
+    be set before torch is imported. With them, two workers on two cores run at full speed.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for limit in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(limit, str(max(1, cores // workers)))
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
-
-
-def _exit_after(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
+    end_with_parent()

@@ -44,15 +44,37 @@ def load_config(name: str | Path | Mapping[str, Any], overrides: Sequence[str] =
 
     Raises ConfigError with one line per problem: the dotted path, the value, and the nearest valid name.
     """
+    values, where = config_values(name)
+    return config_of(values, read_overrides(overrides), where)
+
+
+def config_values(name: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The plain values of a config before any override, with the letters of what is not text, and its file's path.
+
+    Raises ConfigError if there is no such config, or its file is not YAML.
+    """
     if isinstance(name, Mapping):
-        values, where = copy.deepcopy(dict(name)), "config"
-    else:
-        path = find_config(name)
-        values, where = _read(path), str(path)
-        values.setdefault("name", path.stem)
-    for key, value in _overrides(overrides):
-        _set(values, key, value)
-    return validate(_settled(values), where)
+        return copy.deepcopy(dict(name)), "config"
+    path = find_config(name)
+    values = _read(path)
+    values.setdefault("name", path.stem)
+    return values, str(path)
+
+
+def config_of(values: Mapping[str, Any], pairs: Iterable[tuple[str, Any]], where: str = "config") -> ExperimentConfig:
+    """The config of plain `values` in which dotted keys are set to other values; `values` stays as it is.
+
+    Args:
+        values: the result of `config_values`.
+        pairs: dotted keys and their values, such as `read_overrides` gives. Later ones replace earlier ones.
+        where: name of the config in error messages.
+
+    Raises ConfigError with one line per problem.
+    """
+    changed = copy.deepcopy(dict(values))
+    for key, value in pairs:
+        _set(changed, key, copy.deepcopy(value))
+    return validate(_settled(changed), where)
 
 
 def validate(values: dict[str, Any], where: str = "config") -> ExperimentConfig:
@@ -74,12 +96,12 @@ def validate(values: dict[str, Any], where: str = "config") -> ExperimentConfig:
 
 def load_tasks(name: str, overrides: Sequence[str] = ()) -> Any:
     """The task distribution `name`, with its parameters given as overrides (`--size 7`). Raises ConfigError."""
-    return _built(TasksComponent, name, _overrides(overrides))
+    return _built(TasksComponent, name, read_overrides(overrides))
 
 
 def load_agent(name: str, overrides: Sequence[str] = ()) -> Any:
     """The agent `name`, with its parameters given as overrides (`--learning_rate 0.1`). Raises ConfigError."""
-    return _built(AgentComponent, name, _overrides(overrides))
+    return _built(AgentComponent, name, read_overrides(overrides))
 
 
 def make_tasks(name: str, **parameters: Any) -> Any:
@@ -122,10 +144,10 @@ def _built(kind: type[Component], name: str, pairs: Iterable[tuple[str, Any]]) -
 
 def parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
     """Splits command-line words into dotted keys and YAML values. Raises ConfigError for a word that is neither."""
-    return [(key.replace("-", "_"), _settled(value, None)) for key, value in _overrides(words)]
+    return [(key.replace("-", "_"), _settled(value, None)) for key, value in read_overrides(words)]
 
 
-def _overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
+def read_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
     """The dotted keys of `words` as they are written, and their values, with the letters of what is not text."""
     pairs, rest = [], list(words)
     while rest:
@@ -145,6 +167,11 @@ def _overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
         for note in unclear:
             print(f"warning: argument {shown(word)}: {note}", file=sys.stderr)
     return pairs
+
+
+def plain_values(value: Any) -> Any:
+    """`value`, such as `read_overrides` gives, without the letters of what is not text."""
+    return _settled(value, None)
 
 
 def dump(config: ExperimentConfig) -> str:
@@ -172,6 +199,8 @@ def _read(path: Path) -> dict[str, Any]:
         print(f"warning: {path}: {note}", file=sys.stderr)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, such as 'tasks:' and 'data:'")
+    if "base" in values and "tasks" not in values:
+        raise ConfigError(f"{path}: is a study, not an experiment: icrl study {path}")
     if values.keys() >= _RESOLVED and isinstance(values["split"], dict):
         values["split"].setdefault("validation", 0)
     return values

@@ -113,10 +113,12 @@ def error_lines(
     values: Any,
     prefix: tuple[str | int, ...] = (),
     names: list[str] | None = None,
+    schema: type[pydantic.BaseModel] = ExperimentConfig,
 ) -> list[str]:
     """One line per problem. Members of a union, or a list and its items, may report the same one: the first counts.
 
-    `values` are what was validated, by which pydantic's labels for members of a union are told from keys.
+    `values` are what was validated, by which pydantic's labels for members of a union are told from keys. The nearest
+    valid name of an unknown key comes from `schema`, or from `names`.
     """
     lines: dict[str, str] = {}
     for item in error.errors():
@@ -124,15 +126,12 @@ def error_lines(
         where = _dotted(location)
         related = any(other.startswith(f"{where}.") or where.startswith(f"{other}.") for other in lines)
         if not related:
-            lines.setdefault(where, _line(item, location, names))
+            lines.setdefault(where, _line(item, location, _names_at(location[:-1], schema) if names is None else names))
     return list(lines.values())
 
 
-def _line(error: Any, location: tuple[str | int, ...], names: list[str] | None = None) -> str:
-    """One pydantic error as `dotted.path: message (got value)`, with the nearest valid name if there is one.
-
-    `names` are the valid keys if the schema does not know them: the parameters of the component at `location`.
-    """
+def _line(error: Any, location: tuple[str | int, ...], names: list[str]) -> str:
+    """One pydantic error as `dotted.path: message (got value)`, with the nearest of the valid `names`, if any is."""
     kind, context = error["type"], error.get("ctx", {})
     if kind == "relation":
         return f"{context['path']}: {context['message']} (got {shown(context['value'])})"
@@ -140,7 +139,7 @@ def _line(error: Any, location: tuple[str | int, ...], names: list[str] | None =
         renamed = _RENAMED.get(".".join("*" if isinstance(item, int) else item for item in location))
         if renamed:
             return f"{_dotted(location)}: {renamed} (value {shown(error['input'])})"
-        valid = _names_at(location[:-1]) if names is None else [name for name in names if name != "params"]
+        valid = [name for name in names if name != "params"]
         return f"{_dotted(location)}: unknown key (value {shown(error['input'])}){did_you_mean(location[-1], valid)}"
     if kind == "missing":
         return f"{_dotted(location)}: is required but missing"
@@ -176,9 +175,9 @@ def _dotted(location: Iterable[str | int]) -> str:
     )
 
 
-def _names_at(location: tuple[str | int, ...]) -> list[str]:
+def _names_at(location: tuple[str | int, ...], schema: type[pydantic.BaseModel]) -> list[str]:
     """The field names of the schema's section at `location`."""
-    section: Any = ExperimentConfig
+    section: Any = schema
     for key in location:
         if isinstance(key, str) and isinstance(section, type) and issubclass(section, pydantic.BaseModel):
             if key not in section.model_fields:

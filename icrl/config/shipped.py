@@ -5,7 +5,10 @@ from pathlib import Path
 import icrl
 from icrl.support.errors import ConfigError, did_you_mean
 
-_NOT_EXPERIMENTS = ("accelerate",)
+STUDIES = "studies"
+"""Folder of the configs that are studies."""
+
+_NOT_EXPERIMENTS = ("accelerate", STUDIES)
 """Folders of configs that are not experiments."""
 
 
@@ -21,6 +24,11 @@ def shipped_names() -> list[str]:
     folder = shipped_folder()
     paths = [path.relative_to(folder) for path in sorted(folder.rglob("*.yaml"))]
     return [path.with_suffix("").as_posix() for path in paths if path.parts[0] not in _NOT_EXPERIMENTS]
+
+
+def shipped_studies() -> list[str]:
+    """The names of all shipped studies, such as `seeds`."""
+    return [path.stem for path in sorted((shipped_folder() / STUDIES).glob("*.yaml"))]
 
 
 def find_config(name: str | Path) -> Path:

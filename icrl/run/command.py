@@ -52,16 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def named_config(words: Sequence[str]) -> list[str]:
-    """The words of a verb, with `--config` inserted if the first word is the config itself."""
+def named_config(words: Sequence[str], option: str = "--config") -> list[str]:
+    """The words of a verb, with `option` inserted if the first word is its value: the config itself."""
     first = words[0] if words else ""
     positional = first and not first.startswith("-") and "=" not in first
-    return ["--config", *words] if positional else list(words)
+    return [option, *words] if positional else list(words)
 
 
 def invocation(arguments: argparse.Namespace, rest: Sequence[str]) -> Invocation:
     """Loads the config that the arguments name, with `rest` as overrides. Raises ConfigError."""
-    words = [_expanded(word) for word in rest]
+    words = [expanded(word) for word in rest]
     config = load_config(arguments.config, words)
     return Invocation(config, arguments.config, arguments.overwrite, words)
 
@@ -74,7 +74,8 @@ def run_module(program: str, description: str, run: Callable[[Invocation], objec
     return reported(lambda: run(invocation(arguments, rest)))
 
 
-def _expanded(word: str) -> str:
+def expanded(word: str) -> str:
+    """A word of the command line, with a short form as the override that it stands for."""
     if word in ("--trust-remote-code", "--allow-seen-tasks"):
         return f"--evaluation.{word.removeprefix('--').replace('-', '_')}=true"
     key, equals, value = word.removeprefix("--").partition("=")

@@ -30,7 +30,7 @@ SCHEMA_VERSION = 2
 CONFIG, INFO, CARD = "config.yaml", "info.json", "README.md"
 TASK_FILES = ("tasks-train.npz", "tasks-validation.npz", "tasks-test.npz")
 """The files of tasks in a data folder. The second is missing if there are no validation tasks."""
-SUMMARY, RETURNS, PATHS = "summary.json", "returns.parquet", "paths.npz"
+SUMMARY, RETURNS, VALUES, PATHS = "summary.json", "returns.parquet", "values.parquet", "paths.npz"
 TRAINING_LOG, RECORD, MODEL = "training_log.jsonl", "training.json", "model"
 META_WEIGHTS, META_STATE = "weights.safetensors", "training_state.safetensors"
 REPORT, LOGS = "report.html", "logs"
@@ -112,6 +112,11 @@ class RunFolder:
         return self.eval / RETURNS
 
     @property
+    def values(self) -> Path:
+        """The figures of the evaluation by task and lifetime."""
+        return self.eval / VALUES
+
+    @property
     def paths(self) -> Path:
         """The agents' paths in first and last episodes on a few tasks, for pictures."""
         return self.eval / PATHS
@@ -161,9 +166,14 @@ def stale(path: Path, flag: str = "--overwrite") -> UserError:
 
 def write_config(config: ExperimentConfig, folder: RunFolder) -> None:
     """Writes the resolved config, headed by its checksum, versions and the git commit; called by stages with work."""
+    write_sealed(folder.config, dump(config))
+
+
+def write_sealed(path: Path, body: str) -> None:
+    """Writes YAML, headed by its checksum, versions and the git commit, whole or not at all. Raises UserError."""
     header = "".join(f"# {line}\n" for line in write_yaml(origin()).splitlines())
-    text = header + dump(config)
-    write_file(folder.config, f"{_CONFIG_CHECKSUM}{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+    text = header + body
+    write_file(path, f"{_CONFIG_CHECKSUM}{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
 
 
 def keep_config(config: ExperimentConfig, folder: RunFolder) -> None:
@@ -175,12 +185,15 @@ def keep_config(config: ExperimentConfig, folder: RunFolder) -> None:
         write_config(config, folder)
 
 
-def config_text(path: Path) -> str:
-    """The text of a config file in a run folder, without its checksum.
+_CONFIG_AGAIN = "run a stage of this experiment with its own config, and the file is written again"
 
-    Raises UserError if the file is missing, or differs from its checksum. A file of an earlier version has none.
+
+def config_text(path: Path, again: str = _CONFIG_AGAIN) -> str:
+    """The text of a config file in a run folder, without its checksum; or of another file of `write_sealed`.
+
+    Raises UserError, which ends with `again`, if the file is missing, or differs from its checksum. A file of an
+    earlier version has none.
     """
-    again = "run a stage of this experiment with its own config, and the file is written again"
     try:
         text = read_bytes(path, _MOST_CONFIG).decode()
     except FileNotFoundError as error:

@@ -5,9 +5,13 @@ them. Nothing of this project needs that module, unless the user's own classes a
 """
 
 import contextlib
+import multiprocessing
+import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -47,6 +51,18 @@ def started(*sent: Any) -> Iterator[None]:
         else:
             with _main_hidden():
                 yield
+
+
+def end_with_parent() -> None:
+    """From now on, this process ends when the process that started it has ended. Nothing else would end an orphan."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 @contextlib.contextmanager

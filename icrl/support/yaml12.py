@@ -119,6 +119,15 @@ class _Dumper(yaml.SafeDumper):
     """Represents numbers as PyYAML does, and quotes text that would be another value to YAML 1.1 or 1.2."""
 
 
+def _written(dumper: _Dumper, scalar: Written) -> Any:
+    """The letters of a scalar, as they were."""
+    kind = {bool: "bool", int: "int", float: "float"}[type(scalar.value)]
+    return dumper.represent_scalar(f"{_TAG}{kind}", scalar.letters)
+
+
+_Dumper.add_representer(Written, _written)
+
+
 def _expanded_size(node: Any, known: dict[int, int | None]) -> int:
     """Characters of a node with its aliases expanded. `known` are the sizes so far, None for nodes around this one.
 

@@ -12,7 +12,7 @@ from eval.evaluate import evaluate
 from eval.report import write_report
 from eval.summary import load_summary
 from eval.summary_text import describe
-from icrl.run.command import _expanded
+from icrl.run.command import expanded
 from icrl.run.folder import run_folder
 from icrl.support.errors import ConfigError
 
@@ -40,7 +40,7 @@ def test_a_checkpoint_of_another_split_is_refused_or_the_seen_tasks_are_stated(t
     assert stated in write_report(allowed).read_text()
     with pytest.raises(ConfigError, match="was trained on"):  # not "complete, skipped"
         evaluate(tiny(**other))
-    assert _expanded("--allow-seen-tasks") == "--evaluation.allow_seen_tasks=true"
+    assert expanded("--allow-seen-tasks") == "--evaluation.allow_seen_tasks=true"
 
 
 def test_a_checkpoint_of_the_same_split_is_evaluated_and_one_without_a_record_is_said_to_be_unknown(tiny, model):

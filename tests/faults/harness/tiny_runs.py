@@ -55,7 +55,7 @@ RESULTS = {
     "meta-train": ("meta/*/step-000003/weights.safetensors",),
     "generate": ("data/*.h5", "data/*.npz"),
     "train": ("checkpoints/step-000004/model/model.safetensors",),
-    "evaluate": ("eval/returns.parquet", "eval/paths.npz", "eval/summary.json"),
+    "evaluate": ("eval/returns.parquet", "eval/values.parquet", "eval/paths.npz", "eval/summary.json"),
 }
 """By stage, the files that hold its results."""
 
