@@ -35,7 +35,7 @@ from data_gen.experiment import Experiment
 from data_gen.storage.folder import load_info, load_tasks
 from data_gen.storage.info import DataInfo
 from data_gen.streams import make_seeds
-from data_gen.tasks.same import in_form, training_tasks_record
+from data_gen.tasks.same import MOST_RECORDED, in_form, training_tasks_record
 from icrl.config.schema import ExperimentConfig, TrainingConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_record, last_checkpoint
 from icrl.run.command import Invocation, run_module
@@ -273,7 +273,15 @@ def _training_tasks(experiment: Experiment, info: DataInfo) -> dict[str, Any] | 
     """
     stored = load_tasks(experiment.folder.data, info, TASK_FILES[0])
     tasks = None if stored is None else in_form(experiment.family, stored)
-    return None if tasks is None else training_tasks_record(experiment.family, tasks)
+    if tasks is None:
+        return None
+    record = training_tasks_record(experiment.family, tasks)
+    if record is None:
+        say(
+            f"warning: {len(tasks):,} training tasks: the model keeps no record of more than {MOST_RECORDED:,}, so an "
+            "evaluation with another split cannot tell whether it has seen the held-out tasks"
+        )
+    return record
 
 
 def _validation_tasks(experiment: Experiment, info: DataInfo) -> dict[str, Any] | None:
