@@ -25,7 +25,7 @@ from transformers.utils import logging
 
 from ad_model.build import build_model, check_objective, context_length, parameter_groups
 from ad_model.checkpoint import load_checkpoint, resume_step, save_checkpoint
-from ad_model.launched import check_accelerator
+from ad_model.launched import check_accelerator, lost_processes_told, stops_now
 from ad_model.objectives.base import Objective
 from ad_model.streaming import StreamedWindows
 from ad_model.token_cache import token_cache
@@ -35,7 +35,7 @@ from data_gen.experiment import Experiment
 from data_gen.storage.folder import load_info, load_tasks
 from data_gen.storage.info import DataInfo
 from data_gen.streams import make_seeds
-from data_gen.tasks.same import in_form, training_tasks_record
+from data_gen.tasks.same import MOST_RECORDED, in_form, training_tasks_record
 from icrl.config.schema import ExperimentConfig, TrainingConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_record, last_checkpoint
 from icrl.run.command import Invocation, run_module
@@ -66,7 +66,7 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
     check_trackers(config.runtime.trackers)
     accelerator = make_accelerator(config)
     check_accelerator(accelerator, config)
-    with locked(folder) if accelerator.is_main_process else contextlib.nullcontext():
+    with lost_processes_told(accelerator), locked(folder) if accelerator.is_main_process else contextlib.nullcontext():
         # The data, and the progress of an earlier call.
         info = load_info(folder)
         if info.fingerprint != data_fingerprint(config):
@@ -99,7 +99,7 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
         with (
             contextlib.closing(windows),
             contextlib.closing(TrainingLog(config, folder, accelerator, model, start)) as log,
-            stop_requested() if accelerator.num_processes == 1 else contextlib.nullcontext() as stop,
+            stop_requested(launched=accelerator.num_processes > 1) as stop,
         ):
             for step, batches in _updates(windows, settings, accelerator, start):
                 dropout_seed = make_seeds(1, seed, Purpose.DROPOUT, step, accelerator.process_index)
@@ -108,15 +108,17 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
                 losses, gradient_norm = train_step(accelerator, model, optimizer, objective, batches, rate, settings)
                 log.add(losses)
                 done = step + 1
-                if done % config.runtime.log_every == 0 or done == settings.steps:
+                logged = done % config.runtime.log_every == 0 or done == settings.steps
+                if logged:
                     log.write(done, rate, gradient_norm)
-                if done % config.runtime.checkpoint_every == 0 or done == settings.steps or stop:
+                stopping = stops_now(accelerator, stop, logged)
+                if done % config.runtime.checkpoint_every == 0 or done == settings.steps or stopping:
                     batch = send_to_device(windows[done * settings.accumulation_steps - 1], accelerator.device)
                     check_finite(accelerator, model, optimizer, objective, batch, done)
                     record = log.record(done, fingerprint, info.identity, made_with)
                     keep = config.runtime.keep_checkpoints
                     saved = save_checkpoint(accelerator, model, folder.checkpoints, record, keep)
-                    if stop:
+                    if stopping:
                         stop.leave(saved)
     return True
 
@@ -273,7 +275,15 @@ def _training_tasks(experiment: Experiment, info: DataInfo) -> dict[str, Any] | 
     """
     stored = load_tasks(experiment.folder.data, info, TASK_FILES[0])
     tasks = None if stored is None else in_form(experiment.family, stored)
-    return None if tasks is None else training_tasks_record(experiment.family, tasks)
+    if tasks is None:
+        return None
+    record = training_tasks_record(experiment.family, tasks)
+    if record is None:
+        say(
+            f"warning: {len(tasks):,} training tasks: the model keeps no record of more than {MOST_RECORDED:,}, so an "
+            "evaluation with another split cannot tell whether it has seen the held-out tasks"
+        )
+    return record
 
 
 def _validation_tasks(experiment: Experiment, info: DataInfo) -> dict[str, Any] | None:

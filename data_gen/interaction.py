@@ -122,36 +122,39 @@ def interact(
         checks.seen(seen, 0)
         if shown_state:
             checks.seen(leaves(shown), 0, "state")
-    for step in range(lived_steps):
-        if labels is not None and spec.optimal_action is not None:
-            optimal = spec.optimal_action()
+    # An overflow in a native family is found at the end, and told once.
+    quiet = {"over": "ignore", "invalid": "ignore"} if check_values and checks is None else {}
+    with np.errstate(**quiet):  # type: ignore[arg-type]
+        for step in range(lived_steps):
+            if labels is not None and spec.optimal_action is not None:
+                optimal = spec.optimal_action()
+                if checks:
+                    checks.labelled(optimal, step + 1)
+                labels[step] = optimal[recorded]
+            action = agent.act(shown)
             if checks:
-                checks.labelled(optimal, step + 1)
-            labels[step] = optimal[recorded]
-        action = agent.act(shown)
-        if checks:
-            checks.acted(action, step + 1)
-        following, reward, terminated, truncated, infos = envs.step(action)
-        next_shown = envs.state() if shown_state else following  # type: ignore[attr-defined]
-        next_seen, arrived = leaves(following), next_shown
-        if checks:
-            checks.rewarded(reward, terminated, truncated, step + 1)
-            checks.seen(next_seen, step + 1)
-            if shown_state:
-                checks.seen(leaves(next_shown), step + 1, "state")
-        if (terminated | truncated).any():
-            arrived = infos["final_state" if shown_state else "final_obs"]
+                checks.acted(action, step + 1)
+            following, reward, terminated, truncated, infos = envs.step(action)
+            next_shown = envs.state() if shown_state else following  # type: ignore[attr-defined]
+            next_seen, arrived = leaves(following), next_shown
             if checks:
-                checks.seen(leaves(arrived), step + 1, sees)
-            if outcomes is not None and "success" in infos:
-                outcomes[step] = _outcome(infos["success"], terminated | truncated)[recorded]
-        agent.observe(Transition(shown, action, reward, terminated, truncated, arrived))
-        for path, rows in observation_rows.items():
-            rows[step] = seen[path][recorded]
-        actions[step], rewards[step] = action[recorded], reward[recorded]
-        terminations[step], truncations[step] = terminated[recorded], truncated[recorded]
-        seen, shown = next_seen, next_shown
-        progress(num_envs)
+                checks.rewarded(reward, terminated, truncated, step + 1)
+                checks.seen(next_seen, step + 1)
+                if shown_state:
+                    checks.seen(leaves(next_shown), step + 1, "state")
+            if (terminated | truncated).any():
+                arrived = infos["final_state" if shown_state else "final_obs"]
+                if checks:
+                    checks.seen(leaves(arrived), step + 1, sees)
+                if outcomes is not None and "success" in infos:
+                    outcomes[step] = _outcome(infos["success"], terminated | truncated)[recorded]
+            agent.observe(Transition(shown, action, reward, terminated, truncated, arrived))
+            for path, rows in observation_rows.items():
+                rows[step] = seen[path][recorded]
+            actions[step], rewards[step] = action[recorded], reward[recorded]
+            terminations[step], truncations[step] = terminated[recorded], truncated[recorded]
+            seen, shown = next_seen, next_shown
+            progress(num_envs)
     # The loop writes whole rows (steps, envs), which is fast; readers want (envs, steps).
     histories = Histories(
         map_leaves(_by_history, observations),
@@ -162,7 +165,7 @@ def interact(
         None if labels is None else _by_history(labels),
         None if outcomes is None else _by_history(outcomes),
     )
-    if check_values and checks is None:
+    if check_values and getattr(envs, "native", False):
         check_recorded(histories.columns(), lambda row: slot_name(range(num_envs)[recorded][row]))
     if check_values and isinstance(agent, Agent):
         check_learners(agent.diverged(), type(agent).__name__, lambda learner: slot_name(learner * actors))

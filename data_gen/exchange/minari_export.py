@@ -284,7 +284,8 @@ def _remove_leftovers(dataset_id: str, targets: Iterable[Path]) -> None:
 
 
 def _scratch_base(dataset_id: str) -> Path:
-    return minari_folder() / dataset_id.replace("/", ".")
+    """The path that scratch folders are named after; the data set itself has another, also without a namespace."""
+    return minari_folder() / f"{dataset_id.replace('/', '.')}.export"
 
 
 @contextlib.contextmanager

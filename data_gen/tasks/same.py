@@ -20,6 +20,10 @@ _ROUNDING = 1e-12  # relative; of values that were computed twice
 _DECIMALS = range(5, 13)  # fewer are a choice of values, not a rounding of them
 _MOST_NAMES = 4  # of arrays that are compared in each order
 _NARROW = (np.float16, np.float32)
+_ROUNDED = ("float16", "float32", *_DECIMALS)
+
+MOST_RECORDED = 2**22
+"""Most training tasks in a model's record: 44 MB of text in its config, of which 64 MiB are read."""
 
 
 def in_form(family: TaskDistribution, given: Tasks) -> Tasks | None:
@@ -41,14 +45,23 @@ def in_form(family: TaskDistribution, given: Tasks) -> Tasks | None:
 
 def task_keys(family: TaskDistribution, tasks: Tasks) -> NDArray[np.uint64]:
     """One key per task that depends only on the task's value, shape (num_tasks,); see `Tasks.keys`."""
-    return _keys(dict(family.comparable(tasks).arrays))
+    return _keys(family.comparable(tasks).arrays)
 
 
-def training_tasks_record(family: TaskDistribution, tasks: Tasks) -> dict[str, Any]:
-    """A compact record of a model's training tasks, as plain values: their keys, 8 bytes each."""
-    keys = np.unique(task_keys(family, tasks)).astype("<u8")
+def training_tasks_record(family: TaskDistribution, tasks: Tasks) -> dict[str, Any] | None:
+    """A compact record of a model's training tasks, as plain values: their keys, 8 bytes each.
+
+    If another tool has rounded the tasks, the record says how, by name of the array. None if there are more tasks than
+    a model's config has room for.
+    """
+    arrays = family.comparable(tasks).arrays
+    keys = np.unique(_keys(arrays)).astype("<u8")
+    if len(keys) > MOST_RECORDED:
+        return None
     name, *bases = _bases(family)
-    return {"family": name, "bases": bases, "keys": base64.b64encode(keys.tobytes()).decode()}
+    record = {"family": name, "bases": bases, "keys": base64.b64encode(keys.tobytes()).decode()}
+    rounded = {name: how for name, values in arrays.items() if (how := _rounding(values))}
+    return {**record, "rounded": rounded} if rounded else record
 
 
 def seen_in_record(family: TaskDistribution, tasks: Tasks, record: Any) -> int | None:
@@ -58,11 +71,19 @@ def seen_in_record(family: TaskDistribution, tasks: Tasks, record: Any) -> int |
         if not all(isinstance(name, str) for name in names):
             return None
         keys = np.frombuffer(base64.b64decode(record["keys"], validate=True), "<u8")
+        rounded = dict(record.get("rounded", {}))
+        if not all(type(how) in (str, int) and how in _ROUNDED for how in rounded.values()):
+            return None
     except (TypeError, KeyError, ValueError, AttributeError):
         return None
     if names[0] not in _bases(family) and type(family).__qualname__ not in names:
         return 0  # the same numbers mean something else there
-    return int(np.isin(task_keys(family, tasks), keys).sum())
+    arrays = family.comparable(tasks).arrays
+    seen = np.isin(_keys(arrays), keys)
+    if rounded:
+        alike = {name: _rounded(values, rounded.get(name)) for name, values in arrays.items()}
+        seen |= np.isin(_keys(alike), keys)
+    return int(seen.sum())
 
 
 def seen_among(
@@ -132,18 +153,49 @@ def _flat(own: NDArray[Any], theirs: NDArray[Any]) -> tuple[NDArray[Any], NDArra
     size = np.abs(mine.astype(np.float64))
     last = 2 * np.finfo(own.dtype).eps if own.dtype.kind == "f" else 0.0  # a step or two of the type's last digit
     allowed = max(_ROUNDING, last) * size
-    sample = given[:_SAMPLE].astype(np.float32 if given.dtype.itemsize < 4 else given.dtype)
-    exact = sample.astype(np.float64)
-    if own.dtype.kind == "f" and (np.round(exact, _DECIMALS[0] - 2) != exact).any():
-        with np.errstate(over="ignore"):
-            narrow = [kind for kind in _NARROW if (sample.astype(kind) == sample).all()]
-        decimals = [number for number in _DECIMALS if (np.round(sample, number) == sample).all()]
-        if narrow:
-            about = np.finfo(narrow[0])
-            allowed = allowed + np.maximum(0.501 * about.eps * size, about.smallest_subnormal)
-        if decimals:
-            allowed = allowed + 0.51 * 10.0 ** -decimals[0]
+    narrow, decimals = _precision(given) if own.dtype.kind == "f" else (None, 0)
+    if narrow is not None:
+        about = np.finfo(narrow)
+        allowed = allowed + np.maximum(0.501 * about.eps * size, about.smallest_subnormal)
+    if decimals:
+        allowed = allowed + 0.51 * 10.0**-decimals
     return mine, given, allowed
+
+
+def _precision(values: NDArray[Any]) -> tuple[np.dtype[Any] | None, int]:
+    """The narrowest type, and the fewest decimals, that the values were rounded to; (None, 0) if to neither.
+
+    Values that someone chose, such as 0.5, are exact and not rounded.
+    """
+    sample = values[:_SAMPLE].astype(np.float32 if values.dtype.itemsize < 4 else values.dtype)
+    exact = sample.astype(np.float64)
+    if not (np.round(exact, _DECIMALS[0] - 2) != exact).any():
+        return None, 0
+    with np.errstate(over="ignore"):
+        narrow = [np.dtype(kind) for kind in _NARROW if (sample.astype(kind) == sample).all()]
+    decimals = [number for number in _DECIMALS if (np.round(sample, number) == sample).all()]
+    return narrow[0] if narrow else None, decimals[0] if decimals else 0
+
+
+def _rounding(values: NDArray[Any]) -> str | int | None:
+    """The type, or the number of decimals, that the values lost digits of their own type to; None if to neither."""
+    if values.dtype.kind != "f":
+        return None
+    narrow, decimals = _precision(values)
+    if narrow is not None and narrow.itemsize < values.dtype.itemsize:
+        return narrow.name
+    last_digit = np.spacing(np.abs(values[:_SAMPLE]).max(initial=0))
+    return decimals if decimals and 10.0**-decimals > last_digit else None
+
+
+def _rounded(values: NDArray[Any], how: str | int | None) -> NDArray[Any]:
+    """The values after they were stored in a narrower type, or with so many decimals."""
+    if values.dtype.kind != "f" or how is None:
+        return values
+    if isinstance(how, int):
+        return np.round(values, how)
+    with np.errstate(over="ignore"):
+        return values.astype(how).astype(values.dtype)
 
 
 def _bases(family: TaskDistribution) -> list[str]:
@@ -155,7 +207,7 @@ def _bases(family: TaskDistribution) -> list[str]:
     ]
 
 
-def _keys(arrays: dict[str, NDArray[Any]]) -> NDArray[np.uint64]:
+def _keys(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint64]:
     # Adding 0 makes -0 into 0, which has other bytes.
     return Tasks(
         {name: arrays[name] + 0 if arrays[name].dtype.kind == "f" else arrays[name] for name in sorted(arrays)}

@@ -44,6 +44,9 @@ _MOST_CONFIG = 2**22
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 """Error numbers of file systems without locks, such as some NFS and Lustre mounts."""
 
+_TOLD: set[Path] = set()
+"""Run folders without locks of which this process has told the user."""
+
 _PACKAGES = ("in-context-rl", "torch", "transformers", "datasets", "accelerate", "gymnasium", "h5py", "numpy")
 
 
@@ -268,11 +271,13 @@ def locked(folder: RunFolder) -> Iterator[None]:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise UserError(f"{folder.path} cannot be locked: {error.strerror}") from error
-            print(
-                f"warning: {folder.path}: its file system has no locks ({error.strerror}): run one command at a time "
-                "in this folder",
-                file=sys.stderr,
-            )
+            if folder.path not in _TOLD:  # every stage of `icrl run` comes here
+                _TOLD.add(folder.path)
+                print(
+                    f"warning: {folder.path}: its file system has no locks ({error.strerror}): run one command at a "
+                    "time in this folder",
+                    file=sys.stderr,
+                )
         else:
             remove_all_leftovers(folder.path)  # nobody else is at work here
         yield

@@ -48,6 +48,19 @@ LEARNERS = (
         "learning_rate": 1e38,
     },
     {"name": "maml", "meta_batch": 2, "trajectories": 2, "iterations": 1, "outer": "ppo", "outer_rate": 1e38},
+    {
+        "name": "pearl",
+        "iterations": 1,
+        "initial_episodes": 1,
+        "prior_episodes": 1,
+        "posterior_episodes": 1,
+        "updates": 2,
+        "batch_size": 4,
+        "context_size": 4,
+        "hidden_sizes": [4],
+        "encoder_sizes": [4],
+        "learning_rate": 1e38,
+    },
 )
 
 

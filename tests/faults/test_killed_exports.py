@@ -5,6 +5,7 @@ import pytest
 from data_gen.exchange import minari_export
 from data_gen.exchange.minari_export import export_minari
 from data_gen.generation.generate import generate
+from data_gen.storage.folder import load_info
 from icrl.run.folder import run_folder
 from icrl.support.errors import UserError
 
@@ -38,7 +39,7 @@ def test_an_export_that_was_killed_is_continued_and_keeps_what_is_complete(folde
     killed_at_the_third_data_set(monkeypatch, folder)
     complete = {path: path.read_bytes() for path in (tmp_path / "minari").rglob("*.hdf5")}
     assert len(complete) == 2
-    for left in (".ours.room-v0.1.tmp", "ours/.room-task-00003-v0.1.tmp"):
+    for left in (".ours.room-v0.export.1.tmp", "ours/.room-task-00003-v0.1.tmp"):
         (tmp_path / "minari" / left / "data").mkdir(parents=True)
     ids = export_minari(folder, "ours/room-v0", by_task=True)
     assert not list((tmp_path / "minari").rglob(".*"))
@@ -46,6 +47,14 @@ def test_an_export_that_was_killed_is_continued_and_keeps_what_is_complete(folde
     assert all(path.read_bytes() == content for path, content in complete.items())
     with pytest.raises(UserError, match="already exists"):
         export_minari(folder, "ours/room-v0", by_task=True)
+
+
+@pytest.mark.parametrize("by_task", [False, True])
+def test_an_id_without_a_namespace_is_exported_too(folder, tmp_path, by_task):
+    ids = export_minari(folder, "room-v0", by_task=by_task)
+    assert set(minari.list_local_datasets()) == set(ids) and len(ids) == (4 if by_task else 1)
+    assert not list((tmp_path / "minari").rglob(".*"))
+    assert sum(minari.load_dataset(one).total_steps for one in ids) == load_info(folder).total_steps
 
 
 def test_data_sets_of_another_selection_are_not_taken_for_those_of_the_killed_export(folder, monkeypatch):

@@ -4,13 +4,15 @@ import pytest
 from conftest import TINY, merged
 
 from tests.faults.harness import kills, neighbours
+from tests.faults.harness.kills.scenarios import expected
+from tests.faults.harness.stages import make_stages
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A folder with generated data, and what uninterrupted commands make."""
     folder = tmp_path_factory.mktemp("home")
-    kills.make_stages(folder, merged(TINY, {"output": "runs"}), ("generate",))
+    make_stages(folder, merged(TINY, {"output": "runs"}), ("generate",))
     return folder
 
 
@@ -19,7 +21,7 @@ def home(tmp_path_factory):
     [("generate", "interrupt", 5, "again"), ("train", "kill", 9, "twice"), ("train", "terminate", 6, "again")],
 )
 def test_a_stage_that_is_killed_continues_to_the_same_results(home, tmp_path, stage, by, share, restart):
-    at = kills.expected(home, stage)["operations"] * share // 10
+    at = expected(home, stage)["operations"] * share // 10
     outcome = kills.attempt(home, f"{stage}:{by}:{at}:{restart}", tmp_path)
     assert not outcome.broken, outcome.detail
 
@@ -28,6 +30,5 @@ def test_a_stage_that_is_killed_continues_to_the_same_results(home, tmp_path, st
     "case", ["pair:train:generate-overwrite:5", "read-only:checkpoints", "link:log-to-another-file"]
 )
 def test_a_training_with_a_neighbour_keeps_its_promises(home, tmp_path, case):
-    kills.expected(home, "train")
     outcome = neighbours.attempt(home, case, tmp_path)
     assert not outcome.broken, outcome.detail

@@ -101,6 +101,24 @@ def test_held_out_tasks_that_were_rounded_or_reshaped_on_the_way_are_recognised(
     assert not seen_among(family, test, Tasks({name: stored(train[name]) for name in train})).any()
 
 
+@pytest.mark.parametrize("name", ["point_navigation", "cart_pole", "bandit", "hopper", "tabular_mdp"])
+@pytest.mark.parametrize(
+    "stored",
+    [
+        lambda values: values.astype(np.float32),
+        lambda values: values.astype(np.float16),
+        lambda values: np.round(values, 6),
+    ],
+)
+def test_a_model_recognises_training_tasks_that_another_tool_rounded(name, stored):
+    family = make_tasks(name)
+    train, test = family.split(20, 10, 0)
+    rounded = in_form(family, Tasks({name: stored(test[name]) for name in test}))
+    record = json.loads(json.dumps(training_tasks_record(family, rounded)))
+    assert seen_in_record(family, test, record) == seen_in_record(family, rounded, record) == 10
+    assert seen_in_record(family, train, record) == 0
+
+
 def test_values_that_someone_chose_are_not_taken_for_rounded_ones():
     family = GymnasiumTasks(env_id="CartPole-v1", vary={"gravity": {"low": 1, "high": 20}}, episode_length=6)
     assert not seen_among(family, Tasks({"gravity": np.array([9.8 + 1e-5, 5.0001])}),

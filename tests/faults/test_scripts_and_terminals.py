@@ -107,7 +107,7 @@ def test_a_full_disk_under_the_output_is_named_and_under_the_messages_is_no_erro
 
 
 def test_no_file_takes_the_number_of_a_closed_stream(tmp_path):
-    """What a library prints to a closed stream would be written into the file that has its number."""
+    """Text that a library prints to a closed stream would be written into the file that has its number."""
     program = "import os, icrl.support.terminal as t; t.reported(lambda: os.write(3, str(os.dup(0)).encode()))"
     shell = f'{sys.executable} -c "{program}" 3>number <&- >&- 2>&-'
     subprocess.run(shell, shell=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)

@@ -56,6 +56,9 @@ def test_a_checkpoint_of_the_same_split_is_evaluated_and_one_without_a_record_is
         {"family": 3, "keys": ""},
         {"family": "DarkRoom", "keys": "=="},
         {"family": "DarkRoom"},
+        {"family": "DarkRoom", "keys": "", "rounded": {"goal": "float8"}},
+        {"family": "DarkRoom", "keys": "", "rounded": {"goal": 5.0}},
+        {"family": "DarkRoom", "keys": "", "rounded": 7},
     ):
         content = json.loads((model / "config.json").read_text())
         (model / "config.json").write_text(json.dumps({**content, "training_tasks": record}))
@@ -63,3 +66,18 @@ def test_a_checkpoint_of_the_same_split_is_evaluated_and_one_without_a_record_is
         assert evaluate(same, overwrite=True)
         assert "unknown whether the transformer was trained on these tasks" in describe(load_summary(run_folder(same)))
     assert load_model(model, "cpu").state_dict().keys() == before.keys()
+
+
+def test_more_training_tasks_than_a_record_holds_are_told_and_not_taken_for_unseen(tiny, monkeypatch, capsys):
+    monkeypatch.setattr("data_gen.tasks.same.MOST_RECORDED", 5)
+    own = tiny(name="first")
+    generate(own)
+    train(own)
+    assert "training tasks: the model keeps no record of more than" in capsys.readouterr().out
+    path = run_folder(own).checkpoints / "step-000006" / "model"
+    assert json.loads((path / "config.json").read_text())["training_tasks"] is None
+    assert evaluate(own)
+    assert load_summary(run_folder(own)).seen_tasks == 0  # the split keeps its own tasks apart
+    other = tiny(name="second", seed=1, evaluation={"checkpoint": str(path)})
+    assert evaluate(other)
+    assert "unknown whether the transformer was trained on these tasks" in describe(load_summary(run_folder(other)))

@@ -21,7 +21,7 @@ from data_gen.storage.columns import check_recordable
 from data_gen.tasks.adapted.gym_adapter import GymnasiumTasks
 from data_gen.tasks.base import TaskDistribution
 from data_gen.tasks.grids.dark_room import DarkRoom
-from icrl.config.loader import validate
+from icrl.config.loader import make_tasks, validate
 from icrl.config.schema import ModelConfig
 from icrl.config.sections import AgentComponent
 from icrl.support.errors import ConfigError, UserError
@@ -202,3 +202,12 @@ def test_a_space_that_cannot_be_sampled_is_not_the_objectives_fault(tiny):
 
     with pytest.raises(ConfigError, match=r"tasks: the space Box.* cannot be sampled"):
         check_objective(tiny(), Wide())
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("water_maze", {"pool_radius": 1e39, "speed": 1e39}), ("tabular_mdp", {"reward_mean": -1e39})],
+)
+def test_a_parameter_that_single_precision_cannot_hold_is_refused_with_the_limit(name, parameters):
+    with pytest.raises(ConfigError, match=r"(less|greater) than or equal to -?1000000000 "):
+        make_tasks(name, **parameters)

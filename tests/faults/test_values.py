@@ -140,6 +140,23 @@ def test_a_part_of_an_observation_that_is_missing_is_named_with_its_step():
 
 
 @pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"a": 0, "b": (0, 0), "c": 1}, "observation has the part 'c', but its space has 'a', 'b'"),
+        ({"a": 0, "b": (0, 0, 2)}, "observation.b has 3 parts, but its space has 0, 1"),
+    ],
+)
+def test_a_part_of_an_observation_that_its_space_lacks_is_not_dropped(wrong, message):
+    space, right = Dict(a=FIVE, b=Tuple((FIVE, THREE))), {"a": 0, "b": (0, 0)}
+    for observations, step in (((right, wrong), "step 1"), ((wrong, right), "at the reset")):
+        envs = ProcessVectorEnv([Given(space, observations)], space, Discrete(3), 10, processes=0)
+        with pytest.raises(UserError, match=f"Given-v0, {step}: {message}; correct the environment"):
+            interact(Says([0]), envs, 4, make_seeds(1, 0))
+    envs = ProcessVectorEnv([Given(space, (right, wrong))], space, Discrete(3), 10, processes=0)
+    interact(Says([0]), envs, 4, make_seeds(1, 0), check_values=False)
+
+
+@pytest.mark.parametrize(
     ("name", "parameters", "column"),
     [
         ("ant", {"healthy_reward": 1e39}, "reward"),
@@ -148,12 +165,20 @@ def test_a_part_of_an_observation_that_is_missing_is_named_with_its_step():
         ("sparse_point_robot", {"radius": 1e39, "step": 1e39}, "observation"),
     ],
 )
+@pytest.mark.filterwarnings("error")  # a warning would be one more line about the same problem
 def test_a_native_family_whose_parameters_are_too_large_is_not_recorded_as_infinite(name, parameters, column):
     family = make_tasks(name, **parameters)
     envs = family.make_vec(family.sample(2, 0))
     assert envs.native
     with pytest.raises(UserError, match=rf"slot \d, step [12]: {column} -?inf is not finite in float32; use smaller"):
         interact(make_agent("random"), envs, 3, make_seeds(2, 0))
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_an_agent_of_your_own_in_such_a_family_is_not_recorded_either():
+    family = make_tasks("bandit", reward="gaussian", noise=1e39)
+    with pytest.raises(UserError, match=r"step 1: reward -?inf is not finite in float32; use smaller"):
+        interact(Says([0, 0]), family.make_vec(family.sample(2, 0)), 3, make_seeds(2, 0))
 
 
 def test_the_last_observation_of_an_episode_is_checked_too():

@@ -6,7 +6,7 @@ each of the others has a block that works on its slice of the arrays.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -50,6 +50,16 @@ class _LeafArray(NamedTuple):
     space: Space
 
 
+class _Branch(NamedTuple):
+    """A Dict or Tuple space within the observation space."""
+
+    keys: tuple[Any, ...]
+    """The keys that lead to it."""
+    names: tuple[Any, ...]
+    """The keys of its parts."""
+    column: str
+
+
 class _WrongValue(Exception):
     """An environment gave a value that its space does not have."""
 
@@ -68,6 +78,7 @@ class Block:
         self.makers, self.arrays, self.episode_length = makers, arrays, episode_length
         self.observations = _leaf_arrays(observation_space, arrays, "observation")
         self.finals = _leaf_arrays(observation_space, arrays, "final")
+        self.branches = [*_branches(observation_space)]
         self.expert = [_leaf_array((), arrays["expert"], "optimal_action", action_space)]
         self.checked = True  # False: values are cast to the space's type without a check
         self.steps = 0  # since the last reset of all slots, for errors
@@ -110,7 +121,7 @@ class Block:
         for slot, env in enumerate(self.envs):
             self.slot = slot
             observation, _ = env.reset(seed=seeds[slot])
-            self.write(self.observations, observation)
+            self.write_observation(self.observations, observation)
             self.elapsed[slot], self.success[slot] = 0, math.nan
 
     def step(self) -> None:
@@ -131,11 +142,11 @@ class Block:
             truncated = truncated or self.elapsed[slot] >= self.episode_length
             rewards[slot], terminations[slot], truncations[slot] = reward, terminated, truncated and not terminated
             if terminated or truncated:
-                self.write(self.finals, observation)
+                self.write_observation(self.finals, observation)
                 observation, _ = env.reset()
                 self.elapsed[slot] = 0
                 self.arrays["success"][slot], self.success[slot] = self.success[slot], math.nan
-            self.write(self.observations, observation)
+            self.write_observation(self.observations, observation)
 
     def ask_expert(self) -> None:
         """Writes the present action of each slot's expert to the arrays."""
@@ -147,8 +158,18 @@ class Block:
         """From now on, casts values to their space's type without a check."""
         self.checked = False
 
+    def write_observation(self, leaf_arrays: list[_LeafArray], observation: Any) -> None:
+        """Writes an observation of the current slot. Raises _WrongValue if a value would change, or a part be lost."""
+        self.write(leaf_arrays, observation)
+        for keys, names, column in self.branches:  # every part that the space has is there
+            given = self.part(observation, keys, column) if keys else observation
+            if self.checked and len(given) != len(names):
+                more = [repr(name) for name in given if name not in names] if isinstance(given, Mapping) else []
+                what = f"has the part {more[0]}" if more else f"has {len(given)} parts"
+                raise self.wrong(column, f"{what}, but its space has {', '.join(map(repr, names))}"[:_LINE])
+
     def write(self, leaf_arrays: list[_LeafArray], observation: Any) -> None:
-        """Writes an observation of the current slot to the arrays. Raises _WrongValue if a value would change."""
+        """Writes the parts of a value of the current slot to the arrays. Raises _WrongValue if one would change."""
         for number, (keys, array, dtype, shape, *_) in enumerate(leaf_arrays):
             value = observation
             if keys:
@@ -290,6 +311,15 @@ def _leaf_arrays(space: Space, arrays: dict[str, NDArray[Any]], kind: str) -> li
 
 def _leaf_array(keys: tuple[Any, ...], array: NDArray[Any], column: str, space: Space) -> _LeafArray:
     return _LeafArray(keys, array, array.dtype, array.shape[1:], column, space)
+
+
+def _branches(space: Space, before: tuple[Any, ...] = ()) -> Iterator[_Branch]:
+    """Yields the Dict and Tuple spaces within an observation space, outer ones first."""
+    if isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
+        parts: dict[Any, Space] = dict(space.items() if isinstance(space, gymnasium.spaces.Dict) else enumerate(space))
+        yield _Branch(before, tuple(parts), column_name("observation", ".".join(map(str, before))))
+        for key, part in parts.items():
+            yield from _branches(part, (*before, key))
 
 
 def _keys(space: Space, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

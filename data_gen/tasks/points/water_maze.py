@@ -53,7 +53,7 @@ class WaterMaze(TaskDistribution):
     """
 
     episode_length: Annotated[int, Field(ge=1)] = 50
-    pool_radius: Annotated[float, Field(gt=0)] = 1.0
+    pool_radius: Annotated[float, Field(gt=0, le=1e9)] = 1.0
     platform_radius: Annotated[float, Field(gt=0)] = 0.2
     speed: Annotated[float, Field(gt=0)] = 0.1
     start: Literal["rim", "random", "center"] = "rim"

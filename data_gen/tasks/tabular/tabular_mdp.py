@@ -57,9 +57,9 @@ class TabularMDP(TaskDistribution):
     states: Annotated[int, Field(ge=2)] = 10
     actions: Annotated[int, Field(ge=2)] = 5
     episode_length: Annotated[int, Field(ge=1)] = 10
-    reward_mean: float = 1.0
-    reward_std: Annotated[float, Field(gt=0)] = 1.0
-    noise: Annotated[float, Field(ge=0)] = 1.0
+    reward_mean: Annotated[float, Field(ge=-1e9, le=1e9)] = 1.0
+    reward_std: Annotated[float, Field(gt=0, le=1e9)] = 1.0
+    noise: Annotated[float, Field(ge=0, le=1e9)] = 1.0
     concentration: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
 
     def __post_init__(self) -> None:

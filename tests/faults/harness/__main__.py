@@ -36,7 +36,7 @@ KINDS = (
     "configs",
     "parameters",
 )
-"""Every kind is a module with `NUMBER`, `prepare(home)`, `cases(home, number)` and `attempt(home, case, folder)`."""
+"""Modules and packages with `NUMBER`, `prepare(home)`, `cases(home, number)` and `attempt(home, case, folder)`."""
 
 
 def module_of(kind: str) -> ModuleType:

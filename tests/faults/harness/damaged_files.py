@@ -8,7 +8,6 @@ that it makes is that of a run without damage, or it names the file, or a folder
 import contextlib
 import io
 import json
-import os
 import pickle
 import re
 import shutil
@@ -16,22 +15,14 @@ import zipfile
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tests.conftest import merged
 from tests.faults.harness.outcomes import Outcome
-from tests.faults.harness.tiny_runs import (
-    CONFIG,
-    REMOVED,
-    RESULTS,
-    broken_promises,
-    detail,
-    make_states,
-    results,
-    words,
-)
+from tests.faults.harness.payloads import MARK, Bomb
+from tests.faults.harness.promises import broken_lines, broken_promises, described
+from tests.faults.harness.tiny_runs import CONFIG, REMOVED, RESULTS, make_states, results, stage_of, words
 from tests.faults.harness.watched import watched
 
 NUMBER = 1200
@@ -134,23 +125,23 @@ def attempt(home: Path, case: str, folder: Path) -> Outcome:
         path.write_bytes(content)
     after = _content(path)
     result = watched(words(command), folder, forbidden=[tiny])
-    broken = broken_promises(result)
-    if (folder / "mark").exists() and "executed" not in broken:
-        broken.append("executed")
+    broken = broken_promises(result) | broken_lines(result)
+    if (folder / MARK).exists():
+        broken["executed"] = "the content of the damaged file"
     if result.code == 0:
         ending = "made again" if _content(path) not in (after, None) else "not used"
         said = (result.output + result.errors).splitlines()
         name = "report.html" if kind.startswith("report") else path.name
         told = [line for line in said if line.startswith(("warning: ", "note: ")) and name in line]
         stages = RESULTS if command == "run" else [command] if command in RESULTS else []
-        right, made = {name: whole[name] for name in whole if _stage(name) in stages}, results(folder, [*stages])
+        right, made = {name: whole[name] for name in whole if stage_of(name) in stages}, results(folder, [*stages])
         opened = any(name.strip("'") == str(path.resolve()) for name in result.opened)
         promised = kind.startswith(MADE.get(command, ()))
         kept = kind.startswith(tuple(KEPT)) or same_values(after, before)
         stays = _content(path) == after and not kept and (promised or (opened and damage != "delete"))
         if made != right or (stays and not told):
             ending = "used"
-            broken.append("silent")
+            broken["silent"] = "other results" if made != right else "the damaged file is still there"
         elif told:
             ending = "told"
     else:
@@ -158,10 +149,11 @@ def attempt(home: Path, case: str, folder: Path) -> Outcome:
         [line] = result.error_lines[:1] or [""]
         around = [path, *path.parents][: len(path.relative_to(tiny).parts)]
         if not any(str(place.relative_to(folder)) in line for place in around) or not REMEDY.search(line):
-            broken.append("not named")
+            broken["not named"] = line
         if "another config" in line and damage not in ("other_run", "sibling"):
-            broken.append("told as something else")
-    return Outcome("damaged_files", case, ending, tuple(broken), detail=detail(result) if broken else "")
+            broken["told as something else"] = line
+    seen = f"{broken}\n{described(result)}" if broken else ""
+    return Outcome("damaged_files", case, ending, tuple(broken), detail=seen)
 
 
 def kinds_of_files(tiny: Path) -> list[str]:
@@ -193,7 +185,7 @@ def damaged_content(home: Path, folder: Path, path: Path, kind: str, damage: str
         return damage
     if damage in ("text", "not_utf8", "code"):
         other = {"text": b"something else\n", "not_utf8": b"\x80\x81\xff" * 40}
-        return other.get(damage) or marking(folder / "mark", path)
+        return other.get(damage) or marking(folder / MARK, path)
     if damage in ("other_run", "sibling"):
         others = only(home / "other/finished/runs/tiny", kind) if damage == "other_run" else _sibling(home, kind)
         return None if others is None or others.read_bytes() == content else others.read_bytes()
@@ -205,18 +197,8 @@ def damaged_content(home: Path, folder: Path, path: Path, kind: str, damage: str
     return bytes(content[: {"half": len(content) // 2, "byte": -1, "empty": 0}.get(damage, rng.integers(len(content)))])
 
 
-class Bomb:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.mark),)
-
-
 def marking(mark: Path, path: Path) -> bytes:
-    """The content of a file of the same type as `path` that makes the folder `mark` if it is run or unpickled."""
+    """The content of a file of the same type as `path` that leaves `mark` if it is run or unpickled."""
     bomb, file = pickle.dumps(Bomb(mark)), io.BytesIO()
     if path.suffix == ".py":
         return f"import os\nos.mkdir({str(mark)!r})\n".encode()
@@ -249,11 +231,6 @@ def _sibling(home: Path, kind: str) -> Path | None:
         if one in kind:
             return next(iter(sorted(tiny.glob(kind.replace(one, other, 1)))), None)
     return None
-
-
-def _stage(name: str) -> str:
-    """The stage that makes a file of `results`."""
-    return next(stage for stage, patterns in RESULTS.items() if any(Path(name).match(each) for each in patterns))
 
 
 def _content(path: Path) -> bytes | str | None:

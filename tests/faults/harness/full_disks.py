@@ -19,16 +19,9 @@ from typing import Any
 
 from icrl.cli import main
 from tests.faults.harness.outcomes import Outcome
-from tests.faults.harness.tiny_runs import (
-    RESULTS,
-    broken_promises,
-    detail,
-    make_states,
-    results,
-    words,
-    write_config,
-)
-from tests.faults.harness.watched import Fault, Result, watched
+from tests.faults.harness.promises import broken_lines, broken_promises, described
+from tests.faults.harness.tiny_runs import make_states, results, stage_of, words, write_config
+from tests.faults.harness.watched import MINARI, Fault, Result, watched
 
 NUMBER = 150
 
@@ -142,33 +135,28 @@ def _tried(home: Path, case: str, folder: Path, make_room: Callable[[], None]) -
     before, right = _kept(folder), _kept(whole)
     overwritten = [command.split()[0]] if command.endswith("--overwrite") else []
     result = _call(command, folder, how, int(number) if how == "limit" else 1 + operations * int(number) // 1000)
-    broken = [] if result.code == 0 else broken_promises(result)
-    if result.code not in (0, 1):
-        broken.append("exit code")
+    broken = broken_promises(result, (0, 1)) | broken_lines(result) if result.code else {}
     now = _kept(folder)
     lost = [name for name in before if name not in now and not _is_of(name, overwritten)]
     wrong = [name for name in now if now[name] != right.get(name, now[name])]
-    broken += ["lost"] if lost else []
-    broken += ["half-written"] if wrong else []
     make_room()
     again = _call(command, folder)
     after = _kept(folder)
     complete = now == right and "already exists" in again.errors  # the error came after everything was in place
     if after != right or (again.code and not complete):
-        broken.append("not finished")
-    left = [path for path in folder.rglob("*") if path.name.endswith((".tmp", ".sha256"))]
-    if left:
-        broken.append("leftover")
+        broken["not finished"] = described(again)
+    left = [str(path) for path in folder.rglob("*") if path.name.endswith((".tmp", ".sha256"))]
+    found = {"lost": lost, "half-written": wrong, "leftover": left}
+    broken |= {promise: "; ".join(names) for promise, names in found.items() if names}
     told = [line for line in result.errors.splitlines() if line.startswith("warning: ")]
     ending = ("told, went on" if told else "there was room") if result.code == 0 else "refused, then finished"
     differs = [name for name in {*after, *right} if after.get(name) != right.get(name)]
-    seen = f"lost {lost}, wrong {wrong}, differs {differs}, left {left}\n{detail(result)}\nagain: {detail(again)}"
-    return Outcome("full_disks", case, ending, tuple(dict.fromkeys(broken)), detail=seen if broken else "")
+    seen = f"{broken}\ndiffers {differs}\n{described(result)}" if broken else ""
+    return Outcome("full_disks", case, ending, tuple(broken), detail=seen)
 
 
 def _call(command: str, folder: Path, how: str = "", number: int = 0) -> Result:
     """Runs a stage's command, on a full disk if `how` says so."""
-    os.environ["MINARI_DATASETS_PATH"] = str(folder / "runs/minari")
     verb, *rest = command.split()
     if verb == "import":
         given = ["import", "minari", _DATA_SET, "--to", "runs/imported", *rest]
@@ -190,7 +178,8 @@ def _call(command: str, folder: Path, how: str = "", number: int = 0) -> Result:
             resource.setrlimit(resource.RLIMIT_FSIZE, (number * 1024, resource.RLIM_INFINITY))
         return main(given)
 
-    return watched(given, folder, below=folder / "runs", fault=fault, call=call)
+    store = {MINARI: str(folder / "runs/minari")}
+    return watched(given, folder, below=folder / "runs", fault=fault, call=call, environment=store)
 
 
 def _kept(folder: Path) -> dict[str, object]:
@@ -209,7 +198,7 @@ def _is_of(name: str, verbs: list[str]) -> bool:
     """True if a file of `_kept` is made by one of the verbs."""
     if "run" in verbs or (name.startswith("imported/") and "import" in verbs):
         return True
-    return any(Path(name).match(pattern) for verb in verbs for pattern in RESULTS.get(verb, ()))
+    return stage_of(name) in verbs
 
 
 def _bytes(folder: Path) -> int:

@@ -1,7 +1,5 @@
-"""Run folders of one tiny experiment, finished and interrupted, to try faults on; and what every answer must keep."""
+"""Run folders of one tiny experiment, finished and interrupted, to try faults on; and the results of its stages."""
 
-import importlib
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -11,15 +9,7 @@ import numpy as np
 
 from icrl.config.loader import dump, validate
 from tests.conftest import TINY, merged
-from tests.faults.harness.watched import Result, watched
-
-for _module in (
-    *("ad_model.train", "data_gen.__main__", "data_gen.meta.__main__", "eval.__main__", "publish.data"),
-    *("publish.model", "torch.utils.tensorboard"),
-):
-    importlib.import_module(_module)  # what children need is imported already, so that they begin at once
-
-MOST_MEMORY, MOST_SECONDS = 2**30, 120.0
+from tests.faults.harness.watched import watched
 
 LEARNER = {"name": "rl2", "iterations": 3, "trials": 2, "minibatches": 1, "units": 4, "trial_episodes": 1}
 CONFIG = merged(
@@ -107,34 +97,7 @@ def results(folder: Path, stages: Sequence[str] = tuple(RESULTS)) -> dict[str, o
     return found
 
 
-def broken_promises(result: Result) -> list[str]:
-    """The promises that an answer to a fault broke, apart from being wrong."""
-    broken = []
-    if result.has_traceback:
-        broken.append("traceback")
-    if result.code not in (0, 1, 2):
-        broken.append("exit code")
-    if (result.code != 0) != (len(result.error_lines) == 1) or stray_lines(result):
-        broken.append("many lines")
-    if result.executed or result.imported:
-        broken.append("executed")
-    if result.peak_bytes > MOST_MEMORY:
-        broken.append("memory")
-    if result.seconds > MOST_SECONDS:
-        broken.append("time")
-    if result.left:
-        broken.append("orphan")
-    return broken
-
-
-def stray_lines(result: Result) -> list[str]:
-    """Lines of standard error that are neither progress nor of this project."""
-    known = re.compile(r"(error|warning|note): |.*(%\||\d+(it|B| steps| updates| iterations)? \[\d\d:)|\s*$")
-    return [line for line in result.errors.replace("\r", "\n").splitlines() if not known.match(line)]
-
-
-def detail(result: Result) -> str:
-    """The lines that are shown of an answer that broke a promise."""
-    parts = {"code": result.code, "executed": result.executed, "imported": result.imported, "left": result.left}
-    shown = {**{name: value for name, value in parts.items() if value}, "MiB": result.peak_bytes >> 20}
-    return f"{json.dumps(shown)}\n{result.output[-1500:]}\n{result.errors[-3000:]}"
+def stage_of(name: str) -> str | None:
+    """The stage that makes a file of `results`; None for any other file."""
+    stages = (stage for stage, patterns in RESULTS.items() if any(Path(name).match(each) for each in patterns))
+    return next(stages, None)

@@ -7,6 +7,7 @@ threads.
 """
 
 import contextlib
+import importlib
 import mmap
 import os
 import resource
@@ -15,16 +16,29 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.faults.harness.leftovers import processes_left, shared_memory, shared_memory_left
+
+for _module in (
+    *("ad_model.train", "data_gen.__main__", "data_gen.meta.__main__", "data_gen.scoring.report", "eval.__main__"),
+    *("data_gen.exchange.minari_data", "data_gen.exchange.minari_export", "data_gen.exchange.xland", "eval.report"),
+    *("publish.data", "publish.model", "torch.utils.tensorboard"),
+):
+    importlib.import_module(_module)  # what children need is imported already, so that they begin at once
+
+MINARI = "MINARI_DATASETS_PATH"
+"""Variable with the folder of Minari's data sets, for `environment`."""
 
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "fsync"}
 _EXECUTES = {"pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn"}
 _EXECUTES |= {"socket.connect", "urllib.Request", "ctypes.dlopen"}
-_ALLOWED = {"git", None}
-"""The version of the repository is asked of git; a program's own symbols are looked up by `dlopen(None)`."""
-_SHARED_MEMORY = Path("/dev/shm")
+_ALLOWED = {"git", None, "concurrent.futures.process"}
+"""The version of the repository is asked of git, a program's own symbols are looked up by `dlopen(None)`, and workers
+send their results as pickles."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +96,8 @@ def watched(
     fault: Fault | None = None,
     forbidden: Sequence[Path] = (),
     seconds: float = 300.0,
-    address_space: int | None = None,
     call: Callable[[], int] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Result:
     """Runs `icrl WORDS` in a forked child, and waits for it and for all that it started.
 
@@ -94,17 +108,17 @@ def watched(
         fault: what happens at one of them.
         forbidden: folders that nothing may be opened in.
         seconds: the child is killed after this time (its code is then -9, its `seconds` at least this).
-        address_space: bytes that the child may add to its address space, if limited.
         call: runs in the child in place of the console command, and returns its exit code.
+        environment: variables that the child has, and this process does not.
     """
-    shared_before = _shared_memory()
+    shared_before = shared_memory()
     counter = mmap.mmap(-1, 8)
     place = Path(tempfile.mkdtemp(prefix="watched-"))
     try:
         started, grown = time.monotonic(), _resident_bytes()
         child = os.fork()
         if child == 0:
-            _child(words, folder, place, below, fault, forbidden, address_space, counter, call)
+            _child(words, folder, place, below, fault, forbidden, counter, call, environment)
         code, peak = _wait(child, started + seconds)
         took = time.monotonic() - started
         events = (place / "events").read_text(errors="replace").splitlines() if (place / "events").exists() else []
@@ -119,17 +133,12 @@ def watched(
             took,
             max(peak - grown, 0),
             int.from_bytes(counter[:8], "little"),
-            left=[*_session_left(child), *_shared_memory_left(shared_before)],
+            left=[*processes_left(child), *shared_memory_left(shared_before)],
             **sorted_events,
         )
     finally:
         counter.close()
         shutil.rmtree(place, ignore_errors=True)
-
-
-def kill_self(by: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
-    """For `Fault.happens`: sends the signal to the child."""
-    return lambda: os.kill(os.getpid(), by)
 
 
 def _child(
@@ -139,9 +148,9 @@ def _child(
     below: Path | None,
     fault: Fault | None,
     forbidden: Sequence[Path],
-    address_space: int | None,
     counter: mmap.mmap,
     call: Callable[[], int] | None,
+    environment: Mapping[str, str] | None,
 ) -> None:
     """The forked child; never returns."""
     code = 70
@@ -158,13 +167,11 @@ def _child(
             open(descriptor, "w", buffering=1, encoding="utf-8", closefd=False) for descriptor in (1, 2)
         )
         os.chdir(folder)
+        os.environ.update(environment or {})
         main = sys.modules["__main__"]  # processes that are spawned would import the harness otherwise
         main.__spec__ = None
         if hasattr(main, "__file__"):
             del main.__file__
-        if address_space is not None:
-            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (used + address_space, used + address_space))
         _install(place, below, fault, forbidden, counter)
         from icrl.cli import main as console
 
@@ -194,7 +201,7 @@ def _install(
     events = os.open(place / "events", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     inside = None if below is None else os.path.realpath(below)
     kept_out = tuple(os.path.realpath(path) + os.sep for path in forbidden)
-    repository = os.path.realpath(Path(__file__).parents[3]) + os.sep
+    repository = os.path.realpath(ROOT) + os.sep
     trusted = tuple({os.path.realpath(path) + os.sep for path in (sys.prefix, sys.base_prefix, repository)})
     process, fsync, busy = os.getpid(), os.fsync, False
 
@@ -268,50 +275,3 @@ def _wait(child: int, deadline: float) -> tuple[int, int]:
 
 def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def _session_left(child: int, patience: float = 20.0) -> list[str]:
-    """Processes that the child started and that run on, after a while; they are killed."""
-    deadline = time.monotonic() + patience
-    while left := list(_session(child)):
-        if time.monotonic() > deadline:
-            names = []
-            for process in left:
-                with contextlib.suppress(OSError):
-                    names.append(Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")[:200])
-                    os.kill(process, signal.SIGKILL)
-            return names
-        time.sleep(0.02)
-    return []
-
-
-def _session(child: int) -> Iterator[int]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, ValueError):
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[3]) == child and fields[0] != "Z":
-                    yield int(entry.name)
-
-
-def _shared_memory() -> set[str]:
-    return {path.name for path in _SHARED_MEMORY.iterdir()} if _SHARED_MEMORY.exists() else set()
-
-
-def _shared_memory_left(before: set[str], patience: float = 20.0) -> list[str]:
-    """Semaphores and shared memory that are new, that no living process uses, and that stay."""
-    new, deadline = _shared_memory() - before, time.monotonic() + patience
-    while new and time.monotonic() < deadline:
-        time.sleep(0.02)
-        new = (new & _shared_memory()) - _shared_memory_in_use()
-    return sorted(new)
-
-
-def _shared_memory_in_use() -> set[str]:
-    """Names that living processes have mapped: those of other programs, since the child's processes have ended."""
-    names = set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        with contextlib.suppress(OSError):
-            lines = maps.read_text(errors="replace").splitlines()
-            names |= {line.rpartition("/dev/shm/")[2] for line in lines if "/dev/shm/" in line}
-    return names
