@@ -116,11 +116,11 @@ def chain(key: str = "success", above: float | None = None) -> gymnasium.Env:
 
 
 def successes(makers, actions, processes: int = 0) -> list:
-    """Success, in every slot, of an episode of the given actions, (slots, steps), and of a second episode of ones."""
+    """Success, in every slot, of an episode of the given actions, (slots, steps), and of a second episode of zeros."""
     envs = ProcessVectorEnv(makers, Chain.observation_space, Chain.action_space, 9, processes)
     envs.reset(seed=0)
     found = []
-    for step in np.concatenate([np.transpose(actions), np.ones((5, len(makers)), int)]):
+    for step in np.concatenate([np.transpose(actions), np.zeros((5, len(makers)), int)]):
         infos = envs.step(step)[4]
         if infos:
             found.append(infos["success"].tolist())
@@ -132,7 +132,7 @@ def successes(makers, actions, processes: int = 0) -> list:
 def test_what_an_environment_reports_in_any_step_of_an_episode_counts(processes):
     makers = [chain, functools.partial(chain, "is_success"), chain, chain]
     actions = [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [0, 0, 0, 0, 0]]
-    assert successes(makers, actions, processes) == [[1, 1, 0, 0], [1, 1, 1, 1]]
+    assert successes(makers, actions, processes) == [[1, 1, 0, 0], [0, 0, 0, 0]]
 
 
 def test_what_no_environment_reports_is_unknown():
@@ -142,4 +142,4 @@ def test_what_no_environment_reports_is_unknown():
 
 def test_a_return_above_a_value_makes_a_success():
     makers = [functools.partial(chain, "success", 2)] * 2
-    assert successes(makers, [[1, 0, 1, 0, 0], [0, 0, 1, 1, 1]]) == [[0, 1], [1, 1]]
+    assert successes(makers, [[1, 0, 1, 0, 0], [0, 0, 1, 1, 1]]) == [[0, 1], [0, 0]]
