@@ -4,6 +4,7 @@ Nothing from the hub is executed or unpickled here. A file name that leads out o
 """
 
 import contextlib
+import errno
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from icrl.support.files import check_name
 Kind = Literal["dataset", "model"]
 NAME = r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?"
 """USER/NAME or USER/NAME@REVISION, as a regular expression."""
+
+
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
+"""Error numbers of file systems without locks."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,9 @@ def _explained(error: BaseException, verb: str) -> str | None:
             return f"{what}; check the network, then run the same command again to resume"
         case OSError() if error.errno in ENVIRONMENT_ERRNOS:
             return f"the disk reports an error: {error.strerror}"
+        case OSError() if error.errno in _NO_LOCKS:  # of the client, or of `datasets`
+            what = f"a file could not be locked ({error.strerror}): its file system has no locks"
+            return f"{what}; copy the data to a local disk, or give HF_HOME or --to on one, or push as hdf5"
         case errors.EntryNotFoundError() | errors.HFValidationError() | ValueError():
             return _short(error)
         case OSError() if error.errno is None:  # the client's own, such as for an incomplete file

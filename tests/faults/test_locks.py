@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 
+import datasets
 import h5py
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from data_gen.exchange.minari_store import minari_library
 from data_gen.storage.shards import read_shard, write_shard
 from icrl.run.folder import RunFolder, locked
 from icrl.support.errors import UserError
+from icrl.support.hub import Repository, hub_errors
 
 
 def shard(path):
@@ -101,3 +103,17 @@ def test_minari_opens_files_without_locks(tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX)
         with hdf5_storage.h5py.File(path, "a") as file:
             assert isinstance(file, h5py.Group)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_library_that_needs_locks_where_there_are_none_is_one_line(tmp_path, monkeypatch, number):
+    def refused(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with (
+        pytest.raises(UserError, match=r"has no locks; .* push as hdf5"),
+        hub_errors(Repository("a/b", "dataset"), "write"),
+    ):
+        datasets.Dataset.from_dict({"x": [1]}).to_parquet(tmp_path / "x.parquet")
+        datasets.load_dataset("parquet", data_files=[str(tmp_path / "x.parquet")], cache_dir=str(tmp_path / "cache"))
