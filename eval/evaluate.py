@@ -192,13 +192,16 @@ def check_agents(given: Experiment | ExperimentConfig) -> None:
 
 
 def evaluated_weights(config: ExperimentConfig, folder: RunFolder, path: Path) -> str:
-    """Fingerprint of the weights of the model at `path` and of every meta-learner; of a given model, also its settings.
+    """Fingerprint of the weights of the model at `path` and of every meta-learner.
+
+    Of a given model, it covers the settings, too, and the code that lies beside the weights if that code runs.
 
     Raises UserError for a meta-learner that has not been meta-trained.
     """
     files = [sha256(file) for file in weight_files(path)]
     if config.evaluation.checkpoint is not None and (path / CONFIG).exists():  # those of a run follow from its config
         files.append(sha256(path / CONFIG))
+        files += [sha256(code) for code in sorted(path.glob("*.py"))] if config.evaluation.trust_remote_code else []
     learners = [
         trained_figures(config, folder, component).weights
         for component in _named(config).values()
