@@ -1,10 +1,12 @@
-"""The settings of accelerate, read back: what decides a result comes from the config, never from the environment.
+"""Training under a launcher: the settings of accelerate, read back, and processes that stop or end together.
 
-`accelerate` reads variables such as ACCELERATE_GRADIENT_ACCUMULATION_STEPS wherever they were set, and prefers them to
-its arguments.
+What decides a result comes from the config, never from the environment. `accelerate` reads variables such as
+ACCELERATE_GRADIENT_ACCUMULATION_STEPS wherever they were set, and prefers them to its arguments.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from accelerate.utils import DistributedType
 
 from icrl.config.schema import ExperimentConfig
 from icrl.support.errors import UserError
+from icrl.support.interruption import Stop
 from icrl.support.terminal import say
 
 _PRECISIONS = ("no", "fp16", "bf16")
@@ -57,6 +60,35 @@ def check_accelerator(accelerator: Accelerator, config: ExperimentConfig) -> Non
     for name in _SHARDED_INPUT:
         if parallel is not None and (getattr(parallel, name, None) or 1) > 1:
             raise UserError(f"PARALLELISM_CONFIG_{name.upper()}: is {getattr(parallel, name)}, but only 1 is supported")
+
+
+def stops_now(accelerator: Accelerator, stop: Stop, together: bool) -> bool:
+    """True if the training is to save and end after this update.
+
+    Several processes have to save the same update, so they agree on it: in updates with `together`, in which all of
+    them wait for each other in any case.
+    """
+    if accelerator.num_processes == 1:
+        return bool(stop)
+    if not together:
+        return False
+    asked = torch.tensor(float(bool(stop)), device=accelerator.device)
+    return float(accelerator.reduce(asked, reduction="sum")) > 0  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def lost_processes_told(accelerator: Accelerator) -> Iterator[None]:
+    """Turns what PyTorch raises when another process of the launch has ended into a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
+        if accelerator.num_processes == 1 or not lost:
+            raise
+        raise UserError(
+            "another process of this launch has ended, as its own messages say; run the same command again, without "
+            "--overwrite, to continue"
+        ) from error
 
 
 def _expect(variable: str, found: Any, wanted: Any, key: str) -> None:

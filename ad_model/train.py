@@ -25,7 +25,7 @@ from transformers.utils import logging
 
 from ad_model.build import build_model, check_objective, context_length, parameter_groups
 from ad_model.checkpoint import load_checkpoint, resume_step, save_checkpoint
-from ad_model.launched import check_accelerator
+from ad_model.launched import check_accelerator, lost_processes_told, stops_now
 from ad_model.objectives.base import Objective
 from ad_model.streaming import StreamedWindows
 from ad_model.token_cache import token_cache
@@ -66,7 +66,7 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
     check_trackers(config.runtime.trackers)
     accelerator = make_accelerator(config)
     check_accelerator(accelerator, config)
-    with locked(folder) if accelerator.is_main_process else contextlib.nullcontext():
+    with lost_processes_told(accelerator), locked(folder) if accelerator.is_main_process else contextlib.nullcontext():
         # The data, and the progress of an earlier call.
         info = load_info(folder)
         if info.fingerprint != data_fingerprint(config):
@@ -99,7 +99,7 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
         with (
             contextlib.closing(windows),
             contextlib.closing(TrainingLog(config, folder, accelerator, model, start)) as log,
-            stop_requested() if accelerator.num_processes == 1 else contextlib.nullcontext() as stop,
+            stop_requested(launched=accelerator.num_processes > 1) as stop,
         ):
             for step, batches in _updates(windows, settings, accelerator, start):
                 dropout_seed = make_seeds(1, seed, Purpose.DROPOUT, step, accelerator.process_index)
@@ -108,15 +108,17 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
                 losses, gradient_norm = train_step(accelerator, model, optimizer, objective, batches, rate, settings)
                 log.add(losses)
                 done = step + 1
-                if done % config.runtime.log_every == 0 or done == settings.steps:
+                logged = done % config.runtime.log_every == 0 or done == settings.steps
+                if logged:
                     log.write(done, rate, gradient_norm)
-                if done % config.runtime.checkpoint_every == 0 or done == settings.steps or stop:
+                stopping = stops_now(accelerator, stop, logged)
+                if done % config.runtime.checkpoint_every == 0 or done == settings.steps or stopping:
                     batch = send_to_device(windows[done * settings.accumulation_steps - 1], accelerator.device)
                     check_finite(accelerator, model, optimizer, objective, batch, done)
                     record = log.record(done, fingerprint, info.identity, made_with)
                     keep = config.runtime.keep_checkpoints
                     saved = save_checkpoint(accelerator, model, folder.checkpoints, record, keep)
-                    if stop:
+                    if stopping:
                         stop.leave(saved)
     return True
 

@@ -8,7 +8,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-_PATIENCE = 4.0  # seconds to reach a point where a checkpoint can be written
+_PATIENCE, _PATIENCE_OF_A_LAUNCH = 4.0, 20.0
+"""Seconds to reach a point where a checkpoint can be written. Launchers kill their processes after 30."""
+
 _TERMINATING = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 _STOPPING = (signal.SIGINT, *_TERMINATING)
 
@@ -84,25 +86,28 @@ class Stop:
 
     def leave(self, saved: object) -> NoReturn:
         """Ends the loop; `saved` names what has been saved, for the user."""
-        assert self.error is not None
-        self.error.args = (f"saved {saved}",)
-        raise self.error
+        error = self.error or Terminated()  # another process of the launch was asked to stop
+        error.args = (f"saved {saved}",)
+        raise error
 
 
 @contextlib.contextmanager
-def stop_requested() -> Iterator[Stop]:
+def stop_requested(launched: bool = False) -> Iterator[Stop]:
     """Within the block, the first of these signals only makes the yielded `Stop` true, so that a loop can save.
 
-    The signal is raised at the end of the block, if the loop has not done so, after 4 seconds, or when a second comes.
+    The signal is raised at the end of the block, if the loop has not done so, after a few seconds, or when a second
+    comes. In a process that was `launched` beside others, the second is the launcher's, and the third raises.
     """
-    stop, interrupter = Stop(), _Interrupter()
+    stop, interrupter, came = Stop(), _Interrupter(), 0
 
     def ask(number: int, frame: Any) -> None:
-        if stop:
-            interrupter(number, frame, stop.error)
-        else:
+        nonlocal came
+        came += 1
+        if came == 1:
             stop.error = _interruption(number)
-            signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
+            signal.setitimer(signal.ITIMER_REAL, _PATIENCE_OF_A_LAUNCH if launched else _PATIENCE)
+        elif came > 1 + launched:
+            interrupter(number, frame, stop.error)
 
     def lose_patience(number: int, frame: Any) -> None:
         if stop:
