@@ -13,7 +13,7 @@ from ad_model.load import load_model
 from ad_model.train import train
 from data_gen.generation.generate import generate
 from eval.__main__ import main as evaluate_command
-from eval.evaluate import check_agents, evaluate
+from eval.evaluate import check_agents, evaluate, evaluated_weights
 from eval.report import write_report
 from icrl.config.components import component
 from icrl.config.loader import load_config, validate
@@ -139,6 +139,20 @@ def test_an_evaluation_of_a_model_with_other_settings_is_stale(broken, tmp_path)
     (tmp_path / "model/config.json").write_text(json.dumps({**settings, "context_length": 12}))
     with pytest.raises(UserError, match="eval belongs to another config"):
         evaluate(given)
+
+
+def test_code_beside_the_weights_of_a_given_model_counts_if_it_runs(broken, tmp_path):
+    shutil.copytree(last_checkpoint(run_folder(broken).checkpoints) / "model", tmp_path / "model")
+
+    def weights(trusted):
+        given = {"checkpoint": str(tmp_path / "model"), "trust_remote_code": trusted}
+        config = with_changes(broken, name="given", evaluation=given)
+        return evaluated_weights(config, run_folder(config), tmp_path / "model")
+
+    before = weights(False), weights(True)
+    (tmp_path / "model/modeling_ad.py").write_text("other = 1")
+    assert weights(False) == before[0]
+    assert weights(True) != before[1]
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused(broken):
