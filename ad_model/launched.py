@@ -73,7 +73,7 @@ def stops_now(accelerator: Accelerator, stop: Stop, together: bool) -> bool:
     if not together:
         return False
     asked = torch.tensor(float(bool(stop)), device=accelerator.device)
-    return float(accelerator.reduce(asked, reduction="sum")) > 0  # type: ignore[arg-type]
+    return float(accelerator.reduce(asked, reduction="sum")) > 0
 
 
 @contextlib.contextmanager
