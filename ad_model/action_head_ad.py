@@ -93,13 +93,13 @@ class ActionHead(nn.Module):
             logits: (B, F, K).
             uniform: (B, F) random numbers in [0, 1). Within the probability mass of the drawn bin, the number also
                 decides where a Box's action lies in that bin.
-            temperature: temperature of the distribution; 0 takes the most likely value, and for a Box the middle of
-                its bin.
+            temperature: temperature of the distribution; 0, or as little as no number of the logits' type, takes the
+                most likely value, and for a Box the middle of its bin.
 
         Returns:
             (B, ...) actions: integers, or float32 for a Box.
         """
-        if temperature == 0:
+        if temperature < torch.finfo(logits.dtype).tiny:  # a quotient by less is NaN
             value = logits.argmax(dim=-1)
             inside = torch.full_like(uniform, 0.5)
         else:

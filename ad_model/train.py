@@ -35,6 +35,7 @@ from data_gen.experiment import Experiment
 from data_gen.storage.folder import load_info, load_tasks
 from data_gen.storage.info import DataInfo
 from data_gen.streams import make_seeds
+from data_gen.tasks.base import Tasks
 from data_gen.tasks.same import MOST_RECORDED, in_form, training_tasks_record
 from icrl.config.schema import ExperimentConfig, TrainingConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_record, last_checkpoint
@@ -275,15 +276,7 @@ def _training_tasks(experiment: Experiment, info: DataInfo) -> dict[str, Any] | 
     """
     stored = load_tasks(experiment.folder.data, info, TASK_FILES[0])
     tasks = None if stored is None else in_form(experiment.family, stored)
-    if tasks is None:
-        return None
-    record = training_tasks_record(experiment.family, tasks)
-    if record is None:
-        say(
-            f"warning: {len(tasks):,} training tasks: the model keeps no record of more than {MOST_RECORDED:,}, so an "
-            "evaluation with another split cannot tell whether it has seen the held-out tasks"
-        )
-    return record
+    return None if tasks is None else _record(experiment, tasks, "training", MOST_RECORDED)
 
 
 def _validation_tasks(experiment: Experiment, info: DataInfo) -> dict[str, Any] | None:
@@ -292,7 +285,18 @@ def _validation_tasks(experiment: Experiment, info: DataInfo) -> dict[str, Any] 
         tasks = load_tasks(experiment.folder.data, info, TASK_FILES[1])
     else:
         tasks = experiment.validation_tasks
-    return training_tasks_record(experiment.family, tasks) if tasks else None
+    return _record(experiment, tasks, "validation", MOST_RECORDED // 4) if tasks else None
+
+
+def _record(experiment: Experiment, tasks: Tasks, kind: str, most: int) -> dict[str, Any] | None:
+    """The record of tasks; None, and the user is told, if there are more than `most` of them."""
+    record = training_tasks_record(experiment.family, tasks, most)
+    if record is None:
+        say(
+            f"warning: {len(tasks):,} {kind} tasks: the model keeps no record of more than {most:,}, so an evaluation "
+            "with another split cannot tell whether its held-out tasks are among them"
+        )
+    return record
 
 
 def _updates(

@@ -62,9 +62,8 @@ def seen_tasks(experiment: Experiment, path: Path) -> Seen:
     config, splits = experiment.config, evaluated_tasks(experiment)
     record, chosen_record = _records_of_tasks(experiment, path)
     if record is None and config.evaluation.checkpoint is None and config.data.given is None:
-        return Seen(
-            0, 0, {each.name: 0 for each in experiment.task_sets}
-        )  # a checkpoint of this run from before there were records: the split keeps its tasks apart
+        # A checkpoint of this run without a record: the split keeps its own tasks apart, but not those of other sets.
+        return Seen(0, 0, {each.name: None for each in experiment.task_sets})
     family = experiment.family
     trained = {split: seen_in_record(family, tasks, record) for split, tasks in splits.items() if split != "train"}
     chosen = seen_in_record(family, splits["test"], chosen_record) if "test" in splits else 0

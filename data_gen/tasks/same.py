@@ -23,7 +23,7 @@ _NARROW = (np.float16, np.float32)
 _ROUNDED = ("float16", "float32", *_DECIMALS)
 
 MOST_RECORDED = 2**22
-"""Most training tasks in a model's record: 44 MB of text in its config, of which 64 MiB are read."""
+"""Most training tasks in a model's record: 45 MB of text in its config, of which 64 MiB are read."""
 
 
 def in_form(family: TaskDistribution, given: Tasks) -> Tasks | None:
@@ -48,15 +48,14 @@ def task_keys(family: TaskDistribution, tasks: Tasks) -> NDArray[np.uint64]:
     return _keys(family.comparable(tasks).arrays)
 
 
-def training_tasks_record(family: TaskDistribution, tasks: Tasks) -> dict[str, Any] | None:
-    """A compact record of a model's training tasks, as plain values: their keys, 8 bytes each.
+def training_tasks_record(family: TaskDistribution, tasks: Tasks, most: int = MOST_RECORDED) -> dict[str, Any] | None:
+    """A compact record of a model's training tasks, as plain values: their keys, 8 bytes each; None for over `most`.
 
-    If another tool has rounded the tasks, the record says how, by name of the array. None if there are more tasks than
-    a model's config has room for.
+    If another tool has rounded the tasks, the record says how, by name of the array.
     """
     arrays = family.comparable(tasks).arrays
     keys = np.unique(_keys(arrays)).astype("<u8")
-    if len(keys) > MOST_RECORDED:
+    if len(keys) > most:
         return None
     name, *bases = _bases(family)
     record = {"family": name, "bases": bases, "keys": base64.b64encode(keys.tobytes()).decode()}

@@ -105,6 +105,18 @@ def test_a_saved_model_of_any_space_loads_equal(tiny, tmp_path, observation):
     torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("temperature", [1e-37, 1e-39, 1e-46, 1e-300])
+@pytest.mark.parametrize("space", [spaces.Discrete(4), spaces.Box(-1, 1, (2,))], ids=str)
+def test_a_temperature_near_0_takes_the_most_likely_action(space, temperature):
+    head = ActionHead(to_json(space), 8, 16)
+    torch.manual_seed(0)
+    factors, values = head.unreachable.shape
+    logits, uniform = 3 * torch.randn(50, factors, values), torch.rand(50, factors)
+    found, likely = head.sample(logits, uniform, temperature), head.sample(logits, uniform, 0.0)
+    np.testing.assert_allclose(found, likely, atol=1 / 16)  # a Box's action may lie anywhere in its bin
+    assert likely.unique().numel() > 1
+
+
 @pytest.mark.parametrize("action", ACTIONS, ids=str)
 def test_sampled_actions_lie_in_the_space(action):
     space = ACTIONS[action]

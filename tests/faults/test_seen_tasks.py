@@ -69,11 +69,12 @@ def test_a_checkpoint_of_the_same_split_is_evaluated_and_one_without_a_record_is
 
 
 def test_more_training_tasks_than_a_record_holds_are_told_and_not_taken_for_unseen(tiny, monkeypatch, capsys):
-    monkeypatch.setattr("data_gen.tasks.same.MOST_RECORDED", 5)
+    monkeypatch.setattr("ad_model.train.MOST_RECORDED", 5)
     own = tiny(name="first")
     generate(own)
     train(own)
-    assert "training tasks: the model keeps no record of more than" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "training tasks: the model keeps no record of more than 5" in told
     path = run_folder(own).checkpoints / "step-000006" / "model"
     assert json.loads((path / "config.json").read_text())["training_tasks"] is None
     assert evaluate(own)
