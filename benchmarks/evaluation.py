@@ -13,7 +13,7 @@ from benchmarks.common import experiment, report
 from data_gen.interaction import interact
 from data_gen.spaces import to_json
 from data_gen.streams import make_seeds
-from eval.in_context import TransformerAgent
+from ad_model.in_context import TransformerAgent
 
 SLOTS, STEPS, RECOMPUTED_STEPS = 128, 1000, 160
 

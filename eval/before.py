@@ -16,7 +16,7 @@ from data_gen.meta.training import check_meta_learners
 from eval.evaluate import check_agents
 from eval.evaluated_tasks import evaluated_tasks
 from eval.figures import load_figures
-from eval.in_context import TransformerAgent
+from ad_model.in_context import TransformerAgent
 from eval.summary import load_summary
 from icrl.run.checkpoints import TrainingRecord, checkpoint_path, checkpoint_record, checkpoint_steps
 from icrl.run.fingerprints import evaluation_fingerprint, training_fingerprint

@@ -18,7 +18,7 @@ from data_gen.meta.store import is_meta_learner, ready_agent, trained_figures
 from data_gen.storage.folder import load_info
 from eval.evaluated_tasks import evaluated_tasks, seen_tasks
 from eval.figures import FINAL_EPISODES, load_figures
-from eval.in_context import TransformerAgent
+from ad_model.in_context import TransformerAgent
 from eval.lifetimes import run_lifetimes
 from eval.results import returns_scale, returns_table, scores_of
 from eval.statistics import INTERVAL

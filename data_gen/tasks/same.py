@@ -19,6 +19,7 @@ _SAMPLE = 256  # tasks that tell how precise an array's values are
 _ROUNDING = 1e-12  # relative; of values that were computed twice
 _DECIMALS = range(5, 13)  # fewer are a choice of values, not a rounding of them
 _MOST_NAMES = 4  # of arrays that are compared in each order
+_MOST_RECORDS = 64  # of trainings one after another, each from the model of the one before
 _NARROW = (np.float16, np.float32)
 
 
@@ -51,8 +52,42 @@ def training_tasks_record(family: TaskDistribution, tasks: Tasks) -> dict[str, A
     return {"family": name, "bases": bases, "keys": base64.b64encode(keys.tobytes()).decode()}
 
 
+def joined_records(first: Any, second: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The record of a model that was trained on the tasks of both records, one after the other.
+
+    Args:
+        first: the record of the model that training started from; it may come from anywhere. None if it has none.
+        second: the record of the tasks of the training itself; None if they are unknown.
+
+    Returns:
+        One record, `incomplete` if a part of the tasks is unknown; None if all are.
+    """
+    if first is None and second is None:
+        return None
+    if first is None or second is None:
+        return {**(second or first), "incomplete": True}
+    return {**second, "before": first}
+
+
 def seen_in_record(family: TaskDistribution, tasks: Tasks, record: Any) -> int | None:
-    """How many of `tasks` are in a record of training tasks, which may come from anywhere; None if it is not one."""
+    """How many of `tasks` are in a record of training tasks, which may come from anywhere; None if it is not one.
+
+    Of a record that is incomplete, None if there are none: it may have seen them.
+    """
+    seen, incomplete = np.zeros(len(tasks), np.bool_), False
+    for _ in range(_MOST_RECORDS):
+        part = _seen_in_part(family, tasks, record)
+        if part is None:
+            return None
+        seen, incomplete = seen | part, incomplete or bool(record.get("incomplete"))
+        if "before" not in record:
+            return None if incomplete and not seen.any() else int(seen.sum())
+        record = record["before"]
+    return None
+
+
+def _seen_in_part(family: TaskDistribution, tasks: Tasks, record: Any) -> NDArray[np.bool_] | None:
+    """(num_tasks,) True for each of `tasks` that is in a record, without those before it; None if it is not one."""
     try:
         names = [record["family"], *record.get("bases", [])]
         if not all(isinstance(name, str) for name in names):
@@ -61,8 +96,8 @@ def seen_in_record(family: TaskDistribution, tasks: Tasks, record: Any) -> int |
     except (TypeError, KeyError, ValueError, AttributeError):
         return None
     if names[0] not in _bases(family) and type(family).__qualname__ not in names:
-        return 0  # the same numbers mean something else there
-    return int(np.isin(task_keys(family, tasks), keys).sum())
+        return np.zeros(len(tasks), np.bool_)  # the same numbers mean something else there
+    return np.isin(task_keys(family, tasks), keys)
 
 
 def seen_among(

@@ -17,7 +17,7 @@ from data_gen.generation.generate import generate
 from data_gen.interaction import interact
 from data_gen.streams import make_seeds
 from eval.evaluate import evaluate
-from eval.in_context import TransformerAgent
+from ad_model.in_context import TransformerAgent
 from icrl.config.components import OBJECTIVES, component, find_component
 from icrl.run.checkpoints import last_checkpoint
 from icrl.run.folder import run_folder

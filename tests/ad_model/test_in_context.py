@@ -11,7 +11,7 @@ from data_gen.interaction import interact
 from data_gen.spaces import to_json
 from data_gen.streams import make_seeds
 from data_gen.tasks.grids.dark_room import DarkRoom
-from eval.in_context import TransformerAgent
+from ad_model.in_context import TransformerAgent
 from icrl.support.errors import UserError
 
 ROOM = DarkRoom(size=4, episode_length=6, reward="once")

@@ -1,0 +1,147 @@
+"""Validation: an agent that is being trained acts on validation tasks, and on as many training tasks.
+
+Both kinds of tasks are slots of one batch, and every validation of a training has the same tasks and the same seeds, so
+that its figures differ by what was learned in between, and hardly by chance. Test tasks have no part in it.
+"""
+
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen.agents.base import Agent
+from data_gen.experiment import Experiment
+from data_gen.interaction import interact
+from data_gen.returns import episode_returns, final_returns
+from data_gen.streams import make_seeds
+from data_gen.tasks.base import Tasks, return_span
+from icrl.run.purpose import Purpose
+
+LAST_SHARE = 0.25
+"""Last part of a lifetime's steps: the last return is the mean of the episodes that end in this part."""
+
+_PARTED_SHARE = 0.25
+"""Share of the gain in context on training tasks that may be missing on validation tasks."""
+
+_PARTED_ERRORS = 3.0
+"""Standard errors, over tasks, by which returns on the two kinds of tasks may differ by chance. A normal number is above
+3 in one validation of 700."""
+
+ScaleName = Literal["return", "normalised_return"]
+
+
+@dataclass(frozen=True)
+class Validated:
+    """The figures of one validation."""
+
+    figures: dict[str, float]
+    """For logs and trackers: `SPLIT_first_SCALE` and `SPLIT_last_SCALE`, where SPLIT is `validation` or `train` and
+    SCALE is `return` or, if every task has a scale, `normalised_return`; and `validation_seconds`."""
+    scale: ScaleName
+    """The scale of `score`: normalised returns if every task has them, else raw returns."""
+    memorises: bool
+    """True if returns on training tasks and on validation tasks have parted."""
+
+    @property
+    def score(self) -> float:
+        """The return in the last episodes on validation tasks, by which checkpoints are compared."""
+        return self.figures[f"validation_last_{self.scale}"]
+
+    def line(self) -> str:
+        """The figures as a few words for people."""
+        first, last = (self.figures[f"validation_{which}_{self.scale}"] for which in ("first", "last"))
+        seen = self.figures[f"train_last_{self.scale}"]
+        scale = self.scale.replace("_", " ")
+        return f"{scale} {first:.2f} in episode 1, {last:.2f} in the last ones ({seen:.2f} on training tasks)"
+
+
+class Validation:
+    """Validates agents on an experiment's validation tasks.
+
+    Args:
+        experiment: gives tasks, seeds and lengths.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment, self.settings = experiment, experiment.config.validation
+        wanted = slice(self.settings.tasks)
+        parts = [experiment.validation_tasks.take(wanted), experiment.train_tasks.take(wanted)]
+        self.sizes = [len(part) for part in parts]
+        self.tasks = Tasks({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        self.scale = _scale(experiment, self.tasks)
+
+    def __call__(self, agent: Agent, sees: str = "observation") -> Validated:
+        """Runs new lifetimes of `agent` on all tasks at once. `sees` is `observation` or `state`, as in `interact`."""
+        config, family, seeds = self.experiment.config, self.experiment.family, self.settings.seeds
+        steps, actors = self.settings.episodes * family.episode_length, agent.actors
+        lifetimes = len(self.tasks) * seeds
+        started = time.perf_counter()
+        # One slot per task, seed and actor; a learner's actors are neighbours.
+        rows = np.repeat(np.arange(len(self.tasks)), seeds * actors)
+        with closing(family.make_vec(self.tasks.take(rows))) as envs:
+            histories = interact(
+                agent,
+                envs,
+                steps,
+                make_seeds(lifetimes, config.seed_for("training"), Purpose.VALIDATION),
+                sees=sees,
+                recorded=slice(None, None, actors),
+                device=self.experiment.source_device,
+                check_values=config.runtime.check_values,
+                slot_name=lambda slot: self._name(int(rows[slot])),
+            )
+        reward, ended = histories.reward, histories.ended
+        first = episode_returns(reward, ended, 1)[:, 0].reshape(-1, seeds).mean(axis=1)
+        last = final_returns(reward, ended, max(LAST_SHARE, 1 / self.settings.episodes))
+        return self._validated(first, last.reshape(-1, seeds).mean(axis=1), time.perf_counter() - started)
+
+    def _name(self, task: int) -> str:
+        own = task < self.sizes[0]
+        return f"validation task {task}" if own else f"training task {task - self.sizes[0]}"
+
+    def _validated(self, first: NDArray[np.float64], last: NDArray[np.float64], seconds: float) -> Validated:
+        """The figures of returns (tasks,) in the first and in the last episodes."""
+        scales: dict[ScaleName, tuple[NDArray[np.float64], NDArray[np.float64]]] = {"return": (first, last)}
+        if self.scale is not None:
+            zero, span = self.scale
+            scales["normalised_return"] = ((first - zero) / span, (last - zero) / span)
+        figures = {
+            f"{split}_{which}_{scale}": float(part.mean())
+            for scale, pair in scales.items()
+            for which, values in zip(("first", "last"), pair, strict=True)
+            for split, part in zip(("validation", "train"), np.split(values, self.sizes[:1]), strict=True)
+        }
+        scale, pair = [*scales.items()][-1]
+        (_, validation), (seen_first, seen) = zip(*(np.split(each, self.sizes[:1]) for each in pair), strict=True)
+        return Validated(
+            {**figures, "validation_seconds": round(seconds, 3)}, scale, parted(seen_first, seen, validation)
+        )
+
+
+def parted(
+    train_first: NDArray[np.float64], train_last: NDArray[np.float64], validation_last: NDArray[np.float64]
+) -> bool:
+    """True if an agent earns more on training tasks than on validation tasks, by too much for chance.
+
+    The agent has then memorised its training tasks: a good part of what it gains in context on training tasks is missing
+    on others. Returns are (tasks,), means over lifetimes.
+    """
+    gap = train_last.mean() - validation_last.mean()
+    if min(len(train_last), len(validation_last)) < 2:
+        return False  # the error of a single task is unknown
+    error = np.sqrt(sum(values.var(ddof=1) / len(values) for values in (train_last, validation_last)))
+    gain = max(0.0, train_last.mean() - train_first.mean())
+    return bool(gap > max(_PARTED_SHARE * gain, _PARTED_ERRORS * error))
+
+
+def _scale(experiment: Experiment, tasks: Tasks) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """(tasks,) the return that becomes 0, and the distance to the one that becomes 1; None if some task has no scale."""
+    best = experiment.family.optimal_return(tasks)
+    if not np.isfinite(best).all():  # the random policy need not be simulated
+        return None
+    random = experiment.family.random_return(tasks)
+    span = return_span(random, best)
+    return None if np.isnan(span).any() else (random, span)

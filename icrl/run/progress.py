@@ -1,0 +1,53 @@
+"""How far the training of a run folder is: whose training a checkpoint is, and when it is finished.
+
+The number of updates is a part of a training's fingerprint, but may grow: a finished training of N updates is also the
+beginning of a training of more, if everything else is equal. So a checkpoint is compared with the config at the number
+of updates that its record has.
+"""
+
+from pathlib import Path
+
+from icrl.config.schema import ExperimentConfig
+from icrl.run.checkpoints import Stretch, TrainingRecord
+from icrl.run.fingerprints import evaluation_fingerprint, training_fingerprint
+from icrl.run.folder import stale
+from icrl.support.errors import UserError
+
+
+def with_steps(config: ExperimentConfig, steps: int) -> ExperimentConfig:
+    """The config with another number of updates."""
+    return config.model_copy(update={"training": config.training.model_copy(update={"steps": steps})})
+
+
+def stretches_of(record: TrainingRecord, config: ExperimentConfig) -> list[Stretch]:
+    """The parts of a checkpoint's training. An earlier version's record has none: it was finished, or is unchanged."""
+    if record.stretches:
+        return record.stretches
+    unchanged = record.fingerprint == training_fingerprint(config)
+    return [Stretch(first=0, steps=config.training.steps if unchanged else record.step)]
+
+
+def check_training(path: Path, record: TrainingRecord, config: ExperimentConfig, flag: str = "--overwrite") -> None:
+    """Raises UserError if the checkpoint at `path` belongs to a training of another config, or of more updates."""
+    planned = stretches_of(record, config)[-1].steps
+    if record.fingerprint != training_fingerprint(with_steps(config, planned)):
+        raise stale(path, flag)
+    if config.training.steps < planned:
+        raise UserError(
+            f"{path}: its training has {planned} updates, and training.steps {config.training.steps} is fewer: choose "
+            f"another --name, or {flag} to delete it and start again"
+        )
+
+
+def finished(record: TrainingRecord, config: ExperimentConfig) -> bool:
+    """True if nothing is left to train after the checkpoint: it is the last one, or training stopped early."""
+    return record.step == config.training.steps or record.stopped is not None
+
+
+def shorter_evaluations(record: TrainingRecord, config: ExperimentConfig) -> set[str]:
+    """Fingerprints of evaluations of this training before it was given more updates, which a new one replaces."""
+    return {
+        evaluation_fingerprint(with_steps(config, stretch.steps))
+        for stretch in stretches_of(record, config)
+        if stretch.steps < config.training.steps
+    }
