@@ -3,13 +3,14 @@ checkpoint at which a longer training is still the same.
 
 A finished training whose `training.steps` was raised goes on. With a constant learning rate, the result is that of a
 training of that length from scratch, to the bit. So it is with `warmup_stable_decay`: training goes back to the
-checkpoint before the rate began to fall, which is always kept, and makes those last updates again. A cosine leads to its
-own last update, and cannot be that of a longer training; its rate is warmed up again, and the result is another one.
+checkpoint before the rate began to fall, which is always kept, and makes those last updates again. A cosine leads to
+its own last update, and cannot be that of a longer training; its rate is warmed up again, and the result is another.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from ad_model.initial import initial_weights, is_away
 from ad_model.schedule import decay_start
 from icrl.config.schema import ExperimentConfig
 from icrl.run.checkpoints import (
@@ -56,21 +57,26 @@ def plan_training(config: ExperimentConfig, folder: Path, data: str, overwrite: 
         data: identity of the training data.
         overwrite: start from scratch, whatever there is.
 
-    Raises UserError if the last checkpoint belongs to another config or other data, or is damaged, or if training cannot
-    go on from it.
+    Raises UserError if the last checkpoint belongs to another config or other data, or is damaged, or if training
+    cannot go on from it.
     """
     fingerprint, steps = training_fingerprint(config), config.training.steps
     saved = checkpoint_steps(folder)
     if overwrite or not saved:
-        return Plan(fingerprint, data, [Stretch(first=0, steps=steps)])
+        return Plan(fingerprint, data, [Stretch(first=0, steps=steps)], initial=initial_weights(config))
     path = checkpoint_path(folder, saved[-1])
     record = checkpoint_record(path, TrainingRecord)
     check_training(path, record, config)
     if record.data != data:
         raise stale(path)
     intact_record(path, TrainingRecord)
-    stretches = stretches_of(record, config)
-    if finished(record, config):
+    stretches, complete = stretches_of(record, config), finished(record, config)
+    if not (complete and is_away(config)) and record.initial != initial_weights(config):
+        raise UserError(
+            f"training.initial: {config.training.initial}: has other weights than when {folder} was trained from it: "
+            "choose another --name, or --overwrite to start again"
+        )
+    if complete:
         return Plan(fingerprint, data, stretches, record.step, complete=record, initial=record.initial)
     if stretches[-1].steps < steps:
         start = _start_of_more(config, folder, saved, stretches[-1])
@@ -90,15 +96,15 @@ def _start_of_more(config: ExperimentConfig, folder: Path, saved: list[int], str
         if last == stretch.steps:
             return last
         raise UserError(
-            f"{folder}: training stopped at update {last} of {stretch.steps}, where its cosine leads to: finish it with "
-            f"--training.steps {stretch.steps} before you raise training.steps, or --overwrite to start again"
+            f"{folder}: training stopped at update {last} of {stretch.steps}, to which its cosine leads: finish it "
+            f"with --training.steps {stretch.steps} before you raise training.steps, or --overwrite to start again"
         )
     fall = decay_start(settings.model_copy(update={"steps": stretch.steps}))
     before = [step for step in saved if step <= fall]
     if before:
         return before[-1]
     raise UserError(
-        f"{folder}: has no checkpoint from before update {fall}, where the learning rate began to fall, so that a longer "
+        f"{folder}: has no checkpoint from before update {fall}, where the learning rate began to fall, so a longer "
         "training cannot go on: choose another --name, or --overwrite to start again"
     )
 

@@ -2,18 +2,17 @@
 
 The other model is loaded like any model from elsewhere, without the code beside its weights. Its spaces, its
 architecture and its heads have to be those of the experiment, so that every weight keeps its meaning. For the same
-reason, inputs are scaled by the statistics that the other model was trained with, and not by those of the new data: with
-another mean and another unit, the embeddings that it has learned would read other numbers. What the other model was
-trained on stays on record, so that an evaluation still refuses tasks that it has seen.
+reason, inputs are scaled by the statistics that the other model was trained with, and not by those of the new data:
+with another mean and another unit, its embeddings would read other numbers than they have learned to read. What the
+other model was trained on stays on record, so that an evaluation still refuses tasks that it has seen.
 """
 
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from ad_model.build import backbone_values
-from ad_model.configuration_ad import ADConfig
 from ad_model.load import given_model, load_model
 from ad_model.model_files import checked_config, weight_files
 from ad_model.modeling_ad import ADModel
@@ -76,13 +75,14 @@ def initial_model(experiment: Experiment) -> ADModel:
     return load_model(place, "cpu")
 
 
-def statistics_of(config: ADConfig) -> Statistics:
+def statistics_of(config: PreTrainedConfig) -> Statistics:
     """The scale of inputs that a model was trained with."""
-    scale = {"reward_scale": config.reward_scale, "observation_statistics": config.observation_statistics}
-    return Statistics.model_validate(scale)
+    return Statistics.model_validate(
+        {name: getattr(config, name) for name in ("reward_scale", "observation_statistics")}
+    )
 
 
-def joined_tasks(experiment: Experiment, theirs: ADConfig, own: dict[str, Any] | None) -> dict[str, Any] | None:
+def joined_tasks(experiment: Experiment, theirs: PreTrainedConfig, own: dict[str, Any] | None) -> dict[str, Any] | None:
     """The record of the tasks of both trainings. Tells the user about validation tasks that are among the former."""
     record = getattr(theirs, "training_tasks", None)
     tasks = experiment.validation_tasks
@@ -105,6 +105,6 @@ def _architecture(backbone: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def is_there(place: str) -> bool:
-    """True if the model at `place` is a folder that exists; a repository counts as away."""
-    return Path(place).is_dir()
+def is_away(config: ExperimentConfig) -> bool:
+    """True if the model to start from cannot be read at once: a folder that is gone, or a repository."""
+    return config.training.initial is not None and not Path(config.training.initial).is_dir()

@@ -89,8 +89,8 @@ def check_checksums(path: Path) -> None:
 def given_model(place: str, with_code: bool = False, key: str = "evaluation.checkpoint") -> Path:
     """The model folder at `place`: the folder itself, the one in a checkpoint or in a run's last one, or from the hub.
 
-    From a repository, only config and weights are fetched: no pickles, and no code unless `with_code`. Raises UserError,
-    which begins with `key`, if the model is missing.
+    From a repository, only config and weights are fetched: no pickles, and no code unless `with_code`. Raises
+    UserError, which begins with `key`, if the model is missing.
     """
     given = Path(place)
     if given.is_dir():

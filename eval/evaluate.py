@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ad_model.in_context import TransformerAgent
 from ad_model.load import check_checksums, given_model, load_model
 from ad_model.model_files import weight_files
 from ad_model.modeling_ad import ADModel
@@ -18,7 +19,6 @@ from data_gen.meta.store import is_meta_learner, ready_agent, trained_figures
 from data_gen.storage.folder import load_info
 from eval.evaluated_tasks import evaluated_tasks, seen_tasks
 from eval.figures import FINAL_EPISODES, load_figures
-from ad_model.in_context import TransformerAgent
 from eval.lifetimes import run_lifetimes
 from eval.results import returns_scale, returns_table, scores_of
 from eval.statistics import INTERVAL
@@ -27,8 +27,9 @@ from icrl.config.loader import fingerprint
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
 from icrl.run.checkpoints import TrainingRecord, checkpoint_record, intact_record, last_checkpoint
-from icrl.run.fingerprints import evaluation_fingerprint, training_fingerprint
+from icrl.run.fingerprints import evaluation_fingerprint
 from icrl.run.folder import MODEL, PATHS, RETURNS, SUMMARY, RunFolder, keep_config, locked, origin, stale, write_config
+from icrl.run.progress import check_training, chosen_checkpoint, finished, replaced_evaluations
 from icrl.run.records import write_record
 from icrl.support.device import check_device
 from icrl.support.errors import UserError
@@ -65,10 +66,11 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         weights = evaluated_weights(config, folder, path)
         if folder.summary.exists() and not overwrite:
             done = load_summary(folder)
-            if (done.fingerprint, done.weights) != (identity, weights):
+            replaced = done.fingerprint in replaced_evaluations(config, folder)
+            if (done.fingerprint, done.weights) != (identity, weights) and not replaced:
                 load_model(path, config.runtime.device, config.evaluation.trust_remote_code)  # raises if damaged
                 raise stale(folder.eval)
-            if folder.returns.exists() and folder.paths.exists():  # otherwise all of it is made again
+            if not replaced and folder.returns.exists() and folder.paths.exists():  # otherwise all of it is made again
                 intact_summary(folder)
                 keep_config(config, folder)
                 return False
@@ -128,20 +130,22 @@ def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
 
     Raises UserError if training is not finished, belongs to another config, or its weights are damaged.
     """
-    if config.evaluation.checkpoint is not None:
-        given = given_model(config.evaluation.checkpoint, config.evaluation.trust_remote_code)
+    if config.evaluation.given is not None:
+        given = given_model(config.evaluation.given, config.evaluation.trust_remote_code)
         check_checksums(given)
         return given
     checkpoint = last_checkpoint(folder.checkpoints)
     record = checkpoint_record(checkpoint, TrainingRecord)
-    other_data = folder.data_info.exists() and record.data != load_info(folder).identity
-    if record.fingerprint != training_fingerprint(config) or other_data:
+    check_training(checkpoint, record, config, "icrl train --overwrite")
+    if folder.data_info.exists() and record.data != load_info(folder).identity:
         raise stale(checkpoint, "icrl train --overwrite")
-    if record.step != config.training.steps:
+    if not finished(record, config):
         raise UserError(
             f"{checkpoint}: training stopped at update {record.step} of {config.training.steps}; run `icrl train` "
             f"to resume, or evaluate this checkpoint with --evaluation.checkpoint {checkpoint}"
         )
+    if config.evaluation.checkpoint == "best":
+        checkpoint = chosen_checkpoint(config, folder.checkpoints)
     intact_record(checkpoint, TrainingRecord)
     return checkpoint / MODEL
 
@@ -219,8 +223,8 @@ def _learned(config: ExperimentConfig) -> list[str]:
 def _training_steps(experiment: Experiment) -> dict[str, int | None]:
     """Environment steps that each agent was trained with before this evaluation; None if unknown."""
     config, folder = experiment.config, experiment.folder
-    given = config.evaluation.checkpoint is not None
-    steps: dict[str, int | None] = {TRANSFORMER: None if given else environment_steps(experiment)}
+    elsewhere = config.evaluation.given is not None or config.training.initial is not None
+    steps: dict[str, int | None] = {TRANSFORMER: None if elsewhere else environment_steps(experiment)}
     for name, component in _named(config).items():
         trained = is_meta_learner(component)
         steps[name] = trained_figures(config, folder, component).environment_steps if trained else 0

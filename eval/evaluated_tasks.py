@@ -49,7 +49,7 @@ def seen_tasks(experiment: Experiment, path: Path) -> Seen:
     """
     config, splits = experiment.config, evaluated_tasks(experiment)
     record, chosen_record = _records_of_tasks(experiment, path)
-    if record is None and config.evaluation.checkpoint is None and config.data.given is None:
+    if record is None and config.evaluation.given is None and config.data.given is None:
         return Seen(0, 0)  # a checkpoint of this run from before there were records: the split keeps its tasks apart
     family = experiment.family
     trained = {split: seen_in_record(family, tasks, record) for split, tasks in splits.items() if split != "train"}

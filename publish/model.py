@@ -56,7 +56,7 @@ def model_parcel(experiment: Experiment, repo: Repository, licence: str | None =
             say(f"note: {folder.report} is missing or damaged, and not pushed; `icrl evaluate` makes it again")
     info = load_info(folder) if folder.data_info.exists() else None
     files["experiment.yaml"] = public_config(folder.config)
-    record = checkpoint_record(path.parent, TrainingRecord) if config.evaluation.checkpoint is None else None
+    record = checkpoint_record(path.parent, TrainingRecord) if config.evaluation.given is None else None
     if info is not None and experiment.given_split is not None:
         files[TASK_FILES[-1]] = folder.data / TASK_FILES[-1]
     card = model_card(config, repo, summary, info, record, licence, _CURVES in files, TASK_FILES[-1] in files)

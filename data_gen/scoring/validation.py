@@ -4,13 +4,16 @@ Both kinds of tasks are slots of one batch, and every validation of a training h
 that its figures differ by what was learned in between, and hardly by chance. Test tasks have no part in it.
 """
 
+import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from data_gen.agents.base import Agent
 from data_gen.experiment import Experiment
@@ -18,7 +21,11 @@ from data_gen.interaction import interact
 from data_gen.returns import episode_returns, final_returns
 from data_gen.streams import make_seeds
 from data_gen.tasks.base import Tasks, return_span
+from icrl.run.checkpoints import CheckpointRecord, ValidationRecord, best_checkpoint, checkpoint_record
+from icrl.run.fingerprints import validation_fingerprint
 from icrl.run.purpose import Purpose
+from icrl.support.errors import ConfigError
+from icrl.support.terminal import say
 
 LAST_SHARE = 0.25
 """Last part of a lifetime's steps: the last return is the mean of the episodes that end in this part."""
@@ -27,8 +34,14 @@ _PARTED_SHARE = 0.25
 """Share of the gain in context on training tasks that may be missing on validation tasks."""
 
 _PARTED_ERRORS = 3.0
-"""Standard errors, over tasks, by which returns on the two kinds of tasks may differ by chance. A normal number is above
-3 in one validation of 700."""
+"""Standard errors, over tasks, by which returns on the two kinds of tasks may differ by chance. A normal number is
+above 3 in one of 700 cases."""
+
+MEMORISES = (
+    "much more is earned on training tasks than on validation tasks: the training tasks are being memorised; give more "
+    "of them, or evaluate the best checkpoint (evaluation.checkpoint: best)"
+)
+"""The warning about returns that have parted."""
 
 ScaleName = Literal["return", "normalised_return"]
 
@@ -39,11 +52,15 @@ class Validated:
 
     figures: dict[str, float]
     """For logs and trackers: `SPLIT_first_SCALE` and `SPLIT_last_SCALE`, where SPLIT is `validation` or `train` and
-    SCALE is `return` or, if every task has a scale, `normalised_return`; and `validation_seconds`."""
+    SCALE is `return` or, if every task has a scale, `normalised_return`; `memorises`, 1 if the returns on both kinds of
+    tasks have parted; and `validation_seconds`."""
     scale: ScaleName
     """The scale of `score`: normalised returns if every task has them, else raw returns."""
-    memorises: bool
-    """True if returns on training tasks and on validation tasks have parted."""
+
+    @property
+    def memorises(self) -> bool:
+        """True if returns on training tasks and on validation tasks have parted."""
+        return bool(self.figures["memorises"])
 
     @property
     def score(self) -> float:
@@ -56,6 +73,24 @@ class Validated:
         seen = self.figures[f"train_last_{self.scale}"]
         scale = self.scale.replace("_", " ")
         return f"{scale} {first:.2f} in episode 1, {last:.2f} in the last ones ({seen:.2f} on training tasks)"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of one validation, beside those of earlier checkpoints."""
+
+    validated: Validated
+    settings: str
+    """Fingerprint of the validation: only scores of the same settings are compared."""
+    is_best: bool
+    """True if no checkpoint has a score as high."""
+    best_step: int
+    """Step of the checkpoint with the best score, which may be this one."""
+
+    @property
+    def record(self) -> ValidationRecord:
+        """The part of a checkpoint's record that holds the result."""
+        return ValidationRecord(settings=self.settings, score=self.validated.score)
 
 
 class Validation:
@@ -86,7 +121,7 @@ class Validation:
                 agent,
                 envs,
                 steps,
-                make_seeds(lifetimes, config.seed_for("training"), Purpose.VALIDATION),
+                make_seeds(lifetimes, config.seed_for("training"), Purpose.VALIDATION_LIFETIMES),
                 sees=sees,
                 recorded=slice(None, None, actors),
                 device=self.experiment.source_device,
@@ -97,6 +132,15 @@ class Validation:
         first = episode_returns(reward, ended, 1)[:, 0].reshape(-1, seeds).mean(axis=1)
         last = final_returns(reward, ended, max(LAST_SHARE, 1 / self.settings.episodes))
         return self._validated(first, last.reshape(-1, seeds).mean(axis=1), time.perf_counter() - started)
+
+    def verdict(self, agent: Agent, folder: Path, step: int, sees: str = "observation") -> Verdict:
+        """Validates `agent` after `step` updates or iterations, and compares it with the checkpoints in `folder`."""
+        validated, settings = self(agent, sees), validation_fingerprint(self.experiment.config)
+        path = best_checkpoint(folder, settings)
+        best = None if path is None else checkpoint_record(path, CheckpointRecord)
+        if best is None or best.validation is None or validated.score > best.validation.score:
+            return Verdict(validated, settings, True, step)
+        return Verdict(validated, settings, False, best.step)
 
     def _name(self, task: int) -> str:
         own = task < self.sizes[0]
@@ -116,9 +160,34 @@ class Validation:
         }
         scale, pair = [*scales.items()][-1]
         (_, validation), (seen_first, seen) = zip(*(np.split(each, self.sizes[:1]) for each in pair), strict=True)
-        return Validated(
-            {**figures, "validation_seconds": round(seconds, 3)}, scale, parted(seen_first, seen, validation)
-        )
+        memorises = float(parted(seen_first, seen, validation))
+        return Validated({**figures, "memorises": memorises, "validation_seconds": round(seconds, 3)}, scale)
+
+
+def has_validation_tasks(experiment: Experiment) -> bool:
+    """True if there are validation tasks. Raises ConfigError if there are none, and a setting depends on them."""
+    if len(experiment.validation_tasks):
+        return True
+    config = experiment.config
+    wants = {
+        "validation.patience": config.validation.patience is not None,
+        "evaluation.checkpoint: best": config.evaluation.checkpoint == "best",
+    }
+    for key, wanted in wants.items():
+        if wanted:
+            raise ConfigError(f"{key}: there are no validation tasks; raise split.validation, or lower split.train")
+    return False
+
+
+def tell(name: str, verdict: Verdict, warn: bool) -> None:
+    """Prints the result of a validation, called `name`, for the user, above a progress bar.
+
+    With `warn`, also tells the user if returns have parted.
+    """
+    with tqdm.external_write_mode(file=sys.stdout):
+        say(f"validation {name}: {verdict.validated.line()}{', the best so far' if verdict.is_best else ''}")
+        if warn and verdict.validated.memorises:
+            say(f"warning: validation {name}: {MEMORISES}")
 
 
 def parted(
@@ -126,8 +195,8 @@ def parted(
 ) -> bool:
     """True if an agent earns more on training tasks than on validation tasks, by too much for chance.
 
-    The agent has then memorised its training tasks: a good part of what it gains in context on training tasks is missing
-    on others. Returns are (tasks,), means over lifetimes.
+    The agent has then memorised its training tasks: a good part of what it gains in context on training tasks is
+    missing on others. Returns are (tasks,), means over lifetimes.
     """
     gap = train_last.mean() - validation_last.mean()
     if min(len(train_last), len(validation_last)) < 2:
@@ -138,7 +207,7 @@ def parted(
 
 
 def _scale(experiment: Experiment, tasks: Tasks) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """(tasks,) the return that becomes 0, and the distance to the one that becomes 1; None if some task has no scale."""
+    """(tasks,) the return that becomes 0, and the distance to the one that becomes 1; None if a task has no scale."""
     best = experiment.family.optimal_return(tasks)
     if not np.isfinite(best).all():  # the random policy need not be simulated
         return None

@@ -5,6 +5,7 @@ decimals, or as places in another list of choices.
 """
 
 import base64
+import contextlib
 import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -56,16 +57,20 @@ def joined_records(first: Any, second: dict[str, Any] | None) -> dict[str, Any] 
     """The record of a model that was trained on the tasks of both records, one after the other.
 
     Args:
-        first: the record of the model that training started from; it may come from anywhere. None if it has none.
+        first: the record of the model that training started from. It may come from anywhere, or be none.
         second: the record of the tasks of the training itself; None if they are unknown.
 
     Returns:
         One record, `incomplete` if a part of the tasks is unknown; None if all are.
     """
-    if first is None and second is None:
-        return None
-    if first is None or second is None:
-        return {**(second or first), "incomplete": True}
+    if not isinstance(first, dict):
+        return None if second is None else {**second, "incomplete": True}
+    if second is None:
+        return {**first, "incomplete": True}
+    if all(first.get(key) == second[key] for key in ("family", "bases")):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            keys = np.union1d(*(np.frombuffer(base64.b64decode(each["keys"]), "<u8") for each in (first, second)))
+            return {**first, "keys": base64.b64encode(keys.astype("<u8").tobytes()).decode()}
     return {**second, "before": first}
 
 

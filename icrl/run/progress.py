@@ -8,9 +8,17 @@ of updates that its record has.
 from pathlib import Path
 
 from icrl.config.schema import ExperimentConfig
-from icrl.run.checkpoints import Stretch, TrainingRecord
-from icrl.run.fingerprints import evaluation_fingerprint, training_fingerprint
-from icrl.run.folder import stale
+from icrl.run.checkpoints import (
+    Stretch,
+    TrainingRecord,
+    best_checkpoint,
+    checkpoint_path,
+    checkpoint_record,
+    checkpoint_steps,
+    last_checkpoint,
+)
+from icrl.run.fingerprints import evaluation_fingerprint, training_fingerprint, validation_fingerprint
+from icrl.run.folder import RunFolder, stale
 from icrl.support.errors import UserError
 
 
@@ -44,8 +52,28 @@ def finished(record: TrainingRecord, config: ExperimentConfig) -> bool:
     return record.step == config.training.steps or record.stopped is not None
 
 
-def shorter_evaluations(record: TrainingRecord, config: ExperimentConfig) -> set[str]:
-    """Fingerprints of evaluations of this training before it was given more updates, which a new one replaces."""
+def chosen_checkpoint(config: ExperimentConfig, folder: Path) -> Path:
+    """The run's checkpoint that `evaluation.checkpoint` names: the best one, or else the last one.
+
+    Raises UserError if it does not exist.
+    """
+    if config.evaluation.checkpoint != "best":
+        return last_checkpoint(folder)
+    best = best_checkpoint(folder, validation_fingerprint(config))
+    if best is None:
+        raise UserError(
+            f"{folder}: no checkpoint was validated with these settings, so none is known to be the best: evaluate the "
+            "last one (evaluation.checkpoint: last), or train with validation.every above 0"
+        )
+    return best
+
+
+def replaced_evaluations(config: ExperimentConfig, folder: RunFolder) -> set[str]:
+    """Fingerprints of evaluations of the run's training before it was given more updates, which a new one replaces."""
+    steps = checkpoint_steps(folder.checkpoints)
+    if not steps:
+        return set()
+    record = checkpoint_record(checkpoint_path(folder.checkpoints, steps[-1]), TrainingRecord)
     return {
         evaluation_fingerprint(with_steps(config, stretch.steps))
         for stretch in stretches_of(record, config)

@@ -25,3 +25,5 @@ class Purpose(IntEnum):
     """Lifetimes that only a benchmark runs."""
     VALIDATION = 8
     """Validation tasks, beside the training and held-out tasks of the split."""
+    VALIDATION_LIFETIMES = 9
+    """Lifetimes on validation tasks, during training and meta-training."""

@@ -8,6 +8,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 
 from ad_model.build import check_objective
+from ad_model.in_context import TransformerAgent
 from ad_model.load import load_model
 from ad_model.objectives.base import Objective
 from ad_model.objectives.imitation import Imitation
@@ -17,7 +18,6 @@ from data_gen.generation.generate import generate
 from data_gen.interaction import interact
 from data_gen.streams import make_seeds
 from eval.evaluate import evaluate
-from ad_model.in_context import TransformerAgent
 from icrl.config.components import OBJECTIVES, component, find_component
 from icrl.run.checkpoints import last_checkpoint
 from icrl.run.folder import run_folder
