@@ -82,9 +82,12 @@ def statistics_of(config: PreTrainedConfig) -> Statistics:
     )
 
 
-def joined_tasks(experiment: Experiment, theirs: PreTrainedConfig, own: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The record of the tasks of both trainings. Tells the user about validation tasks that are among the former."""
-    record = getattr(theirs, "training_tasks", None)
+def join_tasks(experiment: Experiment, own: PreTrainedConfig, theirs: PreTrainedConfig) -> None:
+    """Adds the other model's tasks to the records of a new model.
+
+    Tells the user about validation tasks that the other model was trained on.
+    """
+    record, chosen = (getattr(theirs, f"{kind}_tasks", None) for kind in ("training", "validation"))
     tasks = experiment.validation_tasks
     seen = seen_in_record(experiment.family, tasks, record) if len(tasks) else 0
     if seen:
@@ -92,7 +95,9 @@ def joined_tasks(experiment: Experiment, theirs: PreTrainedConfig, own: dict[str
             f"warning: {_KEY}: {experiment.config.training.initial} was trained on {seen} of the {len(tasks)} "
             "validation tasks: validation will promise too much; give the seed and the split that it was trained with"
         )
-    return joined_records(record, own)
+    own.training_tasks = joined_records(record, own.training_tasks)
+    if chosen is not None:
+        own.validation_tasks = joined_records(chosen, own.validation_tasks)
 
 
 def _architecture(backbone: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from transformers.utils import logging
 from ad_model.build import build_model, check_objective, parameter_groups
 from ad_model.checkpoint import check_finite, load_checkpoint, save_checkpoint
 from ad_model.going_on import Plan, kept_for_more, plan_training
-from ad_model.initial import initial_model, joined_tasks, statistics_of
+from ad_model.initial import initial_model, join_tasks, statistics_of
 from ad_model.launched import check_accelerator, make_accelerator
 from ad_model.modeling_ad import ADModel
 from ad_model.objectives.base import Objective
@@ -234,11 +234,11 @@ def _model(experiment: Experiment, info: DataInfo, windows: WindowDataset, objec
     statistics = windows.cache.statistics if initial is None else statistics_of(initial.config)
     spaces = info.observation_space, info.action_space
     model = build_model(config, *spaces, info.episode_length, statistics, objective.heads())
-    tasks = _training_tasks(experiment, info)
+    model.config.training_tasks = _training_tasks(experiment, info)
+    model.config.validation_tasks = _validation_tasks(experiment, info)
     if initial is not None:
         model.load_state_dict(initial.state_dict())
-        tasks = joined_tasks(experiment, initial.config, tasks)
-    model.config.training_tasks = tasks
+        join_tasks(experiment, model.config, initial.config)
     return model
 
 

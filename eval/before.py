@@ -13,6 +13,7 @@ from data_gen.experiment import Experiment
 from data_gen.generation.checks import check_generation
 from data_gen.generation.executors import check_scheduler
 from data_gen.interaction import spec_of
+from data_gen.meta.store import meta_learners
 from data_gen.meta.training import check_meta_learners
 from data_gen.scoring.validation import has_validation_tasks
 from eval.evaluate import check_agents
@@ -24,7 +25,7 @@ from icrl.run.fingerprints import evaluation_fingerprint
 from icrl.run.folder import check_places, stale
 from icrl.run.progress import check_training, replaced_evaluations
 from icrl.run.trackers import check_trackers
-from icrl.support.errors import UserError
+from icrl.support.errors import ConfigError, UserError
 
 
 def check_run(experiment: Experiment, overwrite: bool = False) -> None:
@@ -48,8 +49,7 @@ def check_run(experiment: Experiment, overwrite: bool = False) -> None:
     if not config.data.given and not folder.data_info.exists():
         check_scheduler(config.runtime)
     check_initial(experiment)
-    if config.validation.every or config.evaluation.checkpoint == "best":
-        has_validation_tasks(experiment)
+    _check_validation(experiment)
     _check_evaluated_model(experiment)
 
 
@@ -64,6 +64,17 @@ def _check_earlier_work(experiment: Experiment) -> None:
         made_by = load_summary(folder).fingerprint
         if made_by != evaluation_fingerprint(config) and made_by not in replaced_evaluations(config, folder):
             raise stale(folder.eval)
+
+
+def _check_validation(experiment: Experiment) -> None:
+    """Raises ConfigError if a setting needs validation that will not take place."""
+    config = experiment.config
+    has_validation_tasks(experiment)
+    if config.evaluation.checkpoint == "best":
+        needed = {"every": True, "meta_every": bool(meta_learners(config))}
+        for key, is_needed in needed.items():
+            if is_needed and not getattr(config.validation, key):
+                raise ConfigError(f"evaluation.checkpoint: best: needs validation.{key} above 0")
 
 
 def _check_evaluated_model(experiment: Experiment) -> None:

@@ -15,8 +15,9 @@ from data_gen.agents.base import Agent
 from data_gen.experiment import Experiment
 from data_gen.generation.checks import check_agent
 from data_gen.generation.generate import environment_steps
-from data_gen.meta.store import is_meta_learner, ready_agent, trained_figures
+from data_gen.meta.store import evaluated_checkpoint, is_meta_learner, ready_agent, trained_figures
 from data_gen.storage.folder import load_info
+from data_gen.storage.info import TrainedFigures
 from eval.evaluated_tasks import evaluated_tasks, seen_tasks
 from eval.figures import FINAL_EPISODES, load_figures
 from eval.lifetimes import run_lifetimes
@@ -171,11 +172,16 @@ def evaluated_weights(config: ExperimentConfig, folder: RunFolder, path: Path) -
     """
     files = [sha256(file) for file in weight_files(path)]
     learners = [
-        trained_figures(config, folder, component).weights
+        _meta_figures(config, folder, component).weights
         for component in _named(config).values()
         if is_meta_learner(component)
     ]
     return fingerprint([*files, *learners])
+
+
+def _meta_figures(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> TrainedFigures:
+    """The evaluated weights of a meta-learner and their cost. Raises UserError if it has not been meta-trained."""
+    return trained_figures(config, folder, component, evaluated_checkpoint(config, folder, component))
 
 
 def _contestants(experiment: Experiment, model: ADModel) -> dict[str, Contestant]:
@@ -190,7 +196,8 @@ def _contestants(experiment: Experiment, model: ADModel) -> dict[str, Contestant
     transformer = TransformerAgent(model, config.evaluation.temperature, objective)
     agents = {TRANSFORMER: Contestant(transformer, "observation", planned)}
     for name, component in _named(config).items():
-        agent = ready_agent(config, folder, component)
+        checkpoint = evaluated_checkpoint(config, folder, component) if is_meta_learner(component) else None
+        agent = ready_agent(config, folder, component, checkpoint)
         agents[name] = Contestant(agent, component.sees, planned)
         if lived < planned and agent.follows_plan:
             agents[replanned(name, config.evaluation.episodes)] = Contestant(agent, component.sees, lived)
@@ -226,7 +233,6 @@ def _training_steps(experiment: Experiment) -> dict[str, int | None]:
     elsewhere = config.evaluation.given is not None or config.training.initial is not None
     steps: dict[str, int | None] = {TRANSFORMER: None if elsewhere else environment_steps(experiment)}
     for name, component in _named(config).items():
-        trained = is_meta_learner(component)
-        steps[name] = trained_figures(config, folder, component).environment_steps if trained else 0
+        steps[name] = _meta_figures(config, folder, component).environment_steps if is_meta_learner(component) else 0
         steps[replanned(name, config.evaluation.episodes)] = steps[name]
     return steps

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from ad_model.training_log import read_log
 from data_gen.experiment import Experiment
 from data_gen.scoring.report import DataReport, data_report
+from data_gen.scoring.validation import MEMORISES
 from data_gen.storage.folder import load_info
 from data_gen.tasks.base import TaskDistribution, Tasks
+from eval.emergence import emergence, validation_lines
 from eval.figures import FINAL_EPISODES
 from eval.results import scores_array
 from eval.statistics import iqm, iqm_interval
@@ -84,6 +86,7 @@ def _write_report(experiment: Experiment) -> Path:
     steps = checkpoint_steps(folder.checkpoints)
     trained = checkpoint_record(checkpoint_path(folder.checkpoints, steps[-1]), TrainingRecord) if steps else None
     log = read_log(folder.training_log, trained)
+    watched = validation_lines(log)
     report = data_report(folder, info) if info and not info.streamed else None
     try:
         table = pd.read_parquet(folder.returns)
@@ -96,6 +99,7 @@ def _write_report(experiment: Experiment) -> Path:
             "tasks": _per_task(table, summary),
             "paths": _paths(experiment.family, paths),
             "loss": _loss(log),
+            "emergence": emergence(watched),
             "data": learning_curve(report) if report else None,
         }
     pictures = {}
@@ -122,6 +126,9 @@ def _write_report(experiment: Experiment) -> Path:
         trained_with=trained_with,
         pictures=pictures,
         log=log,
+        watched=watched,
+        stopped=trained.stopped if trained else None,
+        memorises=MEMORISES if any(line["memorises"] for line in watched[-1:]) else None,
         config=config_text(folder.config),
     )
     write_file(folder.report, html)

@@ -22,7 +22,7 @@ from data_gen.returns import episode_returns, final_returns
 from data_gen.streams import make_seeds
 from data_gen.tasks.base import Tasks, return_span
 from icrl.run.checkpoints import CheckpointRecord, ValidationRecord, best_checkpoint, checkpoint_record
-from icrl.run.fingerprints import validation_fingerprint
+from icrl.run.fingerprints import meta_validation_fingerprint, validation_fingerprint
 from icrl.run.purpose import Purpose
 from icrl.support.errors import ConfigError
 from icrl.support.terminal import say
@@ -97,12 +97,16 @@ class Validation:
     """Validates agents on an experiment's validation tasks.
 
     Args:
-        experiment: gives tasks, seeds and lengths.
+        experiment: gives tasks and lengths.
+        meta: True in meta-training, whose seed is that of the data.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment, self.settings = experiment, experiment.config.validation
-        wanted = slice(self.settings.tasks)
+    def __init__(self, experiment: Experiment, meta: bool = False) -> None:
+        config = experiment.config
+        self.experiment = experiment
+        self.seed = config.seed_for("data" if meta else "training")
+        self.settings = meta_validation_fingerprint(config) if meta else validation_fingerprint(config)
+        wanted = slice(config.validation.tasks)
         parts = [experiment.validation_tasks.take(wanted), experiment.train_tasks.take(wanted)]
         self.sizes = [len(part) for part in parts]
         self.tasks = Tasks({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
@@ -110,8 +114,8 @@ class Validation:
 
     def __call__(self, agent: Agent, sees: str = "observation") -> Validated:
         """Runs new lifetimes of `agent` on all tasks at once. `sees` is `observation` or `state`, as in `interact`."""
-        config, family, seeds = self.experiment.config, self.experiment.family, self.settings.seeds
-        steps, actors = self.settings.episodes * family.episode_length, agent.actors
+        family, settings = self.experiment.family, self.experiment.config.validation
+        seeds, actors, steps = settings.seeds, agent.actors, settings.episodes * family.episode_length
         lifetimes = len(self.tasks) * seeds
         started = time.perf_counter()
         # One slot per task, seed and actor; a learner's actors are neighbours.
@@ -121,26 +125,25 @@ class Validation:
                 agent,
                 envs,
                 steps,
-                make_seeds(lifetimes, config.seed_for("training"), Purpose.VALIDATION_LIFETIMES),
+                make_seeds(lifetimes, self.seed, Purpose.VALIDATION_LIFETIMES),
                 sees=sees,
                 recorded=slice(None, None, actors),
                 device=self.experiment.source_device,
-                check_values=config.runtime.check_values,
+                check_values=self.experiment.config.runtime.check_values,
                 slot_name=lambda slot: self._name(int(rows[slot])),
             )
         reward, ended = histories.reward, histories.ended
         first = episode_returns(reward, ended, 1)[:, 0].reshape(-1, seeds).mean(axis=1)
-        last = final_returns(reward, ended, max(LAST_SHARE, 1 / self.settings.episodes))
+        last = final_returns(reward, ended, max(LAST_SHARE, 1 / settings.episodes))
         return self._validated(first, last.reshape(-1, seeds).mean(axis=1), time.perf_counter() - started)
 
     def verdict(self, agent: Agent, folder: Path, step: int, sees: str = "observation") -> Verdict:
         """Validates `agent` after `step` updates or iterations, and compares it with the checkpoints in `folder`."""
-        validated, settings = self(agent, sees), validation_fingerprint(self.experiment.config)
-        path = best_checkpoint(folder, settings)
+        validated, path = self(agent, sees), best_checkpoint(folder, self.settings)
         best = None if path is None else checkpoint_record(path, CheckpointRecord)
         if best is None or best.validation is None or validated.score > best.validation.score:
-            return Verdict(validated, settings, True, step)
-        return Verdict(validated, settings, False, best.step)
+            return Verdict(validated, self.settings, True, step)
+        return Verdict(validated, self.settings, False, best.step)
 
     def _name(self, task: int) -> str:
         own = task < self.sizes[0]

@@ -137,6 +137,13 @@ def best_checkpoint(folder: Path, settings: str) -> Path | None:
     return checkpoint_path(folder, max(scores, key=lambda step: scores[step])) if scores else None
 
 
+def best_line(path: Path, unit: str) -> str:
+    """The best checkpoint as a few words for people; `unit` is the unit of its step."""
+    record = checkpoint_record(path, CheckpointRecord)
+    score = "?" if record.validation is None else f"{record.validation.score:.2f}"
+    return f"best on validation tasks: {score} in the last episodes, after {unit} {record.step}"
+
+
 def keep_last_checkpoints(folder: Path, keep: int, spared: Collection[Path | None] = ()) -> None:
     """Deletes all complete checkpoints but the last `keep` and those that are `spared`."""
     for old in checkpoint_steps(folder)[:-keep]:

@@ -68,6 +68,12 @@ def validation_fingerprint(config: ExperimentConfig) -> str:
     return fingerprint(data_fingerprint(config), seeds, sizes, config.evaluation.temperature)
 
 
+def meta_validation_fingerprint(config: ExperimentConfig) -> str:
+    """Fingerprint of everything besides the weights that determines the result of one validation in meta-training."""
+    sizes = config.validation.model_dump(mode="json", include={"tasks", "seeds", "episodes"})
+    return fingerprint(*_split(config, _seeds(config, "split", "data")), config.seed_for("data"), sizes)
+
+
 def evaluation_fingerprint(config: ExperimentConfig) -> str:
     """Fingerprint of everything that determines the evaluation."""
     evaluation = config.evaluation.model_dump(mode="json")

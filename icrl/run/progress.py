@@ -12,6 +12,7 @@ from icrl.run.checkpoints import (
     Stretch,
     TrainingRecord,
     best_checkpoint,
+    best_line,
     checkpoint_path,
     checkpoint_record,
     checkpoint_steps,
@@ -79,3 +80,20 @@ def replaced_evaluations(config: ExperimentConfig, folder: RunFolder) -> set[str
         for stretch in stretches_of(record, config)
         if stretch.steps < config.training.steps
     }
+
+
+def training_lines(record: TrainingRecord, config: ExperimentConfig, folder: RunFolder) -> list[str]:
+    """The state of a run's training as a few lines for people.
+
+    Args:
+        record: the record of the last checkpoint.
+        config, folder: the experiment and its run folder.
+    """
+    lines = [f"training: {record.step} of {config.training.steps} updates: {folder.checkpoints}"]
+    if len(record.stretches) > 1:
+        parts = ", ".join(f"{stretch.steps} from update {stretch.first} on" for stretch in record.stretches)
+        lines.append(f"  planned updates: {parts}")
+    if record.stopped:
+        lines.append(f"  stopped early: {record.stopped}")
+    best = best_checkpoint(folder.checkpoints, validation_fingerprint(config))
+    return lines if best is None else [*lines, f"  {best_line(best, 'update')}"]
