@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from ad_model.going_on import Plan
 from ad_model.throughput import flops_per_token, matmul_peak, synchronize
-from data_gen.scoring.validation import Verdict, tell
+from data_gen.validation import Verdict, tell
 from icrl.config.schema import ExperimentConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_path, checkpoint_record
 from icrl.run.folder import RunFolder

@@ -19,7 +19,7 @@ from ad_model.modeling_ad import ADModel
 from ad_model.objectives.base import Objective
 from ad_model.throughput import synchronize
 from data_gen.experiment import Experiment
-from data_gen.scoring.validation import Validation, Verdict, has_validation_tasks
+from data_gen.validation import Validation, Verdict, has_validation_tasks
 from icrl.run.checkpoints import best_checkpoint
 from icrl.run.fingerprints import validation_fingerprint
 from icrl.support.errors import UserError

@@ -15,7 +15,7 @@ from data_gen.generation.executors import check_scheduler
 from data_gen.interaction import spec_of
 from data_gen.meta.store import meta_learners
 from data_gen.meta.training import check_meta_learners
-from data_gen.scoring.validation import has_validation_tasks
+from data_gen.validation import has_validation_tasks
 from eval.evaluate import check_agents
 from eval.evaluated_tasks import evaluated_tasks
 from eval.figures import load_figures

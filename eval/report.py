@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from ad_model.training_log import read_log
 from data_gen.experiment import Experiment
 from data_gen.scoring.report import DataReport, data_report
-from data_gen.scoring.validation import MEMORISES
 from data_gen.storage.folder import load_info
 from data_gen.tasks.base import TaskDistribution, Tasks
+from data_gen.validation import MEMORISES
 from eval.emergence import emergence, validation_lines
 from eval.figures import FINAL_EPISODES
 from eval.results import scores_array

@@ -17,9 +17,9 @@ from data_gen.interaction import spec_of
 from data_gen.meta.base import MetaLearner, TrainingTasks
 from data_gen.meta.store import learner_folder, load_tensors, meta_learners, meta_record, trained_checkpoint
 from data_gen.meta.training_log import MetaTrainingLog
-from data_gen.scoring.validation import Validation, Verdict, has_validation_tasks
 from data_gen.storage.columns import check_recordable
 from data_gen.storage.folder import load_info
+from data_gen.validation import Validation, Verdict, has_validation_tasks
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
 from icrl.run.checkpoints import (

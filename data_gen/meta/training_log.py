@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from data_gen.scoring.validation import Verdict, tell
+from data_gen.validation import Verdict, tell
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
 from icrl.run.checkpoints import MetaTrainingRecord

@@ -17,8 +17,8 @@ from ad_model.train import train
 from ad_model.training_log import TrainingLog, read_log
 from data_gen.experiment import Experiment
 from data_gen.generation.generate import generate
-from data_gen.scoring.validation import Validated, Validation, parted
 from data_gen.tasks.grids.dark_room import DarkRoom
+from data_gen.validation import Validated, Validation, parted
 from eval.evaluate import evaluate, model_path
 from eval.report import write_report
 from icrl import cli
@@ -331,7 +331,7 @@ def test_returns_part_when_a_good_part_of_the_gain_is_missing_on_validation_task
 
 
 def test_the_user_is_warned_once_when_training_tasks_are_memorised(tiny, monkeypatch, capsys):
-    monkeypatch.setattr("data_gen.scoring.validation.parted", lambda *_: True)
+    monkeypatch.setattr("data_gen.validation.parted", lambda *_: True)
     config = trained(tiny)
     assert capsys.readouterr().out.count("are being memorised") == 1
     assert all(line["memorises"] == 1 for line in read_log(run_folder(config).training_log) if "memorises" in line)
