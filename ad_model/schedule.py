@@ -16,23 +16,22 @@ def learning_rate(settings: TrainingConfig, step: int, first: int = 0) -> float:
         settings: `training`.
         step: the update.
         first: the update at which a training that has gone on began to go on; 0 otherwise. A cosine is warmed up again
-            from there, from the rate that it had ended with. The other schedules never fell before, and do not change.
+            from there, from the rate that it had ended with. The other schedules do not read it.
     """
-    low = settings.final_learning_rate
-    if settings.schedule != "cosine":
-        first = 0
-    warmup = min(settings.warmup_steps, settings.steps - first)
-    if step - first < warmup:
-        start = low if first else 0.0
-        return settings.learning_rate * (start + (1 - start) * (step - first + 1) / warmup)
+    low, peak = settings.final_learning_rate, settings.learning_rate
+    if settings.schedule == "cosine":
+        warmup = min(settings.warmup_steps, settings.steps - first)
+        if step - first < warmup:
+            start = low if first else 0.0
+            return peak * (start + (1 - start) * (step - first + 1) / warmup)
+        progress = (step - first - warmup) / max(1, settings.steps - first - warmup)
+        return peak * (low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2)
+    # Until the rate falls, it does not depend on the number of updates.
+    rate = peak * min(1.0, (step + 1) / max(1, settings.warmup_steps))
     if settings.schedule == "constant":
-        return settings.learning_rate
-    if settings.schedule == "warmup_stable_decay":
-        start = decay_start(settings)
-        progress = max(0, step - start) / max(1, settings.steps - start)
-        return settings.learning_rate * (1 - (1 - low) * progress)
-    progress = (step - first - warmup) / max(1, settings.steps - first - warmup)
-    return settings.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2)
+        return rate
+    start = decay_start(settings)
+    return rate * (1 - (1 - low) * max(0, step - start) / (settings.steps - start))
 
 
 def decay_start(settings: TrainingConfig) -> int:

@@ -106,8 +106,8 @@ class Validation:
         self.experiment = experiment
         self.seed = config.seed_for("data" if meta else "training")
         self.settings = meta_validation_fingerprint(config) if meta else validation_fingerprint(config)
-        wanted = slice(config.validation.tasks)
-        parts = [experiment.validation_tasks.take(wanted), experiment.train_tasks.take(wanted)]
+        validated = experiment.validation_tasks.take(slice(config.validation.tasks))
+        parts = [validated, experiment.train_tasks.take(slice(len(validated)))]
         self.sizes = [len(part) for part in parts]
         self.tasks = Tasks({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
         self.scale = _scale(experiment, self.tasks)

@@ -14,19 +14,19 @@ class ValidationConfig(Section):
     and can stop the training. Held-out tasks have no part in it.
     """
 
-    every: Annotated[int, Field(ge=0, le=2**32)] = 100
+    every: Annotated[int, Field(ge=0, le=2**32)] = 200
     """Updates between two validations. The last update always has one. 0 turns them off."""
 
     meta_every: Annotated[int, Field(ge=0, le=2**32)] = 20
     """Iterations of meta-training between two validations. The last iteration always has one. 0 turns them off."""
 
     tasks: Many = 16
-    """Number of validation tasks, and of training tasks beside them; all of them if there are fewer."""
+    """Number of validation tasks, all of them if there are fewer, and of training tasks to compare them with."""
 
     seeds: Many = 4
     """Number of lifetimes per task."""
 
-    episodes: Count = 20
+    episodes: Count = 10
     """Length of a lifetime, in full-length episodes."""
 
     patience: Annotated[int, Field(ge=1, le=2**32)] | None = None
