@@ -21,7 +21,6 @@ from ad_model.throughput import synchronize
 from data_gen.experiment import Experiment
 from data_gen.validation import Validation, Verdict, has_validation_tasks
 from icrl.run.checkpoints import best_checkpoint
-from icrl.run.fingerprints import validation_fingerprint
 from icrl.support.errors import UserError
 from icrl.support.terminal import say
 
@@ -71,7 +70,7 @@ class Watch:
 
     def best(self) -> Path | None:
         """The checkpoint with the best score so far; None if none was validated."""
-        return best_checkpoint(self.folder, validation_fingerprint(self.config))
+        return best_checkpoint(self.folder)
 
     def stops(self, verdict: Verdict, done: int) -> str | None:
         """Why training stops early after `done` updates; None if it does not.

@@ -69,7 +69,8 @@ def _check_earlier_work(experiment: Experiment) -> None:
 def _check_validation(experiment: Experiment) -> None:
     """Raises ConfigError if a setting needs validation that will not take place."""
     config = experiment.config
-    has_validation_tasks(experiment)
+    if experiment.knows_split:
+        has_validation_tasks(experiment)
     if config.evaluation.checkpoint == "best":
         needed = {"every": True, "meta_every": bool(meta_learners(config))}
         for key, is_needed in needed.items():

@@ -267,6 +267,8 @@ def _training(info: DataInfo | None, record: TrainingRecord | None) -> str:
     if record is not None:
         versions = plain(", ".join(f"{name} {version}" for name, version in record.made_with.items()))
         lines.append(f"{record.step:,} updates, loss {record.loss:.3f}, {record.seconds:.0f} s. Made with: {versions}.")
+        if record.initial is not None:
+            lines.append("Training started from the weights of another model, `training.initial` in `experiment.yaml`.")
     lines.append("All settings are in `experiment.yaml`: `icrl run experiment.yaml` trains the model again.")
     return "\n\n".join(lines)
 

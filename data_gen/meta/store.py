@@ -25,7 +25,7 @@ from icrl.run.checkpoints import (
     checkpoint_steps,
     intact_record,
 )
-from icrl.run.fingerprints import meta_fingerprint, meta_validation_fingerprint
+from icrl.run.fingerprints import meta_fingerprint
 from icrl.run.folder import META_WEIGHTS, RunFolder
 from icrl.support.errors import UserError
 from icrl.support.files import sha256
@@ -88,11 +88,11 @@ def evaluated_checkpoint(config: ExperimentConfig, folder: RunFolder, component:
         raise not_trained(config, folder, component)
     if config.evaluation.checkpoint != "best":
         return path
-    best = best_checkpoint(path.parent, meta_validation_fingerprint(config))
+    best = best_checkpoint(path.parent)
     if best is None:
         raise UserError(
-            f"{path.parent}: no checkpoint was validated with these settings, so none is known to be the best: use "
-            "evaluation.checkpoint: last, or meta-train with validation.meta_every above 0"
+            f"{path.parent}: no checkpoint was validated, so none is known to be the best: use evaluation.checkpoint: "
+            "last, or meta-train with validation.meta_every above 0"
         )
     meta_record(best, config, component)
     return best
@@ -177,7 +177,7 @@ def meta_learner_lines(config: ExperimentConfig, folder: RunFolder) -> list[str]
                 lines.append(f"warning: {path / RECORD}: is of another config; delete {path}")
             line += f", {record.environment_steps:,} environment steps, {record.seconds:.0f} s: {home}"
         lines.append(line)
-        if best := best_checkpoint(home, meta_validation_fingerprint(config)):
+        if best := best_checkpoint(home):
             lines.append(f"  {best_line(best, 'iteration')}")
     return lines
 

@@ -29,7 +29,7 @@ from icrl.run.checkpoints import (
     checkpoint_steps,
     keep_last_checkpoints,
 )
-from icrl.run.fingerprints import data_fingerprint, meta_fingerprint, meta_validation_fingerprint
+from icrl.run.fingerprints import data_fingerprint, meta_fingerprint
 from icrl.run.folder import META_STATE, META_WEIGHTS, RECORD, keep_config, locked, origin, stale, write_config
 from icrl.run.records import write_record
 from icrl.run.trackers import check_trackers
@@ -217,7 +217,7 @@ def _save(
     except (SafetensorError, RuntimeError) as error:
         why = " ".join(str(error).split())[:300]
         raise UserError(f"cannot write the checkpoint {path}: {why}") from error
-    best = best_checkpoint(home, meta_validation_fingerprint(config))
+    best = best_checkpoint(home)
     keep_last_checkpoints(home, config.runtime.keep_checkpoints, (best,))
 
 

@@ -120,20 +120,25 @@ def _remedy(path: Path) -> str:
     return f"delete {path} to resume from an older checkpoint, or to start again"
 
 
-def best_checkpoint(folder: Path, settings: str) -> Path | None:
+def best_checkpoint(folder: Path, settings: str | None = None) -> Path | None:
     """The checkpoint with the highest score in validation, the first of several; None if none was validated.
 
     Args:
         folder: the folder of the checkpoints.
-        settings: fingerprint of the validation. Scores of other settings do not count.
+        settings: fingerprint of the validation, since scores of different validations are not compared; by default,
+            that of the newest checkpoint that was validated.
 
     Raises UserError if a record cannot be read.
     """
-    scores = {}
-    for step in checkpoint_steps(folder):
-        validation = checkpoint_record(checkpoint_path(folder, step), CheckpointRecord).validation
-        if validation is not None and validation.settings == settings:
-            scores[step] = validation.score
+    validations = {
+        step: checkpoint_record(checkpoint_path(folder, step), CheckpointRecord).validation
+        for step in checkpoint_steps(folder)
+    }
+    known = {step: validation for step, validation in validations.items() if validation is not None}
+    if not known:
+        return None
+    settings = settings or known[max(known)].settings
+    scores = {step: validation.score for step, validation in known.items() if validation.settings == settings}
     return checkpoint_path(folder, max(scores, key=lambda step: scores[step])) if scores else None
 
 

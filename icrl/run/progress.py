@@ -18,7 +18,7 @@ from icrl.run.checkpoints import (
     checkpoint_steps,
     last_checkpoint,
 )
-from icrl.run.fingerprints import evaluation_fingerprint, training_fingerprint, validation_fingerprint
+from icrl.run.fingerprints import evaluation_fingerprint, training_fingerprint
 from icrl.run.folder import RunFolder, stale
 from icrl.support.errors import UserError
 
@@ -60,11 +60,11 @@ def chosen_checkpoint(config: ExperimentConfig, folder: Path) -> Path:
     """
     if config.evaluation.checkpoint != "best":
         return last_checkpoint(folder)
-    best = best_checkpoint(folder, validation_fingerprint(config))
+    best = best_checkpoint(folder)
     if best is None:
         raise UserError(
-            f"{folder}: no checkpoint was validated with these settings, so none is known to be the best: evaluate the "
-            "last one (evaluation.checkpoint: last), or train with validation.every above 0"
+            f"{folder}: no checkpoint was validated, so none is known to be the best: evaluate the last one "
+            "(evaluation.checkpoint: last), or train with validation.every above 0"
         )
     return best
 
@@ -95,5 +95,5 @@ def training_lines(record: TrainingRecord, config: ExperimentConfig, folder: Run
         lines.append(f"  planned updates: {parts}")
     if record.stopped:
         lines.append(f"  stopped early: {record.stopped}")
-    best = best_checkpoint(folder.checkpoints, validation_fingerprint(config))
+    best = best_checkpoint(folder.checkpoints)
     return lines if best is None else [*lines, f"  {best_line(best, 'update')}"]

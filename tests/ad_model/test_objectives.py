@@ -177,6 +177,7 @@ def test_an_objective_that_cannot_work_is_refused_before_training(tiny, wrong):
 
 
 def test_actions_of_a_wrong_shape_are_refused(tiny):
-    config = trained(tiny, training={"objective": {"name": f"{__name__}:Odd", "wrong": "act"}})
+    objective = {"name": f"{__name__}:Odd", "wrong": "act"}
+    config = trained(tiny, training={"objective": objective}, validation={"every": 0})
     with pytest.raises(UserError, match=r"Odd\.act returned \(6, 1, 5\), but the actions of 6 environments"):
         evaluate(config)

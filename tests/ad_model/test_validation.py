@@ -31,7 +31,7 @@ from icrl.run.checkpoints import (
     checkpoint_steps,
     last_checkpoint,
 )
-from icrl.run.fingerprints import training_fingerprint, validation_fingerprint
+from icrl.run.fingerprints import training_fingerprint
 from icrl.run.folder import run_folder
 from icrl.support.errors import ConfigError, UserError
 
@@ -61,7 +61,7 @@ def record_of(config, step: int | None = None) -> TrainingRecord:
 
 
 def best_step(config) -> int:
-    path = best_checkpoint(run_folder(config).checkpoints, validation_fingerprint(config))
+    path = best_checkpoint(run_folder(config).checkpoints)
     return checkpoint_record(path, TrainingRecord).step
 
 
@@ -222,10 +222,16 @@ def test_a_best_result_between_two_checkpoints_has_a_checkpoint(tiny, scored):
 
 def test_scores_of_other_validations_are_not_compared(tiny, scored):
     scored(0.9, 0.5, 0.3)
-    trained(tiny, training={"steps": 6})
-    other = tiny(validation={**SHORT, "seeds": 3}, evaluation={"checkpoint": "best"})
-    with pytest.raises(UserError, match="no checkpoint was validated with these settings"):
-        model_path(other, run_folder(other))
+    trained(tiny, training={"schedule": "constant"})
+    scored(0.1, 0.2)
+    config = trained(tiny, training={"schedule": "constant", "steps": 10}, validation={**SHORT, "seeds": 3})
+    assert best_step(config) == 10
+
+
+def test_the_best_checkpoint_needs_a_validation(tiny):
+    config = trained(tiny, validation={"every": 0})
+    with pytest.raises(UserError, match="no checkpoint was validated, so none is known to be the best"):
+        model_path(tiny(evaluation={"checkpoint": "best"}), run_folder(config))
 
 
 def test_training_stops_when_the_validation_return_does_not_rise(tiny, scored, capsys):

@@ -159,5 +159,5 @@ def test_best_needs_validation_in_meta_training(leaning):
     with pytest.raises(ConfigError, match=r"evaluation.checkpoint: best: needs validation.meta_every above 0"):
         check_run(Experiment(config))
     meta_train(config)
-    with pytest.raises(UserError, match="no checkpoint was validated with these settings"):
+    with pytest.raises(UserError, match="no checkpoint was validated"):
         evaluated_checkpoint(config, run_folder(config), config.data.sources[0])
