@@ -12,19 +12,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from ad_model.load import write_checksums
-from icrl.run.checkpoints import (
-    TrainingRecord,
-    checkpoint_path,
-    checkpoint_record,
-    checkpoint_steps,
-    intact_record,
-    keep_last_checkpoints,
-)
-from icrl.run.folder import MODEL, RECORD, stale
+from ad_model.objectives.base import Objective
+from ad_model.windows import Batch
+from icrl.run.checkpoints import TrainingRecord, checkpoint_path
+from icrl.run.folder import MODEL, RECORD
 from icrl.run.records import write_record
 from icrl.support.errors import UserError
 from icrl.support.files import TEMPORARY_SUFFIX, checksums, remove, sync
@@ -32,24 +28,40 @@ from icrl.support.files import TEMPORARY_SUFFIX, checksums, remove, sync
 _COMPILED = "_orig_mod."  # torch.compile puts this before the names of weights
 
 
-def resume_step(folder: Path, fingerprint: str, data: str) -> int:
-    """The update to resume from; 0 without a checkpoint.
+def plain_weights(accelerator: Accelerator, model: Any) -> dict[str, Any]:
+    """The whole weights under the model's own names; every process calls it. Under FSDP, only the first has them."""
+    return {name.replace(_COMPILED, ""): tensor for name, tensor in accelerator.get_state_dict(model).items()}
 
-    Raises UserError if the last checkpoint belongs to another config or to other data, or is damaged.
+
+def check_finite(
+    accelerator: Accelerator, model: Any, optimizer: Any, objective: Objective, batch: Batch, done: int
+) -> None:
+    """Raises UserError if a checkpoint after `done` updates would not be finite. Every process calls it.
+
+    Weights may be finite and still too large for any use, so the loss of one more batch is computed with them.
     """
-    steps = checkpoint_steps(folder)
-    if not steps:
-        return 0
-    path = checkpoint_path(folder, steps[-1])
-    record = checkpoint_record(path, TrainingRecord)
-    if (record.fingerprint, record.data) != (fingerprint, data):
-        raise stale(path)
-    intact_record(path, TrainingRecord)
-    return steps[-1]
+    bare: Any = accelerator.unwrap_model(model, keep_torch_compile=False)  # without gradients it would compile again
+    with torch.no_grad(), accelerator.autocast():
+        loss = objective.loss(bare, batch["tokens"], batch["columns"])
+    moments = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    bad = torch.zeros(3, device=accelerator.device)
+    for number, tensors in enumerate(([loss], [*model.parameters()], moments)):
+        for tensor in tensors:
+            own = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # a part of it under FSDP
+            bad[number] += (~torch.isfinite(own)).any().to(bad)
+    found: Any = accelerator.reduce(bad, reduction="sum")
+    names = [
+        name for name, count in zip(("loss", "weights", "optimiser's state"), found.tolist(), strict=True) if count
+    ]
+    if names:
+        raise UserError(
+            f"training diverged: the {' and the '.join(names)} after update {done} would not be finite; lower "
+            "training.learning_rate"
+        )
 
 
-def save_checkpoint(accelerator: Accelerator, model: Any, folder: Path, record: TrainingRecord, keep: int) -> Path:
-    """Saves the full training state, then deletes all checkpoints but the last `keep`. Every process calls it.
+def save_checkpoint(accelerator: Accelerator, model: Any, folder: Path, record: TrainingRecord) -> Path:
+    """Saves the full training state. Every process calls it.
 
     Raises UserError if the checkpoint cannot be written; the earlier checkpoints then remain.
     """
@@ -62,7 +74,7 @@ def save_checkpoint(accelerator: Accelerator, model: Any, folder: Path, record: 
             temporary.mkdir(parents=True)
         accelerator.wait_for_everyone()
         accelerator.save_state(str(temporary))
-        weights = {name.replace(_COMPILED, ""): tensor for name, tensor in accelerator.get_state_dict(model).items()}
+        weights = plain_weights(accelerator, model)
         # The record comes last, then the name: only now is the checkpoint complete.
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
@@ -74,7 +86,6 @@ def save_checkpoint(accelerator: Accelerator, model: Any, folder: Path, record: 
             remove(path)
             temporary.rename(path)
             sync(folder)
-            keep_last_checkpoints(folder, keep)
         accelerator.wait_for_everyone()
     except (OSError, RuntimeError, SafetensorError) as error:
         with contextlib.suppress(UserError):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
 from icrl.config.schema import ExperimentConfig
 from icrl.support.errors import UserError
@@ -21,6 +21,30 @@ from icrl.support.terminal import say
 _PRECISIONS = ("no", "fp16", "bf16")
 _SHARDED_INPUT = ("tp_size", "cp_size", "sp_size")
 """Kinds of parallelism in which several processes need the same windows; here, every process has its own."""
+
+
+def make_accelerator(config: ExperimentConfig) -> Accelerator:
+    """The accelerator. Raises UserError if accelerate refuses the settings or runs fewer processes than launched."""
+    # An objective with heads of its own may leave the policy head without a gradient; DDP stops unless it is told.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=bool(config.training.objective.build().heads()))
+    try:
+        accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),
+            mixed_precision=config.runtime.mixed_precision,
+            gradient_accumulation_steps=config.training.accumulation_steps,
+            dynamo_backend="inductor" if config.runtime.compile else None,
+            kwargs_handlers=[unused],
+        )
+    except Exception as error:  # accelerate raises anything for a variable of the environment that it cannot read
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise UserError(f"runtime: accelerate refuses these settings: {why}") from error
+    wanted = int(os.environ.get("WORLD_SIZE", 1))
+    if accelerator.num_processes != wanted:
+        raise UserError(
+            f"launched as {wanted} processes, but accelerate runs {accelerator.num_processes}: on CPUs, launch with "
+            "--config_file configs/accelerate/multi_cpu.yaml"
+        )
+    return accelerator
 
 
 def check_accelerator(accelerator: Accelerator, config: ExperimentConfig) -> None:

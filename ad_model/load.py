@@ -10,7 +10,8 @@ from transformers.utils import logging
 
 from ad_model import ADModel  # which registers it with transformers
 from ad_model.model_files import checked_config, no_larger_than, stored_shapes, weight_files
-from icrl.run.folder import CHECKSUMS, MODEL
+from icrl.run.checkpoints import checkpoint_steps, last_checkpoint
+from icrl.run.folder import CHECKSUMS, MODEL, RunFolder
 from icrl.run.records import Record, read_record, write_record
 from icrl.support.device import check_device
 from icrl.support.errors import UserError
@@ -31,7 +32,8 @@ def load_model(place: Path | str, device: str | None = None, trust_remote_code: 
     """A trained transformer, ready to act.
 
     Args:
-        place: a model folder, a checkpoint, or a repository of the hub, `USER/NAME[@REVISION]`.
+        place: a model folder, a checkpoint, a run folder (its last checkpoint), or a repository of the hub,
+            `USER/NAME[@REVISION]`.
         device: the device to load the model on; by default the first accelerator, or the CPU.
         trust_remote_code: use the model code that lies beside the weights, instead of this project's own class.
 
@@ -84,19 +86,22 @@ def check_checksums(path: Path) -> None:
         check_files(path, read_record(path / CHECKSUMS, Checksums, _AGAIN).files, _AGAIN)
 
 
-def given_model(place: str, with_code: bool = False) -> Path:
-    """The model folder at `place`: the folder itself, the one in a checkpoint, or one fetched from the hub.
+def given_model(place: str, with_code: bool = False, key: str = "evaluation.checkpoint") -> Path:
+    """The model folder at `place`: the folder itself, the one in a checkpoint or in a run's last one, or from the hub.
 
-    From a repository, only config and weights are fetched: no pickles, and no code unless `with_code`. Raises UserError
-    if the model is missing.
+    From a repository, only config and weights are fetched: no pickles, and no code unless `with_code`. Raises
+    UserError, which begins with `key`, if the model is missing.
     """
     given = Path(place)
     if given.is_dir():
+        checkpoints = RunFolder(given).checkpoints
+        if not (given / "config.json").exists() and checkpoint_steps(checkpoints):
+            given = last_checkpoint(checkpoints)
         return given / MODEL if (given / MODEL).is_dir() else given
     if place.count("/") != 1 or place.startswith((".", "/", "~")):
-        raise UserError(f"evaluation.checkpoint: {place}: this folder does not exist")
+        raise UserError(f"{key}: {place}: this folder does not exist")
     try:
-        remote = snapshot(repository(place, "model", "evaluation.checkpoint"))
+        remote = snapshot(repository(place, "model", key))
         wanted = [
             "config.json",
             CHECKSUMS,
@@ -106,9 +111,7 @@ def given_model(place: str, with_code: bool = False) -> Path:
         ]
         return fetch(remote, remote.matching(wanted))
     except UserError as error:
-        raise UserError(
-            f"evaluation.checkpoint: {place} is neither a folder nor a model on the hub: {error}"
-        ) from error
+        raise UserError(f"{key}: {place} is neither a folder nor a model on the hub: {error}") from error
 
 
 def _own_class(path: Path) -> type:

@@ -11,25 +11,28 @@ losses.
 """
 
 import contextlib
-import math
-import os
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, send_to_device
+from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers.utils import logging
 
 from ad_model.build import build_model, check_objective, context_length, parameter_groups
-from ad_model.checkpoint import load_checkpoint, resume_step, save_checkpoint
-from ad_model.launched import check_accelerator, lost_processes_told, stops_now
+from ad_model.checkpoint import check_finite, load_checkpoint, save_checkpoint
+from ad_model.going_on import Plan, kept_for_more, plan_training
+from ad_model.initial import initial_model, join_tasks, statistics_of
+from ad_model.launched import check_accelerator, lost_processes_told, make_accelerator, stops_now
+from ad_model.modeling_ad import ADModel
 from ad_model.objectives.base import Objective
+from ad_model.schedule import learning_rate
 from ad_model.streaming import StreamedWindows
 from ad_model.token_cache import token_cache
 from ad_model.training_log import TrainingLog
+from ad_model.validation import Watch
 from ad_model.windows import Batch, WindowDataset
 from data_gen.experiment import Experiment
 from data_gen.storage.folder import load_info, load_tasks
@@ -38,14 +41,20 @@ from data_gen.streams import make_seeds
 from data_gen.tasks.base import Tasks
 from data_gen.tasks.same import MOST_RECORDED, in_form, training_tasks_record
 from icrl.config.schema import ExperimentConfig, TrainingConfig
-from icrl.run.checkpoints import TrainingRecord, checkpoint_record, last_checkpoint
+from icrl.run.checkpoints import (
+    TrainingRecord,
+    checkpoint_path,
+    checkpoint_record,
+    checkpoint_steps,
+    keep_last_checkpoints,
+    last_checkpoint,
+)
 from icrl.run.command import Invocation, run_module
-from icrl.run.fingerprints import data_fingerprint, training_fingerprint
+from icrl.run.fingerprints import data_fingerprint
 from icrl.run.folder import TASK_FILES, RunFolder, keep_config, locked, origin, stale, write_config
 from icrl.run.purpose import Purpose
 from icrl.run.trackers import check_trackers
 from icrl.support.allocator import keep_freed_memory
-from icrl.support.errors import UserError
 from icrl.support.files import remove, remove_leftovers
 from icrl.support.interruption import stop_requested
 from icrl.support.terminal import leave, say
@@ -72,56 +81,84 @@ def train(given: Experiment | ExperimentConfig, overwrite: bool = False) -> bool
         info = load_info(folder)
         if info.fingerprint != data_fingerprint(config):
             raise stale(folder.data, "icrl generate --overwrite")
-        fingerprint = training_fingerprint(config)
-        start = 0 if overwrite else resume_step(folder.checkpoints, fingerprint, info.identity)
-        if start == settings.steps:
+        plan = plan_training(config, folder.checkpoints, info.identity, overwrite)
+        if plan.complete:
             if accelerator.is_main_process:
                 keep_config(config, folder)
             return False
         # Windows, model, optimiser.
         check_objective(config, experiment.family)
         objective: Objective = settings.objective.build()
-        length = context_length(config.model, info.episode_length)
-        windows = _windows(config, folder, info, objective, length, accelerator)
-        spaces = info.observation_space, info.action_space
-        model = build_model(config, *spaces, info.episode_length, windows.cache.statistics, objective.heads())
-        model.config.training_tasks = _training_tasks(experiment, info)
-        model.config.validation_tasks = _validation_tasks(experiment, info)
+        windows = _windows(config, folder, info, objective, accelerator)
+        model = _model(experiment, info, windows, objective)
+        watch = Watch(experiment, accelerator, model)
         optimizer = torch.optim.AdamW(
             parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas, fused=True
         )
-        _prepare_folder(config, folder, accelerator, overwrite)  # after everything that can be refused: this deletes
-        model, optimizer = accelerator.prepare(model, optimizer)
-        if start:
-            load_checkpoint(accelerator, folder.checkpoints, start)
-        # Updates, log lines and checkpoints.
-        seed = config.seed_for("training")
-        made_with = origin() | {"precision": accelerator.mixed_precision}
-        with (
-            contextlib.closing(windows),
-            contextlib.closing(TrainingLog(config, folder, accelerator, model, start)) as log,
-            stop_requested(launched=accelerator.num_processes > 1) as stop,
-        ):
-            for step, batches in _updates(windows, settings, accelerator, start):
-                dropout_seed = make_seeds(1, seed, Purpose.DROPOUT, step, accelerator.process_index)
-                torch.manual_seed(int(dropout_seed[0]))
-                rate = learning_rate(settings, step)
-                losses, gradient_norm = train_step(accelerator, model, optimizer, objective, batches, rate, settings)
-                log.add(losses)
-                done = step + 1
-                logged = done % config.runtime.log_every == 0 or done == settings.steps
-                if logged:
-                    log.write(done, rate, gradient_norm)
-                stopping = stops_now(accelerator, stop, logged)
-                if done % config.runtime.checkpoint_every == 0 or done == settings.steps or stopping:
-                    batch = send_to_device(windows[done * settings.accumulation_steps - 1], accelerator.device)
-                    check_finite(accelerator, model, optimizer, objective, batch, done)
-                    record = log.record(done, fingerprint, info.identity, made_with)
-                    keep = config.runtime.keep_checkpoints
-                    saved = save_checkpoint(accelerator, model, folder.checkpoints, record, keep)
-                    if stopping:
-                        stop.leave(saved)
+        # After everything that can be refused, since this deletes.
+        _prepare_folder(config, folder, accelerator, overwrite, plan)
+        prepared, optimizer = accelerator.prepare(model, optimizer)
+        if plan.start:
+            load_checkpoint(accelerator, folder.checkpoints, plan.start)
+        with contextlib.closing(windows):
+            _make_updates(_Training(config, folder, accelerator, prepared, optimizer, objective, windows, watch, plan))
     return True
+
+
+class _Training(NamedTuple):
+    """Everything that the updates need."""
+
+    config: ExperimentConfig
+    folder: RunFolder
+    accelerator: Accelerator
+    model: Any
+    optimizer: Any
+    objective: Objective
+    windows: WindowDataset
+    watch: Watch
+    plan: Plan
+
+
+def _make_updates(training: _Training) -> None:
+    """Makes all updates from the plan's start on, with their validations, log lines and checkpoints."""
+    config, folder, accelerator, model, optimizer, objective, windows, watch, plan = training
+    settings, runtime, seed = config.training, config.runtime, config.seed_for("training")
+    kept = kept_for_more(config, folder.checkpoints)
+    made_with = origin() | {"precision": accelerator.mixed_precision}
+    with (
+        contextlib.closing(TrainingLog(config, folder, accelerator, model, plan.start)) as log,
+        stop_requested(launched=accelerator.num_processes > 1) as stop,
+    ):
+        for step, batches in _updates(windows, settings, accelerator, plan.start):
+            dropout_seed = make_seeds(1, seed, Purpose.DROPOUT, step, accelerator.process_index)
+            torch.manual_seed(int(dropout_seed[0]))
+            rate = learning_rate(settings, step, plan.rewarmed)
+            losses, gradient_norm = train_step(accelerator, model, optimizer, objective, batches, rate, settings)
+            log.add(losses)
+            # A validation, a log line and a checkpoint, if they are due; a new best result always has a checkpoint.
+            done, verdict, stopped = step + 1, None, None
+            last, due = done == settings.steps, watch.due(done)
+            logged = last or due or done % runtime.log_every == 0
+            stopping = stops_now(accelerator, stop, logged)
+            saves = last or done % runtime.checkpoint_every == 0 or checkpoint_path(folder.checkpoints, done) == kept
+            saves = saves or stopping
+            if saves or due:
+                batch = send_to_device(windows[done * settings.accumulation_steps - 1], accelerator.device)
+                check_finite(accelerator, model, optimizer, objective, batch, done)
+            if due:
+                verdict = watch(model, done)
+                stopped = watch.stops(verdict, done)
+            if logged:
+                log.write(done, rate, gradient_norm, verdict)
+            if saves or stopped or (verdict and verdict.is_best):
+                record = log.record(done, plan, made_with, verdict, stopped)
+                saved = save_checkpoint(accelerator, model, folder.checkpoints, record)
+                if accelerator.is_main_process:
+                    keep_last_checkpoints(folder.checkpoints, runtime.keep_checkpoints, (watch.best(), kept))
+                if stopping:
+                    stop.leave(saved)
+            if stopped:
+                return
 
 
 def train_step(
@@ -162,39 +199,14 @@ def train_step(
     return losses, gradient_norm
 
 
-def check_finite(
-    accelerator: Accelerator, model: Any, optimizer: Any, objective: Objective, batch: Batch, done: int
-) -> None:
-    """Raises UserError if a checkpoint after `done` updates would not be finite. Every process calls it.
-
-    Weights may be finite and still too large for any use, so the loss of one more batch is computed with them.
-    """
-    bare: Any = accelerator.unwrap_model(model, keep_torch_compile=False)  # without gradients it would compile again
-    with torch.no_grad(), accelerator.autocast():
-        loss = objective.loss(bare, batch["tokens"], batch["columns"])
-    moments = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
-    bad = torch.zeros(3, device=accelerator.device)
-    for number, tensors in enumerate(([loss], [*model.parameters()], moments)):
-        for tensor in tensors:
-            own = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # a part of it under FSDP
-            bad[number] += (~torch.isfinite(own)).any().to(bad)
-    found: Any = accelerator.reduce(bad, reduction="sum")
-    names = [
-        name for name, count in zip(("loss", "weights", "optimiser's state"), found.tolist(), strict=True) if count
-    ]
-    if names:
-        raise UserError(
-            f"training diverged: the {' and the '.join(names)} after update {done} would not be finite; lower "
-            "training.learning_rate"
-        )
-
-
 def main(call: Invocation, experiment: Experiment | None = None) -> None:
     """Trains, and prints the result."""
     experiment = experiment or Experiment(call.config)
     trained = train(experiment, call.overwrite)
     checkpoint = last_checkpoint(experiment.folder.checkpoints)
     record = checkpoint_record(checkpoint, TrainingRecord)
+    if record.stopped:
+        say(f"train: stopped early, after update {record.step} of {call.config.training.steps}: {record.stopped}")
     if trained:
         cost = f"{record.parameters:,} parameters, {record.seconds:.0f} s"
         say(f"train: loss {record.loss:.3f}, {cost}: {checkpoint}")
@@ -204,51 +216,12 @@ def main(call: Invocation, experiment: Experiment | None = None) -> None:
         say(f"next: {call.next_command('evaluate')}")
 
 
-def learning_rate(settings: TrainingConfig, step: int) -> float:
-    """Learning rate of update `step` (from 0): linear warm-up, then a cosine down to `final_learning_rate`."""
-    warmup = min(settings.warmup_steps, settings.steps)
-    if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(1, settings.steps - warmup)
-    low = settings.final_learning_rate
-    return settings.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2)
-
-
-def make_accelerator(config: ExperimentConfig) -> Accelerator:
-    """The accelerator. Raises UserError if accelerate refuses the settings or runs fewer processes than launched."""
-    # An objective with heads of its own may leave the policy head without a gradient; DDP stops unless it is told.
-    unused = DistributedDataParallelKwargs(find_unused_parameters=bool(config.training.objective.build().heads()))
-    try:
-        accelerator = Accelerator(
-            cpu=not torch.accelerator.is_available(),
-            mixed_precision=config.runtime.mixed_precision,
-            gradient_accumulation_steps=config.training.accumulation_steps,
-            dynamo_backend="inductor" if config.runtime.compile else None,
-            kwargs_handlers=[unused],
-        )
-    except Exception as error:  # accelerate raises anything for a variable of the environment that it cannot read
-        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise UserError(f"runtime: accelerate refuses these settings: {why}") from error
-    wanted = int(os.environ.get("WORLD_SIZE", 1))
-    if accelerator.num_processes != wanted:
-        raise UserError(
-            f"launched as {wanted} processes, but accelerate runs {accelerator.num_processes}: on CPUs, launch with "
-            "--config_file configs/accelerate/multi_cpu.yaml"
-        )
-    return accelerator
-
-
 def _windows(
-    config: ExperimentConfig,
-    folder: RunFolder,
-    info: DataInfo,
-    objective: Objective,
-    length: int,
-    accelerator: Accelerator,
+    config: ExperimentConfig, folder: RunFolder, info: DataInfo, objective: Objective, accelerator: Accelerator
 ) -> WindowDataset:
-    """This process's part of the windows of the run's data, `length` steps each, from disk or streamed."""
+    """This process's part of the windows of the run's data, each as long as the context, from disk or streamed."""
     process, settings = (accelerator.process_index, accelerator.num_processes), config.training
-    seed = config.seed_for("training")
+    seed, length = config.seed_for("training"), context_length(config.model, info.episode_length)
     wanted = objective.columns
     if config.data.streaming:
         return StreamedWindows(config, info, wanted, length, *process)
@@ -257,12 +230,33 @@ def _windows(
     return WindowDataset(cache, length, settings.batch_size, seed, settings.accumulation_steps, *process)
 
 
-def _prepare_folder(config: ExperimentConfig, folder: RunFolder, accelerator: Accelerator, overwrite: bool) -> None:
+def _model(experiment: Experiment, info: DataInfo, windows: WindowDataset, objective: Objective) -> ADModel:
+    """The model that training begins with: with random weights, or with those of `training.initial`."""
+    config = experiment.config
+    initial = None if config.training.initial is None else initial_model(experiment)
+    statistics = windows.cache.statistics if initial is None else statistics_of(initial.config)
+    spaces = info.observation_space, info.action_space
+    model = build_model(config, *spaces, info.episode_length, statistics, objective.heads())
+    model.config.training_tasks = _training_tasks(experiment, info)
+    model.config.validation_tasks = _validation_tasks(experiment, info)
+    if initial is not None:
+        model.load_state_dict(initial.state_dict())
+        join_tasks(experiment, model.config, initial.config)
+    return model
+
+
+def _prepare_folder(
+    config: ExperimentConfig, folder: RunFolder, accelerator: Accelerator, overwrite: bool, plan: Plan
+) -> None:
     """Deletes everything that this training replaces, and writes the config; the other processes wait."""
+    accelerator.wait_for_everyone()  # they may still be reading what is deleted
     if accelerator.is_main_process:
         if overwrite:
             for path in (folder.checkpoints, folder.logs):
                 remove(path)
+        for step in reversed(checkpoint_steps(folder.checkpoints)):
+            if step > plan.start:  # of a shorter training, whose last updates are made again
+                remove(checkpoint_path(folder.checkpoints, step))
         folder.checkpoints.mkdir(exist_ok=True)
         remove_leftovers(folder.checkpoints)
         write_config(config, folder)

@@ -9,7 +9,9 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+from ad_model.going_on import Plan
 from ad_model.throughput import flops_per_token, matmul_peak, synchronize
+from data_gen.validation import Verdict, tell
 from icrl.config.schema import ExperimentConfig
 from icrl.run.checkpoints import TrainingRecord, checkpoint_path, checkpoint_record
 from icrl.run.folder import RunFolder
@@ -61,8 +63,13 @@ class TrainingLog:
         """Keeps the losses of an update's micro-batches, without waiting for the device."""
         self.losses += losses
 
-    def write(self, step: int, rate: float, gradient_norm: Any) -> None:
+    def write(self, step: int, rate: float, gradient_norm: Any, verdict: Verdict | None = None) -> None:
         """Writes one line for the updates since the last line; called by every process.
+
+        Args:
+            step: updates so far.
+            rate, gradient_norm: of the last update.
+            verdict: the result of a validation after it, if there was one.
 
         Raises UserError if the loss is not finite.
         """
@@ -75,7 +82,9 @@ class TrainingLog:
         if hasattr(gradient_norm, "full_tensor"):  # a sharded tensor under FSDP
             gradient_norm = gradient_norm.full_tensor()
         now = time.perf_counter()
-        speed = self.tokens_per_step * (step - self.step) / (now - self.started)
+        watched = verdict.validated.figures if verdict else {}
+        passed = now - self.started - watched.get("validation_seconds", 0.0)
+        speed = self.tokens_per_step * (step - self.step) / passed
         self.seconds += now - self.started
         line = {
             "step": step,
@@ -85,11 +94,14 @@ class TrainingLog:
             "tokens_per_second": round(speed),
             "share_of_peak": round(speed * self.flops / self.peak, 4),
             "seconds": round(self.seconds, 3),
+            **watched,
         }
         self.bar.update(step - self.step)
         self.bar.set_postfix_str(
             f"loss {line['loss']:.3f}, {speed / 1e3:.0f}k tokens/s, {line['share_of_peak']:.0%} of peak"
         )
+        if verdict:
+            tell(f"after update {step}", verdict, not any(each.get("memorises") for each in self.lines))
         self.lines.append(line)
         if self.accelerator.is_main_process:
             with open(self.path, "a") as file:
@@ -97,12 +109,26 @@ class TrainingLog:
         self.trackers.log({name: value for name, value in line.items() if name != "step"}, step)
         self.losses, self.step, self.started = [], step, time.perf_counter()
 
-    def record(self, step: int, fingerprint: str, data: str, made_with: dict[str, str]) -> TrainingRecord:
-        """The record of a checkpoint after `step` updates, with the figures of the whole training so far."""
+    def record(
+        self, step: int, plan: Plan, made_with: dict[str, str], verdict: Verdict | None, stopped: str | None
+    ) -> TrainingRecord:
+        """The record of a checkpoint after `step` updates, with the figures of the whole training so far.
+
+        Args:
+            step: updates so far.
+            plan: which training this is.
+            made_with: versions and settings of the machine.
+            verdict: the result of a validation of these weights, if there was one.
+            stopped: why training stops here, if it does so early.
+        """
         return TrainingRecord(
             step=step,
-            fingerprint=fingerprint,
-            data=data,
+            fingerprint=plan.fingerprint,
+            data=plan.data,
+            stretches=plan.stretches,
+            initial=plan.initial,
+            validation=verdict.record if verdict else None,
+            stopped=stopped,
             made_with=made_with,
             parameters=self.num_parameters,
             processes=self.accelerator.num_processes,

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from ad_model.build import build_model
+from ad_model.in_context import TransformerAgent
 from benchmarks.common import experiment, report
 from data_gen.interaction import interact
 from data_gen.spaces import to_json
 from data_gen.streams import make_seeds
-from eval.in_context import TransformerAgent
 
 SLOTS, STEPS, RECOMPUTED_STEPS = 128, 1000, 160
 

@@ -21,8 +21,8 @@ from data_gen.tasks.splits import Splits, split_tasks
 from icrl.config.loader import load_config
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import Source
-from icrl.run.checkpoints import last_checkpoint
 from icrl.run.folder import INFO, MODEL, RunFolder, config_text, run_folder
+from icrl.run.progress import chosen_checkpoint
 from icrl.run.purpose import Purpose
 from icrl.support.errors import ConfigError, UserError
 
@@ -154,8 +154,11 @@ class Experiment:
 
     @property
     def model_folder(self) -> Path:
-        """The model of the last checkpoint. Raises UserError if there is none."""
-        return last_checkpoint(self.folder.checkpoints) / MODEL
+        """The model of the last checkpoint, or of the best one if `evaluation.checkpoint` says so.
+
+        Raises UserError if there is none.
+        """
+        return chosen_checkpoint(self.config, self.folder.checkpoints) / MODEL
 
     @cached_property
     def learners(self) -> "Learners":

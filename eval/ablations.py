@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ad_model.in_context import TransformerAgent, WindowLayer, window_cache
 from ad_model.token_cache import strand_order
 from ad_model.tokens import Columns, model_inputs, starts_episode, without_ends, without_rewards
 from data_gen.agents.base import Spec
@@ -34,7 +35,6 @@ from data_gen.streams import Seeds, SlotStreams, derive
 from data_gen.tasks.base import sample_actions
 from data_gen.tasks.same import task_keys
 from data_gen.tasks.sets import TaskSet
-from eval.in_context import TransformerAgent, WindowLayer, window_cache
 from eval.summary import TRANSFORMER
 from icrl.support.errors import ConfigError, UserError
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ad_model.in_context import TransformerAgent
 from ad_model.load import check_checksums, given_model, load_model
 from ad_model.model_files import CONFIG, weight_files
 from ad_model.modeling_ad import ADModel
@@ -16,13 +17,13 @@ from data_gen.agents.base import Agent
 from data_gen.experiment import Experiment
 from data_gen.generation.checks import check_agent
 from data_gen.generation.generate import environment_steps
-from data_gen.meta.store import is_meta_learner, ready_agent, trained_figures
+from data_gen.meta.store import evaluated_checkpoint, is_meta_learner, ready_agent, trained_figures
 from data_gen.storage.folder import load_info
+from data_gen.storage.info import TrainedFigures
 from data_gen.tasks.sets import TaskSet
 from eval.ablations import ABLATIONS, ContextOfAnotherTask, ablation_name, other_tasks
 from eval.evaluated_tasks import evaluated_sets, seen_tasks
 from eval.figures import FINAL_EPISODES, load_figures
-from eval.in_context import TransformerAgent
 from eval.lifetimes import Lifetimes, run_lifetimes
 from eval.results import returns_scale, returns_table, scores_of
 from eval.statistics import INTERVAL
@@ -32,7 +33,7 @@ from icrl.config.loader import fingerprint
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
 from icrl.run.checkpoints import TrainingRecord, checkpoint_record, intact_record, last_checkpoint
-from icrl.run.fingerprints import evaluation_fingerprint, training_fingerprint
+from icrl.run.fingerprints import evaluation_fingerprint
 from icrl.run.folder import (
     MODEL,
     PATHS,
@@ -46,6 +47,7 @@ from icrl.run.folder import (
     stale,
     write_config,
 )
+from icrl.run.progress import check_training, chosen_checkpoint, finished, replaced_evaluations
 from icrl.run.records import write_record
 from icrl.support.device import check_device
 from icrl.support.errors import UserError
@@ -82,10 +84,12 @@ def evaluate(given: Experiment | ExperimentConfig, overwrite: bool = False) -> b
         weights = evaluated_weights(config, folder, path)
         if folder.summary.exists() and not overwrite:
             done = load_summary(folder)
-            if (done.fingerprint, done.weights) != (identity, weights):
+            replaced = done.fingerprint in replaced_evaluations(config, folder)
+            if (done.fingerprint, done.weights) != (identity, weights) and not replaced:
                 load_model(path, config.runtime.device, config.evaluation.trust_remote_code)  # raises if damaged
                 raise stale(folder.eval)
-            if all(path.exists() for path in (folder.returns, folder.paths, folder.values)):  # else it is made again
+            # Otherwise all of it is made again.
+            if not replaced and all(path.exists() for path in (folder.returns, folder.paths, folder.values)):
                 intact_summary(folder)
                 keep_config(config, folder)
                 return False
@@ -152,20 +156,22 @@ def model_path(config: ExperimentConfig, folder: RunFolder) -> Path:
 
     Raises UserError if training is not finished, belongs to another config, or its weights are damaged.
     """
-    if config.evaluation.checkpoint is not None:
-        given = given_model(config.evaluation.checkpoint, config.evaluation.trust_remote_code)
+    if config.evaluation.given is not None:
+        given = given_model(config.evaluation.given, config.evaluation.trust_remote_code)
         check_checksums(given)
         return given
     checkpoint = last_checkpoint(folder.checkpoints)
     record = checkpoint_record(checkpoint, TrainingRecord)
-    other_data = folder.data_info.exists() and record.data != load_info(folder).identity
-    if record.fingerprint != training_fingerprint(config) or other_data:
+    check_training(checkpoint, record, config, "icrl train --overwrite")
+    if folder.data_info.exists() and record.data != load_info(folder).identity:
         raise stale(checkpoint, "icrl train --overwrite")
-    if record.step != config.training.steps:
+    if not finished(record, config):
         raise UserError(
             f"{checkpoint}: training stopped at update {record.step} of {config.training.steps}; run `icrl train` "
             f"to resume, or evaluate this checkpoint with --evaluation.checkpoint {checkpoint}"
         )
+    if config.evaluation.checkpoint == "best":
+        checkpoint = chosen_checkpoint(config, folder.checkpoints)
     intact_record(checkpoint, TrainingRecord)
     return checkpoint / MODEL
 
@@ -216,11 +222,16 @@ def evaluated_weights(config: ExperimentConfig, folder: RunFolder, path: Path) -
         files.append(sha256(path / CONFIG))
         files += [sha256(code) for code in sorted(path.glob("*.py"))] if config.evaluation.trust_remote_code else []
     learners = [
-        trained_figures(config, folder, component).weights
+        _meta_figures(config, folder, component).weights
         for component in _named(config).values()
         if is_meta_learner(component)
     ]
     return fingerprint([*files, *learners])
+
+
+def _meta_figures(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> TrainedFigures:
+    """The evaluated weights of a meta-learner and their cost. Raises UserError if it has not been meta-trained."""
+    return trained_figures(config, folder, component, evaluated_checkpoint(config, folder, component))
 
 
 def _contestants(experiment: Experiment, model: ADModel) -> dict[str, Contestant]:
@@ -239,7 +250,8 @@ def _contestants(experiment: Experiment, model: ADModel) -> dict[str, Contestant
         for name, kind in kinds.items()
     }
     for name, component in _named(config).items():
-        agent = ready_agent(config, folder, component)
+        checkpoint = evaluated_checkpoint(config, folder, component) if is_meta_learner(component) else None
+        agent = ready_agent(config, folder, component, checkpoint)
         agents[name] = Contestant(agent, component.sees, planned)
         if lived < planned and agent.follows_plan:
             agents[replanned(name, config.evaluation.episodes)] = Contestant(agent, component.sees, lived)
@@ -280,12 +292,11 @@ def _learned(config: ExperimentConfig) -> list[str]:
 def _training_steps(experiment: Experiment) -> dict[str, int | None]:
     """Environment steps that each agent was trained with before this evaluation; None if unknown."""
     config, folder = experiment.config, experiment.folder
-    given = config.evaluation.checkpoint is not None
-    own = None if given else environment_steps(experiment)
+    elsewhere = config.evaluation.given is not None or config.training.initial is not None
+    own = None if elsewhere else environment_steps(experiment)
     steps: dict[str, int | None] = {TRANSFORMER: own}
     steps |= {ablation_name(name): own for name in config.evaluation.ablations}
     for name, component in _named(config).items():
-        trained = is_meta_learner(component)
-        steps[name] = trained_figures(config, folder, component).environment_steps if trained else 0
+        steps[name] = _meta_figures(config, folder, component).environment_steps if is_meta_learner(component) else 0
         steps[replanned(name, config.evaluation.episodes)] = steps[name]
     return steps

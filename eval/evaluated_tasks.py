@@ -61,7 +61,7 @@ def seen_tasks(experiment: Experiment, path: Path) -> Seen:
     """
     config, splits = experiment.config, evaluated_tasks(experiment)
     record, chosen_record = _records_of_tasks(experiment, path)
-    if record is None and config.evaluation.checkpoint is None and config.data.given is None:
+    if record is None and config.evaluation.given is None and config.data.given is None:
         # A checkpoint of this run without a record: the split keeps its own tasks apart, but not those of other sets.
         return Seen(0, 0, {each.name: None for each in experiment.task_sets})
     family = experiment.family

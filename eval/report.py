@@ -21,6 +21,8 @@ from data_gen.experiment import Experiment
 from data_gen.scoring.report import DataReport, data_report
 from data_gen.storage.folder import load_info
 from data_gen.tasks.base import TaskDistribution, Tasks
+from data_gen.validation import MEMORISES
+from eval.emergence import emergence, validation_lines
 from eval.figures import FINAL_EPISODES
 from eval.profiles import aggregates, draw_profiles, final_returns_by_agent
 from eval.results import scores_array
@@ -75,6 +77,7 @@ def _write_report(experiment: Experiment) -> Path:
     steps = checkpoint_steps(folder.checkpoints)
     trained = checkpoint_record(checkpoint_path(folder.checkpoints, steps[-1]), TrainingRecord) if steps else None
     log = read_log(folder.training_log, trained)
+    watched = validation_lines(log)
     report = data_report(folder, info) if info and not info.streamed else None
     try:
         table = pd.read_parquet(folder.returns)
@@ -93,6 +96,7 @@ def _write_report(experiment: Experiment) -> Path:
             "tasks": _per_task(table, summary),
             "paths": _paths(experiment.family, paths),
             "loss": _loss(log),
+            "emergence": emergence(watched),
             "data": learning_curve(report) if report else None,
         }
     pictures = {}
@@ -121,6 +125,9 @@ def _write_report(experiment: Experiment) -> Path:
         contestants=contestants,
         pictures=pictures,
         log=log,
+        watched=watched,
+        stopped=trained.stopped if trained else None,
+        memorises=MEMORISES if any(line["memorises"] for line in watched[-1:]) else None,
         config=config_text(folder.config),
     )
     write_file(folder.report, html)

@@ -11,12 +11,12 @@ from icrl.support.files import remove_leftovers
 def track_evaluation(experiment: Experiment) -> None:
     """Adds the evaluation and its report to the training's run in the config's trackers, once.
 
-    An evaluation of `evaluation.checkpoint` does not belong to that run, and is not added.
+    An evaluation of a model from elsewhere does not belong to that run, and is not added.
 
     Raises UserError if a tracker does not accept the report.
     """
     config, folder = experiment.config, experiment.folder
-    if config.evaluation.checkpoint is not None:
+    if config.evaluation.given is not None:
         return
     summary = load_summary(folder)
     remove_leftovers(folder.logs)

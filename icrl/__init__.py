@@ -41,7 +41,7 @@ _FACE = {
     # models
     "Objective": "ad_model.objectives.base",
     "load_model": "ad_model.load",
-    "TransformerAgent": "eval.in_context",
+    "TransformerAgent": "ad_model.in_context",
     "load_summary": "eval.summary",
     # data from elsewhere
     "RecordHistory": "data_gen.exchange.record_history",

@@ -1,5 +1,6 @@
 """The public API, for type checkers and editors; `__init__.py` imports each name on first use."""
 
+from ad_model.in_context import TransformerAgent as TransformerAgent
 from ad_model.load import load_model as load_model
 from ad_model.objectives.base import Objective as Objective
 from ad_model.train import train as train
@@ -28,7 +29,6 @@ from data_gen.tasks.base import TaskDistribution as TaskDistribution
 from data_gen.tasks.base import Tasks as Tasks
 from data_gen.tasks.vector import TaskVectorEnv as TaskVectorEnv
 from eval.evaluate import evaluate as evaluate
-from eval.in_context import TransformerAgent as TransformerAgent
 from eval.report import write_report as write_report
 from eval.summary import load_summary as load_summary
 from icrl.cli import run_experiment as run_experiment

@@ -109,8 +109,9 @@ def info(path: Path) -> None:
     from data_gen.storage.folder import load_info
     from eval.summary import load_summary
     from eval.summary_text import describe as evaluation_lines
-    from icrl.run.checkpoints import checkpoint_steps
+    from icrl.run.checkpoints import TrainingRecord, checkpoint_path, checkpoint_record, checkpoint_steps
     from icrl.run.fingerprints import data_fingerprint
+    from icrl.run.progress import finished, training_lines
 
     experiment = open_run(path)
     config, folder = experiment.config, experiment.folder
@@ -127,13 +128,18 @@ def info(path: Path) -> None:
         say(describe(data_report(folder, data), config.training.imitates))
         say(describe_scores(history_scores(folder, data), data.sources, config.training.selection))
     # training
-    checkpoints = checkpoint_steps(folder.checkpoints)
-    done = checkpoints[-1] if checkpoints else 0
-    say(f"training: {done} of {config.training.steps} updates{f': {folder.checkpoints}' if done else ''}")
+    complete = False
+    if not (steps := checkpoint_steps(folder.checkpoints)):
+        say(f"training: 0 of {config.training.steps} updates")
+    else:
+        record = checkpoint_record(checkpoint_path(folder.checkpoints, steps[-1]), TrainingRecord)
+        complete = finished(record, config)
+        for line in training_lines(record, config, folder):
+            say(line)
     # evaluation
     if not folder.summary.exists():
         say("evaluation: not done yet")
-        say(f"next: icrl {'evaluate' if done == config.training.steps else 'train'} {folder.config}")
+        say(f"next: icrl {'evaluate' if complete else 'train'} {folder.config}")
         return
     say(f"evaluation: {folder.summary}")
     say(evaluation_lines(load_summary(folder)))

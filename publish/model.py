@@ -57,7 +57,7 @@ def model_parcel(experiment: Experiment, repo: Repository, licence: str | None =
             say(f"note: {folder.report} is missing or damaged, and not pushed; `icrl evaluate` makes it again")
     info = load_info(folder) if folder.data_info.exists() else None
     files["experiment.yaml"] = public_config(folder.config)
-    record = checkpoint_record(path.parent, TrainingRecord) if config.evaluation.checkpoint is None else None
+    record = checkpoint_record(path.parent, TrainingRecord) if config.evaluation.given is None else None
     if info is not None and experiment.given_split is not None:
         files[TASK_FILES[-1]] = folder.data / TASK_FILES[-1]
     card = model_card(config, repo, summary, info, record, licence, _CURVES in files, TASK_FILES[-1] in files)
@@ -270,6 +270,8 @@ def _training(info: DataInfo | None, record: TrainingRecord | None) -> str:
     if record is not None:
         versions = plain(", ".join(f"{name} {version}" for name, version in record.made_with.items()))
         lines.append(f"{record.step:,} updates, loss {record.loss:.3f}, {record.seconds:.0f} s. Made with: {versions}.")
+        if record.initial is not None:
+            lines.append("Training started from the weights of another model, `training.initial` in `experiment.yaml`.")
     lines.append("All settings are in `experiment.yaml`: `icrl run experiment.yaml` trains the model again.")
     return "\n\n".join(lines)
 

@@ -19,7 +19,7 @@ from data_gen.history import episode_returns
 from data_gen.interaction import interact
 from data_gen.streams import make_seeds
 from eval.evaluate import load_model
-from eval.in_context import TransformerAgent
+from ad_model.in_context import TransformerAgent
 
 family = TasksComponent.model_validate(json.loads('{"name": "dark_room", "size": 4, "episode_length": 6}')).build()
 _, held_out = family.split(0.8, 0.2, seed=0)

@@ -18,6 +18,8 @@ from icrl.config.sections import AgentComponent
 from icrl.run.checkpoints import (
     RECORD,
     MetaTrainingRecord,
+    best_checkpoint,
+    best_line,
     checkpoint_path,
     checkpoint_record,
     checkpoint_steps,
@@ -76,6 +78,26 @@ def meta_record(path: Path, config: ExperimentConfig, component: AgentComponent)
     return intact_record(path, MetaTrainingRecord)
 
 
+def evaluated_checkpoint(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> Path:
+    """The checkpoint of a meta-learner that is evaluated: its last one, or its best if `evaluation.checkpoint` is best.
+
+    Raises UserError if meta-training is not finished, or no checkpoint is known to be the best.
+    """
+    path = trained_checkpoint(config, folder, component)
+    if path is None:
+        raise not_trained(config, folder, component)
+    if config.evaluation.checkpoint != "best":
+        return path
+    best = best_checkpoint(path.parent)
+    if best is None:
+        raise UserError(
+            f"{path.parent}: no checkpoint was validated, so none is known to be the best: use evaluation.checkpoint: "
+            "last, or meta-train with validation.meta_every above 0"
+        )
+    meta_record(best, config, component)
+    return best
+
+
 def ready_agent(
     config: ExperimentConfig, folder: RunFolder, component: AgentComponent, checkpoint: Path | None = None
 ) -> Agent:
@@ -121,9 +143,14 @@ def sources_steps(config: ExperimentConfig, folder: RunFolder) -> int:
     return sum({learner.weights: learner.environment_steps for learner in learners}.values())
 
 
-def trained_figures(config: ExperimentConfig, folder: RunFolder, component: AgentComponent) -> TrainedFigures:
-    """A meta-learner's weights and their cost. Raises UserError if it has not been meta-trained."""
-    path = trained_checkpoint(config, folder, component)
+def trained_figures(
+    config: ExperimentConfig, folder: RunFolder, component: AgentComponent, checkpoint: Path | None = None
+) -> TrainedFigures:
+    """A meta-learner's weights and their cost: those of `checkpoint`, by default the last one.
+
+    Raises UserError if it has not been meta-trained.
+    """
+    path = checkpoint or trained_checkpoint(config, folder, component)
     if path is None:
         raise not_trained(config, folder, component)
     record = checkpoint_record(path, MetaTrainingRecord)
@@ -150,6 +177,8 @@ def meta_learner_lines(config: ExperimentConfig, folder: RunFolder) -> list[str]
                 lines.append(f"warning: {path / RECORD}: is of another config; delete {path}")
             line += f", {record.environment_steps:,} environment steps, {record.seconds:.0f} s: {home}"
         lines.append(line)
+        if best := best_checkpoint(home):
+            lines.append(f"  {best_line(best, 'iteration')}")
     return lines
 
 

@@ -19,9 +19,16 @@ from data_gen.meta.store import learner_folder, load_tensors, meta_learners, met
 from data_gen.meta.training_log import MetaTrainingLog
 from data_gen.storage.columns import check_recordable
 from data_gen.storage.folder import load_info
+from data_gen.validation import Validation, Verdict, has_validation_tasks
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
-from icrl.run.checkpoints import MetaTrainingRecord, checkpoint_path, checkpoint_steps, keep_last_checkpoints
+from icrl.run.checkpoints import (
+    MetaTrainingRecord,
+    best_checkpoint,
+    checkpoint_path,
+    checkpoint_steps,
+    keep_last_checkpoints,
+)
 from icrl.run.fingerprints import data_fingerprint, meta_fingerprint
 from icrl.run.folder import META_STATE, META_WEIGHTS, RECORD, keep_config, locked, origin, stale, write_config
 from icrl.run.records import write_record
@@ -56,6 +63,7 @@ def meta_train(given: Experiment | ExperimentConfig, overwrite: bool = False, un
     if config.takes_given_split:
         load_info(folder)  # raises before the data is linked, whose training tasks the fingerprint has
     training = check_meta_learners(experiment)
+    validation: Validation | None = None
     worked = []
     with locked(folder):
         remove_leftovers(folder.meta)
@@ -66,7 +74,8 @@ def meta_train(given: Experiment | ExperimentConfig, overwrite: bool = False, un
             if trained_checkpoint(config, folder, component) is None:
                 check_data(experiment)
                 write_config(config, folder)
-                _train(config, component, training[component.sees], home, until)
+                validation = validation or meta_validation(experiment)
+                _train(config, component, training[component.sees], home, until, validation)
                 worked.append(home)
         keep_config(config, folder)
     return worked
@@ -97,10 +106,24 @@ def check_data(experiment: Experiment) -> None:
         raise stale(folder.data, "icrl run --overwrite")
 
 
+def meta_validation(experiment: Experiment) -> Validation | None:
+    """The validation in meta-training; None if it is turned off, or if there are no validation tasks."""
+    on = experiment.config.validation.meta_every > 0 and has_validation_tasks(experiment)
+    return Validation(experiment, meta=True) if on else None
+
+
 def _train(
-    config: ExperimentConfig, component: AgentComponent, training: TrainingTasks, home: Path, until: int | None
+    config: ExperimentConfig,
+    component: AgentComponent,
+    training: TrainingTasks,
+    home: Path,
+    until: int | None,
+    validation: Validation | None,
 ) -> None:
-    """Trains one meta-learner from its last checkpoint, or from scratch, to the end or to iteration `until`."""
+    """Trains one meta-learner from its last checkpoint, or from scratch, to the end or to iteration `until`.
+
+    In a validation, another agent acts with a copy of the weights, so that meta-training is the same without it.
+    """
     learner: MetaLearner = component.build()
     home.mkdir(parents=True, exist_ok=True)
     remove_leftovers(home)
@@ -113,12 +136,18 @@ def _train(
         if record is None and last == 0:
             _save(config, component, learner, home, 0, log)
         while done < last:
-            figures = _improved(component, learner, done)
+            figures, verdict = _improved(component, learner, done), None
             done += 1
-            log.write(done, figures)
+            if validation and (done % config.validation.meta_every == 0 or done == learner.iterations):
+                _check_finite(component, done, learner, {})
+                acting: MetaLearner = component.build()
+                acting.weights = dict(learner.trained_networks.state_dict())  # type: ignore[misc]
+                verdict = validation.verdict(acting, home, done, component.sees)
+            log.write(done, figures, verdict)
             _check_finite(component, done, learner, {})
-            if done % config.runtime.meta_checkpoint_every == 0 or done == last or stop:
-                _save(config, component, learner, home, done, log)
+            saves = done % config.runtime.meta_checkpoint_every == 0 or done == last or stop
+            if saves or (verdict and verdict.is_best):
+                _save(config, component, learner, home, done, log, verdict)
             if stop:
                 stop.leave(checkpoint_path(home, done))
 
@@ -158,6 +187,7 @@ def _save(
     home: Path,
     done: int,
     log: MetaTrainingLog,
+    verdict: Verdict | None = None,
 ) -> None:
     """Writes a checkpoint, whole or not at all. The last one has no training state, since no iteration follows."""
     record = MetaTrainingRecord(
@@ -168,6 +198,7 @@ def _save(
         environment_steps=log.environment_steps,
         seconds=log.seconds,
         mean_return=log.mean_return,
+        validation=verdict.record if verdict else None,
         made_with=origin(),
     )
     networks = learner.trained_networks.state_dict()
@@ -182,7 +213,8 @@ def _save(
     except (SafetensorError, RuntimeError) as error:
         why = " ".join(str(error).split())[:300]
         raise UserError(f"cannot write the checkpoint {path}: {why}") from error
-    keep_last_checkpoints(home, config.runtime.keep_checkpoints)
+    best = best_checkpoint(home)
+    keep_last_checkpoints(home, config.runtime.keep_checkpoints, (best,))
 
 
 def _check_finite(component: AgentComponent, done: int, learner: MetaLearner, state: Mapping[str, Tensor]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from data_gen.validation import Verdict, tell
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
 from icrl.run.checkpoints import MetaTrainingRecord
@@ -42,6 +43,7 @@ class MetaTrainingLog:
         self.path, self.name = home / TRAINING_LOG, component.label or component.name
         # Lines after the checkpoint are dropped: their iterations run again.
         lines = [line for line in read_meta_log(self.path) if line["step"] <= done] if done else []
+        self.warned = any(line.get("memorises") for line in lines)
         if len(lines) < done:
             say(f"warning: {self.path}: lines up to iteration {done} are missing")
         write_file(self.path, "".join(map(log_line, lines)))
@@ -52,21 +54,33 @@ class MetaTrainingLog:
         )
         self.started = time.perf_counter()
 
-    def write(self, iteration: int, figures: dict[str, float]) -> None:
-        """Writes the line of an iteration, counted from 1. `figures` is the result of `MetaLearner.improve`."""
+    def write(self, iteration: int, figures: dict[str, float], verdict: Verdict | None = None) -> None:
+        """Writes the line of an iteration.
+
+        Args:
+            iteration: counted from 1.
+            figures: the result of `MetaLearner.improve`.
+            verdict: the result of a validation after it, if there was one.
+        """
         now = time.perf_counter()
         passed, self.started = now - self.started, now
         known = {name: float(value) if math.isfinite(value) else None for name, value in figures.items()}
         self.environment_steps += int(figures["environment_steps"])
         self.seconds = round(self.seconds + passed, 3)
         self.mean_return = known["return"]
+        watched = verdict.validated.figures if verdict else {}
+        improving = passed - watched.get("validation_seconds", 0.0)
         line: dict[str, Any] = {
             "step": iteration,
             **known,
             "environment_steps": self.environment_steps,
-            "steps_per_second": round(figures["environment_steps"] / passed),
+            "steps_per_second": round(figures["environment_steps"] / improving),
             "seconds": self.seconds,
+            **watched,
         }
+        if verdict:
+            tell(f"of {self.name} after iteration {iteration}", verdict, warn=not self.warned)
+            self.warned = self.warned or verdict.validated.memorises
         with open(self.path, "a") as file:
             file.write(log_line(line))
         shown = {name: value for name, value in line.items() if name != "step" and value is not None}

@@ -5,6 +5,7 @@ decimals, or as places in another list of choices.
 """
 
 import base64
+import contextlib
 import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ _SAMPLE = 256  # tasks that tell how precise an array's values are
 _ROUNDING = 1e-12  # relative; of values that were computed twice
 _DECIMALS = range(5, 13)  # fewer are a choice of values, not a rounding of them
 _MOST_NAMES = 4  # of arrays that are compared in each order
+_MOST_RECORDS = 64  # of trainings one after another, each from the model of the one before
 _NARROW = (np.float16, np.float32)
 _ROUNDED = ("float16", "float32", *_DECIMALS)
 
@@ -63,8 +65,46 @@ def training_tasks_record(family: TaskDistribution, tasks: Tasks, most: int = MO
     return {**record, "rounded": rounded} if rounded else record
 
 
+def joined_records(first: Any, second: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The record of a model that was trained on the tasks of both records, one after the other.
+
+    Args:
+        first: the record of the model that training started from. It may come from anywhere, or be none.
+        second: the record of the tasks of the training itself; None if they are unknown.
+
+    Returns:
+        One record, `incomplete` if a part of the tasks is unknown; None if all are.
+    """
+    if not isinstance(first, dict):
+        return None if second is None else {**second, "incomplete": True}
+    if second is None:
+        return {**first, "incomplete": True}
+    if all(first.get(key) == second.get(key) for key in ("family", "bases", "rounded")):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            keys = np.union1d(*(np.frombuffer(base64.b64decode(each["keys"]), "<u8") for each in (first, second)))
+            return {**first, "keys": base64.b64encode(keys.astype("<u8").tobytes()).decode()}
+    return {**second, "before": first}
+
+
 def seen_in_record(family: TaskDistribution, tasks: Tasks, record: Any) -> int | None:
-    """How many of `tasks` are in a record of training tasks, which may come from anywhere; None if it is not one."""
+    """How many of `tasks` are in a record of training tasks, which may come from anywhere; None if it is not one.
+
+    Of a record that is incomplete, None if there are none: it may have seen them.
+    """
+    seen, incomplete = np.zeros(len(tasks), np.bool_), False
+    for _ in range(_MOST_RECORDS):
+        part = _seen_in_part(family, tasks, record)
+        if part is None:
+            return None
+        seen, incomplete = seen | part, incomplete or bool(record.get("incomplete"))
+        if "before" not in record:
+            return None if incomplete and not seen.any() else int(seen.sum())
+        record = record["before"]
+    return None
+
+
+def _seen_in_part(family: TaskDistribution, tasks: Tasks, record: Any) -> NDArray[np.bool_] | None:
+    """(num_tasks,) True for each of `tasks` that is in a record, without those before it; None if it is not one."""
     try:
         names = [record["family"], *record.get("bases", [])]
         if not all(isinstance(name, str) for name in names):
@@ -76,13 +116,13 @@ def seen_in_record(family: TaskDistribution, tasks: Tasks, record: Any) -> int |
     except (TypeError, KeyError, ValueError, AttributeError):
         return None
     if names[0] not in _bases(family) and type(family).__qualname__ not in names:
-        return 0  # the same numbers mean something else there
+        return np.zeros(len(tasks), np.bool_)  # the same numbers mean something else there
     arrays = family.comparable(tasks).arrays
     seen = np.isin(_keys(arrays), keys)
     if rounded:
         alike = {name: _rounded(values, rounded.get(name)) for name, values in arrays.items()}
         seen |= np.isin(_keys(alike), keys)
-    return int(seen.sum())
+    return seen
 
 
 def seen_among(

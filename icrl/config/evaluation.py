@@ -1,8 +1,8 @@
 """The section `evaluation` of the schema: lifetimes, tasks of each split, and the agents to compare with."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from icrl.config.ablations import AblationName, without_repeats
 from icrl.config.sections import AgentComponent, Count, Many, Section, problem
@@ -46,15 +46,26 @@ class EvaluationConfig(Section):
     figures: tuple[str, ...] = ()
     """Your own figures in addition to the built-in ones, each as `module:function` (see `eval.figures`)."""
 
-    checkpoint: str | None = None
-    """Model to evaluate: a model folder, a checkpoint, or a repository of the hub. By default, the run's last
-    checkpoint."""
+    checkpoint: str = "last"
+    """Model to evaluate: the run's `last` checkpoint, its `best` one on validation tasks, or another model: a model
+    folder, a checkpoint, a run folder, or a repository of the hub. (A folder that is called best is `./best`.) With
+    `best`, meta-learners act with their best weights on validation tasks, too."""
 
     allow_seen_tasks: bool = False
     """Evaluate a model even if it was trained on some of the held-out tasks. Summary and report then say how many."""
 
     trust_remote_code: bool = False
     """Run the code beside the weights of `checkpoint` instead of this project's own. Read that code first."""
+
+    @property
+    def given(self) -> str | None:
+        """The model from elsewhere; None if it is a checkpoint of the run itself."""
+        return None if self.checkpoint in ("last", "best") else self.checkpoint
+
+    @field_validator("checkpoint", mode="before")
+    @classmethod
+    def _last_by_default(cls, value: Any) -> Any:
+        return "last" if value is None else value  # as in configs of earlier versions
 
     @model_validator(mode="after")
     def _has_tasks(self) -> "EvaluationConfig":

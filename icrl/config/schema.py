@@ -16,6 +16,7 @@ from icrl.config.runtime import RuntimeConfig
 from icrl.config.sections import Count, Many, Section, Source, TasksComponent, problem
 from icrl.config.splits import Seed, SeedName, SeedsConfig, SplitConfig
 from icrl.config.training import SelectionConfig, TrainingConfig
+from icrl.config.validation import ValidationConfig
 from icrl.support.errors import ConfigError
 from icrl.support.hub import NAME
 
@@ -29,6 +30,7 @@ __all__ = [
     "SelectionConfig",
     "SplitConfig",
     "TrainingConfig",
+    "ValidationConfig",
 ]
 
 _GENERATION_KEYS = ("histories_per_task", "episodes", "shards", "optimal_actions")
@@ -172,6 +174,9 @@ class ExperimentConfig(Section):
 
     training: TrainingConfig = TrainingConfig()
     """Training of the transformer."""
+
+    validation: ValidationConfig = ValidationConfig()
+    """Validation during training and meta-training."""
 
     evaluation: EvaluationConfig = EvaluationConfig()
     """Evaluation of the transformer and the baselines."""

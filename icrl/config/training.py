@@ -6,6 +6,12 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from icrl.config.sections import Count, Many, ObjectiveComponent, Section, problem
 
+_NEEDED_BY = {
+    "decay_share": ("warmup_stable_decay",),
+    "final_learning_rate": ("cosine", "warmup_stable_decay"),
+}
+"""Keys that only some schedules of the learning rate read."""
+
 
 class SelectionConfig(Section):
     """Selection of the histories that training reads, and their likelihoods. The data itself does not change.
@@ -38,6 +44,11 @@ class SelectionConfig(Section):
 class TrainingConfig(Section):
     """Training of the transformer."""
 
+    initial: str | None = None
+    """Model to start from: a run folder (its last checkpoint), a checkpoint, a model folder, or a repository of the
+    hub, USER/NAME or USER/NAME@REVISION. It has to have the same spaces, model and heads. By default, initial weights
+    are random."""
+
     objective: ObjectiveComponent = ObjectiveComponent(name="imitation")
     """Training objective: `imitation` of the sources' actions (Algorithm Distillation), prediction of the
     `optimal_action`, which `data.optimal_actions` records (DPT), or your own `module:Class`."""
@@ -46,7 +57,7 @@ class TrainingConfig(Section):
     """Histories that training reads. By default, all of them, equally likely."""
 
     steps: Count = 600
-    """Number of updates (optimiser steps)."""
+    """Number of updates (optimiser steps). Raise it after training has finished, and `icrl train` goes on."""
 
     batch_size: Many = 64
     """Context windows per update, in total over all processes and accumulation steps."""
@@ -61,8 +72,15 @@ class TrainingConfig(Section):
     learning_rate: PositiveFloat = 3e-3
     """Peak learning rate of AdamW."""
 
+    schedule: Literal["cosine", "constant", "warmup_stable_decay"] = "cosine"
+    """Learning rate after the warm-up: it falls along a `cosine` until the last update, stays `constant`, or stays at
+    the peak until it falls in a straight line over the last updates (`warmup_stable_decay`)."""
+
+    decay_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of the updates over which the learning rate of `warmup_stable_decay` falls."""
+
     final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Learning rate after the last update of the cosine decay, as a fraction of the peak."""
+    """Learning rate after the last update of a schedule that falls, as a fraction of the peak."""
 
     warmup_steps: Annotated[int, Field(ge=0, le=2**32)] = 100
     """Number of updates of linear warm-up. 0 starts at the peak."""
@@ -89,4 +107,10 @@ class TrainingConfig(Section):
                 self.accumulation_steps,
                 f"must divide training.batch_size, which is {self.batch_size}",
             )
+        for key, schedules in _NEEDED_BY.items():
+            value = getattr(self, key)
+            if self.schedule not in schedules and value != type(self).model_fields[key].default:
+                raise problem(
+                    f"training.{key}", value, f"has no meaning with training.schedule {self.schedule}; leave it out"
+                )
         return self

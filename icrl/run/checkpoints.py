@@ -5,6 +5,7 @@ store their checkpoints in the same way.
 """
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,6 +17,15 @@ from icrl.support.errors import UserError
 from icrl.support.files import check_files, remove
 
 
+class ValidationRecord(Record):
+    """The result of validation with the weights of a checkpoint."""
+
+    settings: str
+    """Fingerprint of the tasks, seeds and lengths; only scores of the same settings are compared."""
+    score: float
+    """Return in the last episodes on validation tasks, normalised if every task has a scale."""
+
+
 class CheckpointRecord(Record):
     """The record of any checkpoint."""
 
@@ -25,12 +35,31 @@ class CheckpointRecord(Record):
     """Fingerprint of the training that the checkpoint belongs to."""
     seconds: float
     made_with: dict[str, str] = {}
+    validation: ValidationRecord | None = None
+    """None if the weights were not validated."""
     files: dict[str, str] = {}
     """SHA-256 of every other file of the checkpoint, by its path; empty in checkpoints of earlier versions."""
 
 
+class Stretch(Record):
+    """A part of a training, which began with one number of updates as its goal."""
+
+    first: int
+    """Updates before this part."""
+    steps: int
+    """`training.steps` of this part."""
+
+
 class TrainingRecord(CheckpointRecord):
     """The record of a checkpoint of the transformer's training."""
+
+    stretches: list[Stretch] = []
+    """The parts of the training: one, and one more for each time that a finished training was given more updates. Empty
+    in checkpoints of earlier versions."""
+    stopped: str | None = None
+    """Why the training stopped before its last update; None if it did not."""
+    initial: str | None = None
+    """Fingerprint of the weights that training started from (`training.initial`); None if they were random."""
 
     data: str | None = None
     """Identity of the training data."""
@@ -91,7 +120,37 @@ def _remedy(path: Path) -> str:
     return f"delete {path} to resume from an older checkpoint, or to start again"
 
 
-def keep_last_checkpoints(folder: Path, keep: int) -> None:
-    """Deletes all complete checkpoints but the last `keep`."""
+def best_checkpoint(folder: Path, settings: str | None = None) -> Path | None:
+    """The checkpoint with the highest score in validation, the first of several; None if none was validated.
+
+    Args:
+        folder: the folder of the checkpoints.
+        settings: fingerprint of the validation, since scores of different validations are not compared; by default,
+            that of the newest checkpoint that was validated.
+
+    Raises UserError if a record cannot be read.
+    """
+    validations = {
+        step: checkpoint_record(checkpoint_path(folder, step), CheckpointRecord).validation
+        for step in checkpoint_steps(folder)
+    }
+    known = {step: validation for step, validation in validations.items() if validation is not None}
+    if not known:
+        return None
+    settings = settings or known[max(known)].settings
+    scores = {step: validation.score for step, validation in known.items() if validation.settings == settings}
+    return checkpoint_path(folder, max(scores, key=lambda step: scores[step])) if scores else None
+
+
+def best_line(path: Path, unit: str) -> str:
+    """The best checkpoint as a few words for people; `unit` is the unit of its step."""
+    record = checkpoint_record(path, CheckpointRecord)
+    score = "?" if record.validation is None else f"{record.validation.score:.2f}"
+    return f"best on validation tasks: {score} in the last episodes, after {unit} {record.step}"
+
+
+def keep_last_checkpoints(folder: Path, keep: int, spared: Collection[Path | None] = ()) -> None:
+    """Deletes all complete checkpoints but the last `keep` and those that are `spared`."""
     for old in checkpoint_steps(folder)[:-keep]:
-        remove(checkpoint_path(folder, old))
+        if checkpoint_path(folder, old) not in spared:
+            remove(checkpoint_path(folder, old))

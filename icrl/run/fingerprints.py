@@ -14,6 +14,7 @@ from typing import Any
 from icrl.config.loader import fingerprint
 from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent
+from icrl.config.training import TrainingConfig
 from icrl.run.folder import SCHEMA_VERSION, TASK_FILES, run_folder
 from icrl.support.files import sha256
 
@@ -22,6 +23,7 @@ _LATER_PARAMETERS = ("space_size",)
 
 _LATER_EVALUATION_KEYS = ("ablations", "tasks")
 """Keys of `evaluation` that finished runs of earlier versions do not have. Empty, they change nothing."""
+_NEWER_TRAINING_KEYS = ("initial", "schedule", "decay_share")
 
 
 def data_fingerprint(config: ExperimentConfig) -> str:
@@ -50,15 +52,39 @@ def meta_fingerprint(config: ExperimentConfig, agent: AgentComponent) -> str:
 
 
 def training_fingerprint(config: ExperimentConfig) -> str:
-    """Fingerprint of everything that determines the trained weights."""
+    """Fingerprint of everything that determines the trained weights.
+
+    Validation only watches. It has no part in the fingerprint, unless it can stop the training.
+    """
+    training = config.training.model_dump(mode="json")
+    for key in _NEWER_TRAINING_KEYS:
+        if training[key] == TrainingConfig.model_fields[key].default:  # as before there was this key
+            del training[key]
     seeds = _new_seed(config.seed_for("training"), _data_seeds(config))
-    return fingerprint(data_fingerprint(config), config.model, config.training, *seeds)
+    patience, every = config.validation.patience, config.validation.every
+    stops = [] if patience is None else [{"patience": [validation_fingerprint(config), every, patience]}]
+    return fingerprint(data_fingerprint(config), config.model, training, *seeds, *stops)
+
+
+def validation_fingerprint(config: ExperimentConfig) -> str:
+    """Fingerprint of everything besides the weights that determines the result of one validation."""
+    sizes = config.validation.model_dump(mode="json", include={"tasks", "seeds", "episodes"})
+    seeds = [_data_seeds(config), config.seed_for("training")]
+    return fingerprint(data_fingerprint(config), seeds, sizes, config.evaluation.temperature)
+
+
+def meta_validation_fingerprint(config: ExperimentConfig) -> str:
+    """Fingerprint of everything besides the weights that determines the result of one validation in meta-training."""
+    sizes = config.validation.model_dump(mode="json", include={"tasks", "seeds", "episodes"})
+    return fingerprint(*_split(config, _seeds(config, "split", "data")), config.seed_for("data"), sizes)
 
 
 def evaluation_fingerprint(config: ExperimentConfig) -> str:
     """Fingerprint of everything that determines the evaluation."""
     evaluation = config.evaluation.model_dump(mode="json")
     del evaluation["allow_seen_tasks"]  # decides whether there is a result, and not which
+    if config.evaluation.checkpoint == "last":
+        evaluation["checkpoint"] = None  # as it was written before
     if not config.evaluation.validation_tasks:
         del evaluation["validation_tasks"]  # as before there were validation tasks
     for key in _LATER_EVALUATION_KEYS:

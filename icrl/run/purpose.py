@@ -25,5 +25,7 @@ class Purpose(IntEnum):
     """Lifetimes that only a benchmark runs."""
     VALIDATION = 8
     """Validation tasks, beside the training and held-out tasks of the split."""
+    VALIDATION_LIFETIMES = 9
+    """Lifetimes on validation tasks, during training and meta-training."""
     TASK_SETS = 12
     """Tasks of the evaluation's task sets."""

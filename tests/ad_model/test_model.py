@@ -160,7 +160,7 @@ def test_the_config_is_plain_json(tiny, tmp_path):
 
 def test_canary_a_prefilled_cache_and_a_continuation_equal_one_pass(tiny):
     """Pins how transformers passes keys and values to this project's own cache."""
-    from eval.in_context import window_cache
+    from ad_model.in_context import window_cache
 
     model = build_model(tiny(), *INFO).eval()
     inputs, cache = batch(), None

@@ -8,6 +8,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 
 from ad_model.build import check_objective
+from ad_model.in_context import TransformerAgent
 from ad_model.load import load_model
 from ad_model.objectives.base import Objective
 from ad_model.objectives.imitation import Imitation
@@ -17,7 +18,6 @@ from data_gen.generation.generate import generate
 from data_gen.interaction import interact
 from data_gen.streams import make_seeds
 from eval.evaluate import evaluate
-from eval.in_context import TransformerAgent
 from icrl.config.components import OBJECTIVES, component, find_component
 from icrl.run.checkpoints import last_checkpoint
 from icrl.run.folder import run_folder
@@ -177,6 +177,7 @@ def test_an_objective_that_cannot_work_is_refused_before_training(tiny, wrong):
 
 
 def test_actions_of_a_wrong_shape_are_refused(tiny):
-    config = trained(tiny, training={"objective": {"name": f"{__name__}:Odd", "wrong": "act"}})
+    objective = {"name": f"{__name__}:Odd", "wrong": "act"}
+    config = trained(tiny, training={"objective": objective}, validation={"every": 0})
     with pytest.raises(UserError, match=r"Odd\.act returned \(6, 1, 5\), but the actions of 6 environments"):
         evaluate(config)

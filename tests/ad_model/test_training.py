@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 
 from ad_model import ADModel
 from ad_model.build import build_model
+from ad_model.schedule import learning_rate
 from ad_model.throughput import flops_per_token, matmul_peak
-from ad_model.train import learning_rate, train
+from ad_model.train import train
 from ad_model.training_log import read_log
 from data_gen.generation.generate import generate
 from data_gen.storage.folder import load_info
@@ -58,7 +59,7 @@ def test_a_compiled_models_checkpoint_loads_like_any_other(tiny, monkeypatch):
     def eager(dynamo_backend, **settings):  # wraps the model as inductor does, and takes seconds instead of a minute
         return Accelerator(dynamo_backend=dynamo_backend and "eager", **settings)
 
-    monkeypatch.setattr("ad_model.train.Accelerator", eager)
+    monkeypatch.setattr("ad_model.launched.Accelerator", eager)
     plain, compiled = generated(tiny, name="plain"), generated(tiny, name="compiled", runtime={"compile": True})
     for config in (plain, compiled):
         AcceleratorState._reset_state(reset_partial_state=True)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ad_model.build import build_model
+from ad_model.in_context import TransformerAgent
 from ad_model.token_cache import strand_order
 from ad_model.tokens import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE, model_inputs
 from data_gen.interaction import interact, spec_of
@@ -18,7 +19,6 @@ from data_gen.tasks.grids.dark_room import DarkRoom
 from data_gen.tasks.grids.pixels import Pixels
 from data_gen.tasks.sets import TaskSet
 from eval.ablations import ABLATIONS, ContextOfAnotherTask, NoContext, RewardsHidden, ablation_name, other_tasks
-from eval.in_context import TransformerAgent
 from icrl.config.ablations import AblationName
 from icrl.support.errors import ConfigError, UserError
 

@@ -98,8 +98,10 @@ def test_evaluation_refuses_an_unfinished_or_foreign_training(trained, tiny):
     with pytest.raises(UserError, match="has no complete checkpoint; run `icrl train`"):
         evaluate(config)
     train(config)
-    with pytest.raises(UserError, match="belongs to another config"):
+    with pytest.raises(UserError, match="training stopped at update 6 of 9; run `icrl train` to resume"):
         evaluate(tiny(training={"steps": 9}))
+    with pytest.raises(UserError, match="belongs to another config"):
+        evaluate(tiny(training={"learning_rate": 0.1}))
     missing = tiny(evaluation={"checkpoint": "nowhere"})
     with pytest.raises(UserError, match=r"evaluation\.checkpoint: nowhere: this folder does not exist"):
         evaluate(missing)
@@ -173,9 +175,10 @@ def test_the_report_is_self_contained_and_opens_in_a_browser(trained, tmp_path):
     html = path.read_text()
     assert "http://" not in html
     assert "https://" not in html
-    assert html.count("data:image/png;base64,") == 6
+    assert html.count("data:image/png;base64,") == 7
     assert {picture.name for picture in run_folder(config).report_pictures.iterdir()} == {
-        "curves.png", "data.png", "loss.png", "paths.png", "profiles.png", "tasks.png", "checksums.json",
+        "curves.png", "data.png", "emergence.png", "loss.png", "paths.png", "profiles.png", "tasks.png",
+        "checksums.json",
     }  # fmt: skip
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
     if browser is None:

@@ -3,8 +3,8 @@
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
-from ad_model.launched import check_accelerator
-from ad_model.train import make_accelerator, train
+from ad_model.launched import check_accelerator, make_accelerator
+from ad_model.train import train
 from data_gen.generation.generate import generate
 from icrl.run.checkpoints import TrainingRecord, last_checkpoint
 from icrl.run.folder import RECORD, run_folder

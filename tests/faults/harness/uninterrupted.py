@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _NOT_DECIDED = {"files", "checksum", "crc32", "made_with", "seconds", "share_of_peak", "tokens_per_second"}
-_NOT_DECIDED |= {"steps_per_second"}
+_NOT_DECIDED |= {"steps_per_second", "validation_seconds"}
 """Keys of times, of versions, and of checksums over files that hold them."""
 _STEP = re.compile(r"step-(\d+)")
 _HIDDEN = {".lock"}

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from ad_model.build import build_model
+from ad_model.in_context import TransformerAgent
 from ad_model.token_cache import strand_order
 from ad_model.tokens import EPISODE_ENDED, LIFETIME_STARTS, WITHIN_EPISODE
 from data_gen.interaction import interact
 from data_gen.spaces import to_json
 from data_gen.streams import make_seeds
 from data_gen.tasks.grids.dark_room import DarkRoom
-from eval.in_context import TransformerAgent
 from icrl.support.errors import UserError
 
 ROOM = DarkRoom(size=4, episode_length=6, reward="once")
