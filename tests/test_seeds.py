@@ -12,10 +12,16 @@ from data_gen.experiment import Experiment, open_run
 from data_gen.generation.generate import generate
 from data_gen.spaces import to_json
 from eval.evaluate import evaluate
-from icrl.config.loader import dump, load_config, validate
+from icrl.config.loader import dump, fingerprint, load_config, validate
 from icrl.config.splits import SeedsConfig
-from icrl.run.fingerprints import data_fingerprint, evaluation_fingerprint, meta_fingerprint, training_fingerprint
-from icrl.run.folder import run_folder
+from icrl.run.fingerprints import (
+    data_fingerprint,
+    evaluation_fingerprint,
+    meta_fingerprint,
+    tasks_values,
+    training_fingerprint,
+)
+from icrl.run.folder import SCHEMA_VERSION, run_folder
 from icrl.run.purpose import Purpose
 from icrl.support.errors import ConfigError, UserError
 from icrl.support.files import checksums
@@ -64,11 +70,16 @@ def test_no_two_settings_of_the_seeds_have_the_same_fingerprint():
 
 
 def test_a_config_without_validation_tasks_has_the_fingerprints_of_earlier_versions():
-    demo = load_config("demo", ["--split.validation", "0"])
-    assert [stage(demo) for name, stage in STAGES.items() if name != "meta"] == [
-        *("83adc5d8522d9144", "5f6a430f88ccf2f3", "cd963f6f221f3a88")
-    ]
-    assert data_fingerprint(load_config("demo")) != data_fingerprint(demo)
+    made = config(seed=3, split={"validation": 0}, data={"sources": [{"name": "random"}]})
+    data = made.data.model_dump(mode="json")
+    for key in ("repo", "folder", "streaming", "resident_shards"):
+        del data[key]
+    sources = [{key: value for key, value in source.items() if key != "label"} for source in data["sources"]]
+    before = fingerprint(
+        SCHEMA_VERSION, 3, tasks_values(made), {"train": 0.8, "test": 0.2}, data | {"sources": sources}
+    )
+    assert data_fingerprint(made) == before != data_fingerprint(config(seed=3, data={"sources": [{"name": "random"}]}))
+    assert training_fingerprint(made) == fingerprint(before, made.model, made.training)
 
 
 def test_a_config_that_an_earlier_version_wrote_has_no_validation_tasks(tmp_path, tiny):
