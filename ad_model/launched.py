@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
 from icrl.config.schema import ExperimentConfig
-from icrl.support.errors import UserError
+from icrl.support.errors import UserError, shown
 from icrl.support.interruption import Stop
 from icrl.support.terminal import say
 
@@ -74,6 +74,8 @@ def check_accelerator(accelerator: Accelerator, config: ExperimentConfig) -> Non
     plugin = getattr(accelerator.state, "dynamo_plugin", None)
     compiled = plugin is not None and plugin.backend.value != "NO"
     _expect("ACCELERATE_DYNAMO_BACKEND", compiled, runtime.compile, "runtime.compile")
+    if runtime.compile:
+        _check_compiler(accelerator.device)
     for kind, variable in (
         (DistributedType.DEEPSPEED, "ACCELERATE_USE_DEEPSPEED"),
         (DistributedType.MEGATRON_LM, "ACCELERATE_USE_MEGATRON_LM"),
@@ -112,6 +114,18 @@ def lost_processes_told(accelerator: Accelerator) -> Iterator[None]:
         raise UserError(
             "another process of this launch has ended, as its own messages say; run the same command again, without "
             "--overwrite, to continue"
+        ) from error
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Compiles a small function. Raises UserError where PyTorch cannot, such as without a C++ compiler."""
+    try:
+        torch.compile(lambda values: 2 * values + 1, backend="inductor")(torch.ones(8, device=device))
+    except Exception as error:  # of every kind
+        why = shown(str(error).strip().partition("\n")[0], quoted=False)
+        raise UserError(
+            f"runtime.compile: PyTorch cannot compile on this machine ({why}): install a C++ compiler, or leave the "
+            "key out"
         ) from error
 
 

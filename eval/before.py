@@ -25,7 +25,7 @@ from icrl.run.checkpoints import TrainingRecord, checkpoint_path, checkpoint_rec
 from icrl.run.fingerprints import evaluation_fingerprint
 from icrl.run.folder import check_places, stale
 from icrl.run.progress import check_training, replaced_evaluations
-from icrl.run.trackers import check_trackers
+from icrl.run.trackers import check_logins, check_trackers
 from icrl.support.errors import ConfigError, UserError
 
 
@@ -33,6 +33,8 @@ def check_run(experiment: Experiment, overwrite: bool = False) -> None:
     """Raises UserError for whatever a stage of this run would refuse later; cheap checks first, nothing is written."""
     config, folder = experiment.config, experiment.folder
     check_trackers(config.runtime.trackers)
+    if overwrite or not folder.summary.exists():  # finished work is shown without a network, too
+        check_logins(config.runtime.trackers)
     check_places(folder)
     if not overwrite:
         _check_earlier_work(experiment)

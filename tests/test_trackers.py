@@ -16,10 +16,12 @@ from PIL import Image
 
 from ad_model.train import train
 from ad_model.training_log import TrainingLog
+from data_gen.experiment import Experiment
 from data_gen.generation.generate import generate
 from data_gen.meta.store import learner_folder
 from data_gen.meta.training import meta_train
 from eval.__main__ import main as evaluate_and_report
+from eval.before import check_run
 from eval.summary import load_summary
 from icrl.config.loader import validate
 from icrl.run import trackers
@@ -341,6 +343,18 @@ def test_weights_and_biases_without_a_login_is_reported_in_one_line(tiny, tracke
     generate(config)
     with pytest.raises(UserError, match=r"^runtime\.trackers: 'wandb' cannot start: .*API key.*$"):
         train(config)
+    wandb.teardown()
+
+
+def test_weights_and_biases_without_a_login_is_refused_before_the_first_stage(tiny, tracker_folder, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    experiment = Experiment(tiny(runtime={"trackers": ["wandb"]}))
+    check_run(experiment)  # offline, no login is needed
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("NETRC", str(tracker_folder / "no-netrc"))
+    with pytest.raises(UserError, match=r"^runtime\.trackers: 'wandb' cannot start: .*API key.*$"):
+        check_run(experiment)
     wandb.teardown()
 
 

@@ -7,20 +7,18 @@ it sends where, such as WANDB_MODE or TRACKIO_SPACE_ID. Without them, TensorBoar
 """
 
 import os
-import secrets
 import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from icrl.config.schema import ExperimentConfig
 from icrl.run.folder import run_folder
-from icrl.run.records import Record, read_record, write_record
+from icrl.run.tracked_run import Report, TrackedRun
 from icrl.support.errors import ConfigError, UserError, did_you_mean, shown
 from icrl.support.files import sha256
 from icrl.support.threads import quiet_threads
@@ -29,66 +27,15 @@ PROJECT = "in-context-rl"
 """Name of the project in Weights & Biases and trackio. Within it, runs are grouped by experiment."""
 
 
-class RunRecord(Record):
-    """`run.json`: the run's id, and the evaluations that its trackers have received."""
-
-    id: str
-    reported: dict[str, str] = {}
-    """By tracker, the SHA-256 of the evaluation summary that it has received."""
-
-
-@dataclass(frozen=True)
-class TrackedRun:
-    """One run, as trackers show it."""
-
-    config: ExperimentConfig
-    name: str
-    kind: str
-    logs: Path
-
-    @property
-    def id(self) -> str:
-        """The id by which trackers find the run again."""
-        return self.load_record().id
-
-    def load_record(self) -> RunRecord:
-        """The record of the run, created if it does not exist."""
-        if not self._record_file.exists():
-            write_record(self._record_file, RunRecord(id=secrets.token_hex(4), reported={}))
-        return read_record(self._record_file, RunRecord, "delete it, and the trackers begin a new run")
-
-    def remember(self, tracker: str, evaluation: str) -> None:
-        """Records that a tracker has received an evaluation."""
-        record = self.load_record()
-        reported = {**record.reported, tracker: evaluation}
-        write_record(self._record_file, record.model_copy(update={"reported": reported}))
-
-    @property
-    def config_file(self) -> Path:
-        """The resolved config, as the stage wrote it."""
-        return run_folder(self.config).config
-
-    @property
-    def _record_file(self) -> Path:
-        return self.logs / "run.json"
-
-
-@dataclass(frozen=True)
-class Report:
-    """An evaluation, in the form that trackers receive."""
-
-    figures: dict[str, float]
-    text: str
-    summary: Path
-    page: Path
-    pictures: Sequence[Path]
-
-
 class Tracker(ABC):
     """One run in one tracker. The run starts, or resumes after `step`, with the resolved config attached."""
 
     @abstractmethod
     def __init__(self, run: TrackedRun, step: int) -> None: ...
+
+    @classmethod  # noqa: B027 - optional: most need no login
+    def check(cls) -> None:
+        """Raises an error if the tracker certainly cannot start on this machine; called before the first stage."""
 
     @abstractmethod
     def log(self, figures: dict[str, float], step: int) -> None:
@@ -149,6 +96,14 @@ class TensorBoard(Tracker):
 
 class WeightsAndBiases(Tracker):
     """A run of Weights & Biases, resumed by its id. Offline, resuming adds another folder with the same id."""
+
+    @classmethod
+    def check(cls) -> None:
+        """Raises an error without a login; on a terminal, asks for it."""
+        import wandb
+
+        if wandb.setup().settings.mode not in ("offline", "disabled", "dryrun"):
+            wandb.login()
 
     def __init__(self, run: TrackedRun, step: int) -> None:
         import wandb
@@ -244,6 +199,15 @@ def check_trackers(names: Sequence[str]) -> None:
             raise UserError(
                 f"runtime.trackers: {name!r} is not installed; install its package, or remove the tracker"
             ) from None
+
+
+def check_logins(names: Sequence[str]) -> None:
+    """Raises UserError if one of these trackers certainly cannot start, such as for lack of a login."""
+    for name in names:
+        try:
+            TRACKERS[name].check()
+        except Exception as error:  # each tracker raises its own
+            raise UserError(f"runtime.trackers: {name!r} cannot start: {_brief(error)}") from error
 
 
 class Trackers:

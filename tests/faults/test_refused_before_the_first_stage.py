@@ -4,6 +4,7 @@ import json
 import socket
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState, GradientState
 from conftest import TINY, merged
 
@@ -72,6 +73,15 @@ def test_a_scheduler_that_is_not_there(tiny, monkeypatch):
     address = f"tcp://127.0.0.1:{free_port()}"
     line = refusal(tiny(runtime={"executor": "dask", "scheduler": address}))
     assert line.startswith(f"runtime.scheduler: no Dask scheduler answers at {address}")
+
+
+def test_a_machine_without_a_compiler(tiny, monkeypatch):
+    def missing(*_, **__):
+        raise RuntimeError("No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1 for the trace")
+
+    monkeypatch.setattr(torch, "compile", missing)
+    line = refusal(tiny(runtime={"compile": True}))
+    assert line.startswith("runtime.compile: PyTorch cannot compile on this machine (No working C++ compiler found): ")
 
 
 def test_a_variable_of_the_environment_that_decides_the_training(tiny, monkeypatch):
