@@ -284,14 +284,15 @@ def _remove_leftovers(dataset_id: str, targets: Iterable[Path]) -> None:
 
 
 def _scratch_base(dataset_id: str) -> Path:
-    """The path that scratch folders are named after; the data set itself has another, also without a namespace."""
-    return minari_folder() / f"{dataset_id.replace('/', '.')}.export"
+    """The path that scratch folders are named after."""
+    return minari_folder() / dataset_id.replace("/", ".")
 
 
 @contextlib.contextmanager
 def _scratch(dataset_id: str) -> Iterator[Path]:
     """A hidden folder beside Minari's data sets."""
-    scratch = temporary_name(_scratch_base(dataset_id))
+    base = _scratch_base(dataset_id)
+    scratch = temporary_name(base.with_name(f"{base.name}.export"))  # an id without a namespace is the base itself
     try:
         scratch.mkdir()
         yield scratch

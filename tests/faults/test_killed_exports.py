@@ -39,7 +39,7 @@ def test_an_export_that_was_killed_is_continued_and_keeps_what_is_complete(folde
     killed_at_the_third_data_set(monkeypatch, folder)
     complete = {path: path.read_bytes() for path in (tmp_path / "minari").rglob("*.hdf5")}
     assert len(complete) == 2
-    for left in (".ours.room-v0.export.1.tmp", "ours/.room-task-00003-v0.1.tmp"):
+    for left in (".ours.room-v0.export.1.tmp", ".ours.room-v0.2.tmp", "ours/.room-task-00003-v0.1.tmp"):
         (tmp_path / "minari" / left / "data").mkdir(parents=True)
     ids = export_minari(folder, "ours/room-v0", by_task=True)
     assert not list((tmp_path / "minari").rglob(".*"))

@@ -51,10 +51,11 @@ def launch(tiny, tmp_path):
 
 def test_processes_that_are_stopped_save_the_same_update(launch):
     errors, folder = launch("1 0", 15)
-    assert checkpoint_steps(folder.checkpoints) == [3]
+    [step] = checkpoint_steps(folder.checkpoints)  # of the only checkpoint
+    assert step in (3, 4)  # the update at whose log line they were asked, or the next one
     record = json.loads((last_checkpoint(folder.checkpoints) / "training.json").read_text())
     assert record["processes"] == 2
-    assert re.search(r"terminated \(saved .*step-000003\); run the same command again", errors)
+    assert {*re.findall(r"terminated \(saved .*step-00000(\d)\); run the same command again", errors)} == {str(step)}
     assert "train.py" not in errors  # in a traceback
 
 
