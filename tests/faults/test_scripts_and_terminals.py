@@ -120,4 +120,6 @@ def test_a_folder_that_was_deleted_under_the_shell_is_one_line(tmp_path):
     done = subprocess.run(shell, shell=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr == "error: the current folder cannot be read (No such file or directory): change to another one\n"
+    assert (
+        done.stderr == "error: the current folder cannot be read (No such file or directory): change to another one\n"
+    )
