@@ -15,6 +15,8 @@ _ROWS_AT_ONCE = 2**14  # bounds the memory of the copies in double precision
 _LEAST_STD = 1e-6  # relative to the mean; a number with less counts as constant
 
 _LEAST_SHARE = 0.1  # of an action's range; with the default of 32 bins, less leaves at most 4 of them
+_PARTS = 1000  # of an action's range, in which actions are counted
+_OUTLIERS = 0.01  # share of the data
 
 
 @dataclass
@@ -43,33 +45,45 @@ class Moments:
 
 
 class ActionRange:
-    """The part of a Box action's range that a data set uses, since the model's bins follow the range alone."""
+    """The part of a Box action's range that a data set uses, since the model's bins follow the range alone.
+
+    A few outliers do not count: the part is that between the quantiles that leave out `_OUTLIERS` of the data.
+    """
 
     def __init__(self, space: dict[str, Any]) -> None:
         self._limits = None
         if space["type"] == "Box":
             self._limits = tuple(np.asarray(bound, np.float64) for bound in bounds(space))
-            self._low, self._high = np.full(self._limits[0].shape, np.inf), np.full(self._limits[0].shape, -np.inf)
+            self._counts = np.zeros((len(self._limits[0]), _PARTS), np.int64)
 
     def add(self, actions: NDArray[Any]) -> None:
         """Adds actions, (histories, steps, ...)."""
-        if self._limits is not None:
-            rows = actions.reshape(-1, len(self._low))
-            self._low, self._high = np.minimum(self._low, rows.min(axis=0)), np.maximum(self._high, rows.max(axis=0))
+        if self._limits is None:
+            return
+        low, high = self._limits
+        rows = actions.reshape(-1, len(low))
+        scale = np.divide(_PARTS, high - low, out=np.zeros(len(low)), where=high > low)
+        count = max(1, 16 * _ROWS_AT_ONCE // len(low))
+        for first in range(0, len(rows), count):
+            place = np.clip((rows[first : first + count] - low) * scale, 0, _PARTS - 1).astype(np.int64)
+            place += np.arange(len(low)) * _PARTS
+            self._counts += np.bincount(place.ravel(), minlength=self._counts.size).reshape(self._counts.shape)
 
     def warning(self) -> str | None:
         """A line about the number of an action that uses the smallest share of its range; None if all use enough."""
-        if self._limits is None:
+        if self._limits is None or not self._counts.any():
             return None
         low, high = self._limits
-        share = np.divide(self._high - self._low, high - low, out=np.ones(len(low)), where=high > low)
+        below = self._counts.cumsum(axis=1) / self._counts.sum(axis=1, keepdims=True)
+        first, last = (below <= _OUTLIERS / 2).sum(axis=1), (below < 1 - _OUTLIERS / 2).sum(axis=1)
+        share = np.where(high > low, (last - first + 1) / _PARTS, 1.0)
         number = int(share.argmin())
         if share[number] >= _LEAST_SHARE:
             return None
         return (
-            f"warning: the data's action[{number}] stays within {share[number]:.1%} of its range "
-            f"[{low[number]:g}, {high[number]:g}], which model.action_bins cuts into equal bins: most stay empty; "
-            "give the environment tighter bounds (gymnasium.wrappers.TransformAction), or raise model.action_bins"
+            f"warning: {1 - _OUTLIERS:.0%} of the data's action[{number}] stay within {share[number]:.1%} of its range "
+            f"[{low[number]:g}, {high[number]:g}], which model.action_bins cuts into equal bins: most stay nearly "
+            "empty; give the environment tighter bounds (gymnasium.wrappers.TransformAction), or more model.action_bins"
         )
 
 

@@ -35,7 +35,7 @@ from icrl.run.folder import CHECKSUMS, RunFolder, config_text, locked
 from icrl.run.records import Record, read_record, write_record
 from icrl.support.arrays import read_npz
 from icrl.support.errors import UserError
-from icrl.support.files import check_files, remove_leftovers, sha256, write_file
+from icrl.support.files import check_files, remove, remove_leftovers, sha256, write_file
 from icrl.support.pictures import STYLE, png
 
 _CURVE_RESAMPLES = 300
@@ -100,6 +100,8 @@ def _write_report(experiment: Experiment) -> Path:
             "data": learning_curve(report) if report else None,
         }
     pictures = {}
+    if folder.report_pictures.is_symlink():  # what it leads to is not this folder's
+        remove(folder.report_pictures)
     remove_leftovers(folder.report_pictures)
     for name, figure in figures.items():
         if figure is not None:

@@ -129,7 +129,11 @@ def reported(
 
     `remedy` says what to do after an interruption.
     """
-    sys.path.append(str(Path.cwd()))  # for the user's own components, named as module:Class
+    try:
+        sys.path.append(str(Path.cwd()))  # for the user's own components, named as module:Class
+    except OSError as error:
+        print(f"error: the current folder cannot be read ({error.strerror}): change to another one", file=sys.stderr)
+        return 1
     with _lasting_streams(), signals_raise() as raised:
         try:
             return _exit_code(run, raised)

@@ -47,7 +47,19 @@ def test_data_that_uses_few_bins_is_told_in_one_line():
     used.add(np.array([[[-0.9, 0.0, 3], [0.9, 1.0, 3]]], np.float32))
     used.add(np.array([[[0.5, -1.0, 3], [0.0, 0.5, 3]]], np.float32))
     line = used.warning()
-    assert "\n" not in line and "action[1]" in line and "0.1%" in line and "[-1000, 1000]" in line
+    assert "\n" not in line and "action[1]" in line and "0.2%" in line and "[-1000, 1000]" in line
     used.add(np.array([[[0, -900, 3], [0, 900, 3]]], np.float32))
     assert used.warning() is None
     assert ActionRange({"type": "Discrete", "n": 3, "start": 0}).warning() is None
+
+
+def test_a_few_outliers_do_not_hide_that_most_bins_stay_empty():
+    used = ActionRange(to_json(Box(-1000, 1000, (2,))))
+    actions = np.random.default_rng(0).uniform(-1, 1, (4, 500, 2))
+    actions[:, :, 1] = np.sign(actions[:, :, 1]) * 1000  # both ends of a range are a use of all of it
+    actions[0, :2, 0] = -900, 900
+    used.add(actions)
+    assert "99% of the data's action[0] stay within 0.2% of its range" in used.warning()
+    alone = ActionRange(to_json(Box(-1000, 1000, (1,))))
+    alone.add(actions[:, :, 1:])
+    assert alone.warning() is None

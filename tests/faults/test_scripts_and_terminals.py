@@ -112,3 +112,14 @@ def test_no_file_takes_the_number_of_a_closed_stream(tmp_path):
     shell = f'{sys.executable} -c "{program}" 3>number <&- >&- 2>&-'
     subprocess.run(shell, shell=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     assert int((tmp_path / "number").read_text()) > 3
+
+
+def test_a_folder_that_was_deleted_under_the_shell_is_one_line(tmp_path):
+    (tmp_path / "gone").mkdir()
+    shell = f"cd gone && rmdir ../gone && {sys.executable} -m icrl tasks dark_room"
+    done = subprocess.run(shell, shell=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 1
+    assert (
+        done.stderr == "error: the current folder cannot be read (No such file or directory): change to another one\n"
+    )

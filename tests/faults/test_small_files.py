@@ -19,7 +19,7 @@ from data_gen.generation.generate import generate
 from data_gen.storage.folder import load_info
 from data_gen.tasks.base import Tasks
 from eval.evaluate import evaluate
-from eval.report import write_report
+from eval.report import report_exists, write_report
 from icrl.config.loader import validate
 from icrl.run.folder import run_folder
 from icrl.run.records import record_text
@@ -130,6 +130,17 @@ def test_a_deleted_result_is_made_again_with_the_same_values(config):
         assert evaluate(config)
         assert sha256(folder.returns) == before
         assert not evaluate(config)
+
+
+def test_a_report_is_not_written_through_a_link(config, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for name in ("curves.png", ".draft.tmp"):
+        (theirs / name).write_text("kept")
+    run_folder(config).report_pictures.symlink_to(theirs)
+    write_report(config)
+    assert {path.name: path.read_text() for path in theirs.iterdir()} == {"curves.png": "kept", ".draft.tmp": "kept"}
+    assert report_exists(run_folder(config))
 
 
 def test_a_deleted_config_is_written_again(config):
