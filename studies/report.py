@@ -178,7 +178,7 @@ def _seeds(pools: Pools) -> list[Any]:
 def _agents(
     labels: Mapping[str, str], pools: Pools, found: _Figures, titles: Sequence[FigureTitle]
 ) -> list[dict[str, Any]]:
-    """The figures of every agent in every cell; a single row for an agent that is the same in all of them."""
+    """The figures of every agent in every cell; a single row for an untrained agent that is the same in all of them."""
     first = _first(pools)
     agents = dict.fromkeys(agent for name in labels for agent in pools[name][1].summary.agents)
     rows = []
@@ -188,7 +188,12 @@ def _agents(
             for name, label in labels.items()
             if agent in pools[name][1].summary.agents
         }
-        alike = len(by_cell) > 1 and all(figures == next(iter(by_cell.values())) for figures in by_cell.values())
+        untrained = not agent.startswith(TRANSFORMER)
+        alike = (
+            untrained
+            and len(by_cell) > 1
+            and all(figures == next(iter(by_cell.values())) for figures in by_cell.values())
+        )
         shown = {"every cell": next(iter(by_cell.values()))} if alike else by_cell
         rows += [
             {"cell": cell, "agent": agent, "figures": figures, "seeds": max(each.seeds for each in figures)}
