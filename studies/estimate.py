@@ -31,11 +31,13 @@ from icrl.config.schema import ExperimentConfig
 from icrl.config.sections import AgentComponent, Source
 from icrl.config.splits import SplitConfig
 from icrl.config.training import SelectionConfig
+from icrl.config.validation import ValidationConfig
 from icrl.run.checkpoints import last_checkpoint
-from icrl.run.fingerprints import data_fingerprint, meta_fingerprint, training_fingerprint
+from icrl.run.fingerprints import data_fingerprint, meta_fingerprint
 from icrl.support.errors import UserError
 from studies.cells import Run, Study
 from studies.folder import StudyFolder
+from studies.keys import training_key
 from studies.plan import counted, is_complete, needs, shared
 from studies.runner import Executor
 
@@ -133,7 +135,7 @@ def _rows(
     learners = {key: each for key, each in learners.items() if key not in trained}
     data = {data_fingerprint(config): config for config in configs if not config.data.given}
     data = {key: config for key, config in data.items() if key not in made}
-    trainings = {training_fingerprint(config): config for config in configs}
+    trainings = {training_key(config): config for config in configs}
     trainings = {key: config for key, config in trainings.items() if key not in taught}
 
     def of_data(config: ExperimentConfig) -> Cost:
@@ -255,6 +257,8 @@ def _tiny(config: ExperimentConfig, place: Path) -> ExperimentConfig:
         "shards": 1,
     }
     training: dict[str, Any] = {
+        "initial": None,
+        "schedule": "cosine",
         "steps": _UPDATES,
         "subsample": 1,
         "selection": SelectionConfig(),
@@ -264,7 +268,8 @@ def _tiny(config: ExperimentConfig, place: Path) -> ExperimentConfig:
     changed = _changed(config, place, name, data=data, training=training)
     few = SplitConfig(train=1, validation=0, test=1)
     runtime = config.runtime.model_copy(update={"log_every": _UPDATES // 2, "trackers": (), "workers": 1})
-    return changed.model_copy(update={"split": few, "runtime": runtime})
+    watched = ValidationConfig(every=0, meta_every=0)
+    return changed.model_copy(update={"split": few, "runtime": runtime, "validation": watched})
 
 
 def _changed(config: ExperimentConfig, place: Path, name: str, **sections: dict[str, Any]) -> ExperimentConfig:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from data_gen.experiment import Experiment
 from data_gen.meta.store import meta_learners
 from eval.before import check_run
-from icrl.run.fingerprints import data_fingerprint, evaluation_fingerprint, meta_fingerprint, training_fingerprint
+from icrl.run.fingerprints import data_fingerprint, evaluation_fingerprint, meta_fingerprint
 from icrl.support.errors import ConfigError, UserError
 from studies.cells import Run, Study
 from studies.folder import StudyFolder, new_record, read_run_record
+from studies.keys import training_key
 from studies.worker import Job, forget_accelerator
 
 
@@ -77,7 +78,7 @@ def needs(runs: Sequence[Run]) -> tuple[set[str], ...]:
     return (
         {meta_fingerprint(run.config, each) for run in runs for each in meta_learners(run.config).values()},
         {data_fingerprint(run.config) for run in runs},
-        {training_fingerprint(run.config) for run in runs},
+        {training_key(run.config) for run in runs},
         {evaluation_fingerprint(run.config) for run in runs},
     )
 
@@ -115,7 +116,7 @@ def jobs_of(study: Study, runs: Sequence[Run], folder: StudyFolder) -> list[Job]
     data, trained = set[str](), set[str]()
     rank: dict[str, int] = {}
     for run in missing:
-        of_data, of_training = data_fingerprint(run.config), training_fingerprint(run.config)
+        of_data, of_training = data_fingerprint(run.config), training_key(run.config)
         rank[run.name] = 0 if of_data not in data else 1 if of_training not in trained else 2
         data.add(of_data)
         trained.add(of_training)

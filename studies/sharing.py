@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from ad_model.build import context_length
+from ad_model.going_on import plan_training
 from ad_model.token_cache import cache_name, token_cache
 from data_gen.experiment import Experiment
 from data_gen.meta.store import learner_folder, meta_learners, source_weights, trained_checkpoint
@@ -24,13 +25,12 @@ from data_gen.storage.card import dataset_card
 from data_gen.storage.folder import check_task_files, checked_shards, load_info
 from data_gen.storage.info import DataInfo
 from eval.stages import Stage
-from icrl.config.schema import ExperimentConfig
-from icrl.run.checkpoints import TrainingRecord, checkpoint_path, checkpoint_record, checkpoint_steps, intact_record
-from icrl.run.fingerprints import data_fingerprint, meta_fingerprint, training_fingerprint
+from icrl.run.fingerprints import data_fingerprint, meta_fingerprint
 from icrl.run.folder import CARD, RunFolder, locked
 from icrl.support.errors import UserError
 from icrl.support.files import new_folder, write_file
 from studies.folder import StudyFolder, turn
+from studies.keys import is_trained, is_validated, training_key
 
 
 class Sharing:
@@ -69,6 +69,8 @@ class Sharing:
                     trained = trained_checkpoint(config, other, learner)  # noqa: B023  (called at once)
                     if trained is None:
                         raise UserError("not meta-trained")
+                    if config.evaluation.checkpoint == "best" and not is_validated(trained.parent, config):
+                        raise UserError("not validated in the same way")
                     return other.meta / name
 
                 self._link(experiment, "meta-learner", made, home)
@@ -105,13 +107,13 @@ class Sharing:
         """The trained model, where only the evaluation differs; else the token cache."""
         config, own = experiment.config, experiment.folder
         info = load_info(own)
-        if _trained(own, config, info):
+        if plan_training(config, own.checkpoints, info.identity).complete:
             yield
             return
-        with turn(self.study, f"training-{training_fingerprint(config)}"):
+        with turn(self.study, f"training-{training_key(config)}"):
 
             def made(other: RunFolder) -> Path:
-                if not _trained(other, config, info):
+                if not is_trained(other.checkpoints, config, info.identity):
                     raise UserError("not trained")
                 return other.checkpoints
 
@@ -194,20 +196,3 @@ def link_files(source: Path, target: Path, leave_out: tuple[str, ...] = ()) -> N
                 (there / name).hardlink_to(path)
             except OSError:
                 shutil.copy2(path, there / name)
-
-
-def _trained(folder: RunFolder, config: ExperimentConfig, info: DataInfo) -> bool:
-    """True if the training of this config on this data is finished in `folder`. Raises UserError if it is damaged."""
-    steps = checkpoint_steps(folder.checkpoints)
-    if not steps:
-        return False
-    path = checkpoint_path(folder.checkpoints, steps[-1])
-    record = checkpoint_record(path, TrainingRecord)
-    if (record.fingerprint, record.data, record.step) != (
-        training_fingerprint(config),
-        info.identity,
-        config.training.steps,
-    ):
-        return False
-    intact_record(path, TrainingRecord)
-    return True

@@ -11,6 +11,7 @@ from killing import killed_at
 
 import studies.run
 from data_gen.experiment import open_run
+from data_gen.storage.folder import load_info
 from icrl.cli import main
 from icrl.run.folder import RunFolder
 from icrl.support.errors import UserError
@@ -18,6 +19,7 @@ from icrl.support.yaml12 import write_yaml
 from studies import runner
 from studies.cells import runs_of
 from studies.folder import StudyFolder, read_run_record
+from studies.keys import is_trained, training_key
 from studies.plan import Part, is_complete, jobs_of
 from studies.reading import Words, checked_study, read_study
 from studies.run import run_study
@@ -113,6 +115,7 @@ import studies.run
 from studies.worker import run_job
 
 studies.run.run_jobs = lambda jobs, executor, tell: [tell(job, run_job(job)) for job in jobs]
+from data_gen.storage.folder import load_info
 from icrl.cli import main
 sys.exit(main(["study", "lr.yaml"]))
 """
@@ -162,6 +165,20 @@ def test_runs_that_differ_in_their_evaluation_share_the_trained_model(here):
     assert set(pooled["seeds"]) == {1}
 
 
+def test_a_training_is_shared_where_the_best_checkpoint_is_the_same_one(here):
+    """Validation is no part of a training's fingerprint, but it decides which checkpoint is the best."""
+    study, folder = planned(here, axes={"evaluation.checkpoint": ["last", "best"]}, overrides={"validation.every": 2})
+    run_study(study, Part(), folder, Executor())
+    last, best = study.runs
+    assert read_run_record(folder.run(best.name)).linked == ["data", "training"]
+    checkpoints, data = folder.run(last.name).checkpoints, load_info(folder.run(last.name)).identity
+    assert is_trained(checkpoints, best.config, data)
+    other = planned(here, axes={"evaluation.checkpoint": ["last", "best"]}, overrides={"validation.seeds": 2})[0]
+    assert [is_trained(checkpoints, run.config, data) for run in other.runs] == [True, False]
+    assert training_key(other.runs[1].config) != training_key(best.config)
+    assert not is_trained(checkpoints, last.config, "other data")
+
+
 def test_meta_learners_are_trained_once(here):
     rl2 = {"name": "rl2", "iterations": 1, "trials": 4, "minibatches": 2, "trial_episodes": 2, "units": 8}
     baselines = [rl2 | {"first_trial_episodes": 2}]
@@ -209,7 +226,11 @@ def test_a_run_of_another_config_is_refused_before_anything_runs_and_overwrite_r
     study, folder = planned(here, seeds={"training": 1})
     assert is_complete(study.runs[0], folder)
     capsys.readouterr()
+<<<<<<< HEAD
     assert main([*words, "--training.steps", "4"]) == 1
+=======
+    assert main([*words, "--model.hidden_size", "8"]) == 1
+>>>>>>> studies
     error = capsys.readouterr().err
     assert "belongs to another config" in error and len(error.splitlines()) == 1
     assert is_complete(study.runs[0], folder)
@@ -220,9 +241,15 @@ def test_a_run_of_another_config_is_refused_before_anything_runs_and_overwrite_r
     record.write_text(json.dumps(json.loads(record.read_text()) | {"cell": "other"}))
     with pytest.raises(UserError, match="differs from its checksum"):
         read_run_record(RunFolder(record.parent))
+<<<<<<< HEAD
     assert main([*words, "--training.steps", "4", "--overwrite"]) == 0
     (run,) = runs_of(read_study(str(folder.path), Words()), folder.runs).runs
     assert run.config.training.steps == 4 and is_complete(run, folder)
+=======
+    assert main([*words, "--model.hidden_size", "8", "--overwrite"]) == 0
+    (run,) = runs_of(read_study(str(folder.path), Words()), folder.runs).runs
+    assert run.config.model.hidden_size == 8 and is_complete(run, folder)
+>>>>>>> studies
 
 
 def test_a_process_that_dies_is_a_failed_run(here, monkeypatch):
