@@ -226,11 +226,7 @@ def test_a_run_of_another_config_is_refused_before_anything_runs_and_overwrite_r
     study, folder = planned(here, seeds={"training": 1})
     assert is_complete(study.runs[0], folder)
     capsys.readouterr()
-<<<<<<< HEAD
-    assert main([*words, "--training.steps", "4"]) == 1
-=======
     assert main([*words, "--model.hidden_size", "8"]) == 1
->>>>>>> studies
     error = capsys.readouterr().err
     assert "belongs to another config" in error and len(error.splitlines()) == 1
     assert is_complete(study.runs[0], folder)
@@ -241,15 +237,9 @@ def test_a_run_of_another_config_is_refused_before_anything_runs_and_overwrite_r
     record.write_text(json.dumps(json.loads(record.read_text()) | {"cell": "other"}))
     with pytest.raises(UserError, match="differs from its checksum"):
         read_run_record(RunFolder(record.parent))
-<<<<<<< HEAD
-    assert main([*words, "--training.steps", "4", "--overwrite"]) == 0
-    (run,) = runs_of(read_study(str(folder.path), Words()), folder.runs).runs
-    assert run.config.training.steps == 4 and is_complete(run, folder)
-=======
     assert main([*words, "--model.hidden_size", "8", "--overwrite"]) == 0
     (run,) = runs_of(read_study(str(folder.path), Words()), folder.runs).runs
     assert run.config.model.hidden_size == 8 and is_complete(run, folder)
->>>>>>> studies
 
 
 def test_a_process_that_dies_is_a_failed_run(here, monkeypatch):
