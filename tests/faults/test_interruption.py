@@ -111,7 +111,9 @@ def test_a_command_that_is_stopped_while_it_imports_says_one_line(module, by, tm
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_training_that_is_stopped_saves_the_update_and_resumes_to_the_same_weights_and_log(number, tiny, monkeypatch):
+def test_training_that_is_stopped_saves_the_update_and_resumes_to_the_same_weights_and_log(
+    number, tiny, monkeypatch, default_signals
+):
     changes = {"training": {"steps": 9}, "runtime": {"checkpoint_every": 100, "log_every": 3}}
     whole, cut = tiny(name="whole", **changes), tiny(name="cut", **changes)
     for config in (whole, cut):

@@ -41,7 +41,8 @@ def known(*pairs):
 def lifetimes_of(returns):
     """Lifetimes of 12 episodes, 2 seeds, with the given return on each task."""
     episodes = np.tile(np.asarray(returns, dtype=float)[:, None, None], (1, 2, 12))
-    return Lifetimes(12, episodes, episodes.astype(int), episodes[:, :, -1], 1.0, 1, {})
+    unknown = np.full_like(episodes, np.nan)
+    return Lifetimes(12, episodes, episodes.astype(int), episodes[:, :, -1], unknown, episodes, 1.0, 1, {})
 
 
 def sets_of(family=None, **tasks):

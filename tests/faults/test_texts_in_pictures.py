@@ -14,7 +14,7 @@ from data_gen.tasks.catalogue import draw_tasks
 from eval import report
 from icrl.config.loader import validate
 from icrl.support.errors import ConfigError
-from icrl.support.pictures import png
+from icrl.support.pictures import STYLE, png
 
 STRANGE = ["cost $5_$", "$x^{$", r"\$ $\frac$ $", "_hidden", "<script>", "50%", "{}", "a_b^c"]
 
@@ -22,10 +22,10 @@ STRANGE = ["cost $5_$", "$x^{$", r"\$ $\frac$ $", "_hidden", "<script>", "50%", 
 class SummaryOf:
     """The part of a summary that the curves take."""
 
-    episodes = 3
+    episodes, splits, main_split, ablations = 3, ["test"], "test", ()
 
-    def __init__(self, agents):
-        self.agents = {agent: {"test": {}} for agent in agents}
+    def scale_on(self, split):
+        return "normalised_return"
 
 
 @pytest.mark.parametrize("label", STRANGE)
@@ -35,8 +35,8 @@ def test_a_label_is_drawn_as_it_is_written(label):
     rows = [(agent, "test", 0, 0, episode) for agent in agents for episode in (1, 2, 3)]
     table = pd.DataFrame(rows, columns=["agent", "split", "task", "seed", "episode"])
     table["return"] = table["normalised_return"] = np.linspace(0, 1, len(table))
-    with matplotlib.rc_context(report._STYLE):
-        figure = report._curves(table, SummaryOf(agents))
+    with matplotlib.rc_context(STYLE):
+        figure = report._curves(table, SummaryOf(), "test", agents)
         figure.savefig(io.BytesIO(), format="png")
     shown = [text.get_text().strip() for text in figure.axes[0].get_legend().get_texts()]
     assert shown[-1] == label
