@@ -47,10 +47,10 @@ def _tried_agent(name: str, words: list[str]) -> None:
     from data_gen.generation.checks import check_agent
 
     load_agent(name, words)
-    from icrl.config.loader import _overrides, _set, _settled
+    from icrl.config.loader import _set, _settled, read_overrides
 
     values: dict[str, Any] = {"name": name}
-    for key, value in _overrides(words):
+    for key, value in read_overrides(words):
         _set(values, key, value, AgentComponent)
     component = AgentComponent.model_validate(_settled(values, AgentComponent))
     for tasks in ("dark_room", "bandit", "point_navigation"):
