@@ -105,7 +105,8 @@ def seeds_interval(scores: Array, statistic: Statistic = iqm, resamples: int = R
     root of the sum is half of a symmetric interval (as Zou and Donner 2008 combine intervals, "Construction of
     Confidence Limits about Effect Measures"). Satterthwaite's degrees of freedom would promise too much at 3 seeds, and
     too little where seeds agree. A statistic near its limit has a skewed distribution. So each end is the farther one
-    of the symmetric interval and of the percentile interval of resampling both, stretched to the same width.
+    of the symmetric interval and of the percentile interval of resampling both, stretched to the same width. With
+    few tasks, both are widened as in `tasks_interval`.
 
     In simulation (`python -m benchmarks.coverage seeds`), COVERAGE
 
@@ -125,8 +126,8 @@ def paired_interval(a: Array, b: Array, statistic: Statistic = iqm, resamples: i
     """95% interval of `statistic(a) - statistic(b)` for two agents on the same tasks.
 
     Tasks are resampled for both at once, so what makes a task hard for both does not widen the interval. So are
-    training seeds if both have as many. Otherwise, each agent's seeds are resampled alone, and the seeds of an agent
-    that has one (such as a baseline, which is not trained) not at all.
+    training seeds if both have as many. Otherwise, each agent's seeds are resampled alone. An agent with one seed (such
+    as a baseline, which is not trained) keeps it, so the interval says nothing about other seeds of that agent.
 
     Args:
         a, b: (training seed, task, lifetime, ...) scores; a single run has one training seed.
@@ -175,8 +176,8 @@ def _over_tasks(estimator: _Estimator, samples: Sequence[Array], resamples: int,
     draws = np.random.default_rng(seed).integers(tasks, size=(resamples, tasks))
     estimates = _estimates(estimator, samples, [np.zeros((resamples, 1), dtype=np.int64)] * len(samples), draws)
     low, high = np.quantile(estimates, [tail, 1 - tail], axis=0)
-    middle, stretch = estimator(*map(pooled, samples)), (3 / tasks) ** 3
-    return low - stretch * (middle - low), high + stretch * (high - middle)
+    middle = estimator(*map(pooled, samples))
+    return middle + _stretch(tasks) * (low - middle), middle + _stretch(tasks) * (high - middle)
 
 
 def _over_seeds_and_tasks(estimator: _Estimator, samples: Sequence[Array], resamples: int, seed: int) -> Ends:
@@ -191,11 +192,16 @@ def _over_seeds_and_tasks(estimator: _Estimator, samples: Sequence[Array], resam
     by_seeds = _estimates(estimator, samples, seed_draws, all_tasks) - middle
     by_tasks = _estimates(estimator, samples, all_seeds, task_draws) - middle
     by_both = _estimates(estimator, samples, seed_draws, task_draws) - middle
-    half = _half_width(by_seeds, by_tasks, by_both, min(size for size in sizes if size > 1), tasks)
+    half = _half_width(by_seeds, by_tasks, by_both, min(size for size in sizes if size > 1), tasks) * _stretch(tasks)
     spread = norm.ppf(_LEVEL) * by_both.std(axis=0)
     wider = np.divide(half, spread, out=np.ones_like(half), where=spread > 0)
     low, high = np.quantile(by_both, [1 - _LEVEL, _LEVEL], axis=0)
     return middle + np.minimum(-half, wider * low), middle + np.maximum(half, wider * high)
+
+
+def _stretch(tasks: int) -> float:
+    """The factor by which an interval over so many tasks is widened, as `tasks_interval` describes it."""
+    return float(1 + (3 / tasks) ** 3)
 
 
 def _half_width(by_seeds: Array, by_tasks: Array, by_both: Array, seeds: int, tasks: int) -> Array:
