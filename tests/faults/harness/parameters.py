@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from data_gen.generation.checks import check_agent
+from data_gen.spaces import to_json
 from icrl.config.components import AGENTS, OBJECTIVES, TASKS, find_component
-from icrl.config.loader import load_agent, load_tasks, validate
+from icrl.config.loader import _set, _settled, load_agent, load_tasks, read_overrides, validate
 from icrl.config.sections import AgentComponent, ObjectiveComponent
 from icrl.support.errors import UserError
 from icrl.support.yaml12 import read_yaml
@@ -33,8 +35,6 @@ def random_component(rng: Rng, folder: Path) -> Callable[[], object]:
 
 
 def _tried_tasks(name: str, words: list[str]) -> None:
-    from data_gen.spaces import to_json
-
     family = load_tasks(name, words)
     spaces = to_json(family.observation_space), to_json(family.action_space)
     assert spaces and family.episode_length > 0
@@ -44,11 +44,7 @@ def _tried_tasks(name: str, words: list[str]) -> None:
 
 
 def _tried_agent(name: str, words: list[str]) -> None:
-    from data_gen.generation.checks import check_agent
-
     load_agent(name, words)
-    from icrl.config.loader import _set, _settled, read_overrides
-
     values: dict[str, Any] = {"name": name}
     for key, value in read_overrides(words):
         _set(values, key, value, AgentComponent)
