@@ -73,7 +73,7 @@ def joined_records(first: Any, second: dict[str, Any] | None) -> dict[str, Any] 
         second: the record of the tasks of the training itself; None if they are unknown.
 
     Returns:
-        One record, `incomplete` if a part of the tasks is unknown; None if all are.
+        One record, `incomplete` if a part of the tasks is unknown, or has no room in it; None if all are unknown.
     """
     if not isinstance(first, dict):
         return None if second is None else {**second, "incomplete": True}
@@ -82,8 +82,19 @@ def joined_records(first: Any, second: dict[str, Any] | None) -> dict[str, Any] 
     if all(first.get(key) == second.get(key) for key in ("family", "bases", "rounded")):
         with contextlib.suppress(ValueError, TypeError, KeyError):
             keys = np.union1d(*(np.frombuffer(base64.b64decode(each["keys"]), "<u8") for each in (first, second)))
-            return {**first, "keys": base64.b64encode(keys.astype("<u8").tobytes()).decode()}
-    return {**second, "before": first}
+            joined = {**first, "keys": base64.b64encode(keys.astype("<u8").tobytes()).decode()}
+            return joined if _recorded(joined) <= MOST_RECORDED else {**second, "incomplete": True}
+    joined = {**second, "before": first}
+    return joined if _recorded(joined) <= MOST_RECORDED else {**second, "incomplete": True}
+
+
+def _recorded(record: Any) -> int:
+    """An upper bound of the number of tasks in a record and those before it, from the letters of their keys."""
+    number = 0
+    while isinstance(record, dict):
+        number += len(str(record.get("keys", ""))) * 3 // 4 // 8
+        record = record.get("before")
+    return number
 
 
 def seen_in_record(family: TaskDistribution, tasks: Tasks, record: Any) -> int | None:

@@ -23,7 +23,9 @@ _LATER_PARAMETERS = ("space_size",)
 
 _LATER_EVALUATION_KEYS = ("ablations", "tasks")
 """Keys of `evaluation` that finished runs of earlier versions do not have. Empty, they change nothing."""
-_NEWER_TRAINING_KEYS = ("initial", "schedule", "decay_share")
+
+_LATER_TRAINING_KEYS = ("initial", "schedule", "decay_share")
+"""Keys of `training` that finished runs of earlier versions do not have. At their defaults, they change nothing."""
 
 
 def data_fingerprint(config: ExperimentConfig) -> str:
@@ -57,8 +59,8 @@ def training_fingerprint(config: ExperimentConfig) -> str:
     Validation only watches. It has no part in the fingerprint, unless it can stop the training.
     """
     training = config.training.model_dump(mode="json")
-    for key in _NEWER_TRAINING_KEYS:
-        if training[key] == TrainingConfig.model_fields[key].default:  # as before there was this key
+    for key in _LATER_TRAINING_KEYS:
+        if training[key] == TrainingConfig.model_fields[key].default:
             del training[key]
     seeds = _new_seed(config.seed_for("training"), _data_seeds(config))
     patience, every = config.validation.patience, config.validation.every

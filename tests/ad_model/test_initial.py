@@ -171,7 +171,7 @@ def test_a_later_evaluation_refuses_tasks_of_both_trainings(tiny, base):
     assert evaluate(same)
 
 
-def test_records_of_two_trainings_are_joined(tiny):
+def test_records_of_two_trainings_are_joined(tiny, monkeypatch):
     family, tasks = Experiment(tiny()).family, Experiment(tiny()).train_tasks
     first, second = (training_tasks_record(family, tasks.take(rows)) for rows in ([0, 1, 2], [2, 3]))
     both = joined_records(first, second)
@@ -182,6 +182,11 @@ def test_records_of_two_trainings_are_joined(tiny):
     nested = joined_records(nested, other)
     assert seen_in_record(family, tasks.take([0, 3]), nested) == 1
     assert joined_records(None, None) is None
+    with monkeypatch.context() as patch:  # a record has no room for both
+        patch.setattr("data_gen.tasks.same.MOST_RECORDED", 3)
+        for record in (first, other):
+            small = joined_records(record, second)
+            assert small["keys"] == second["keys"] and small["incomplete"] and "before" not in small
     unknown = joined_records("junk", second)
     assert seen_in_record(family, tasks.take([0, 3]), unknown) == 1
     assert seen_in_record(family, tasks.take([0]), unknown) is None  # it may have seen it
