@@ -33,8 +33,8 @@ _RESAMPLES = 500  # few tasks get more
 _PERCENTILE_RESAMPLES = 500
 _TRUTH_TASKS = 400_000
 _CROSSED_LIFETIMES = 4
-_CROSSED_SAMPLES = 500
-_CROSSED_RESAMPLES = 200
+_CROSSED_SAMPLES = {8: 2000, 16: 1000, 64: 500}  # by number of tasks
+_CROSSED_RESAMPLES = 400  # all samples share their draws, so few would move the coverage by a percent
 _CROSSED_TRUTH = (25, 40_000)  # training seeds and tasks
 
 
@@ -143,9 +143,9 @@ def over_seeds_and_tasks() -> None:
     for model in CROSSED_MODELS:
         statistics = STATISTICS if model in CROSSED_MODELS[:2] else {"iqm": iqm}
         for seeds in TRAINING_SEEDS:
-            for tasks in TASKS[1:]:
+            for tasks in _CROSSED_SAMPLES:
                 found = {
-                    name: crossed_coverage(model, seeds, tasks, _CROSSED_SAMPLES, statistic, _CROSSED_RESAMPLES)
+                    name: crossed_coverage(model, seeds, tasks, _CROSSED_SAMPLES[tasks], statistic, _CROSSED_RESAMPLES)
                     for name, statistic in statistics.items()
                 }
                 report("coverage_seeds", model=model.name, seeds=seeds, tasks=tasks, **found)
