@@ -1,4 +1,4 @@
-"""Where a training starts: from scratch, from its last checkpoint, or, with more updates than before, from the
+"""The start of a training: from scratch, from its last checkpoint, or, with more updates than before, from the
 checkpoint at which a longer training is still the same.
 
 A finished training whose `training.steps` was raised goes on. With a constant learning rate, the result is that of a
@@ -29,7 +29,7 @@ from icrl.support.errors import UserError
 
 @dataclass(frozen=True)
 class Plan:
-    """Where a training starts, and what the records of its checkpoints say about it."""
+    """The start of a training, and what the records of its checkpoints say about it."""
 
     fingerprint: str
     data: str

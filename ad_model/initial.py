@@ -101,7 +101,7 @@ def join_tasks(experiment: Experiment, own: PreTrainedConfig, theirs: PreTrained
 
 
 def _architecture(backbone: dict[str, Any]) -> dict[str, Any]:
-    """What decides the weights of a backbone and their use, defaults included: not dropout, and not versions."""
+    """The options that decide a backbone's weights and their use, defaults included: not dropout, not versions."""
     values = AutoConfig.for_model(**backbone).to_dict()
     return {
         name: value

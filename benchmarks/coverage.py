@@ -88,7 +88,7 @@ class CrossedModel:
     seeds: float
     tasks: float
     both: float
-    """Of a training seed on one task, beyond the two."""
+    """Effect of a training seed on one task, beyond the two."""
     lifetimes: float = 1.0
     found: bool = False
 

@@ -197,7 +197,7 @@ def task_values(figure: Figure, scores: Scores) -> NDArray[np.float64] | float |
 
 
 def _values(figure: Figure, scores: Scores) -> NDArray[np.float64] | float | None:
-    """What the figure's function gives: (tasks, ...) as an array of two axes, one number, or None."""
+    """The result of the figure's function: (tasks, ...) as an array of two axes, one number, or None."""
     if figure.needs is not None and getattr(scores, figure.needs) is None:
         return None
     try:

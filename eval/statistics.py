@@ -108,8 +108,8 @@ def seeds_interval(scores: Array, statistic: Statistic = iqm, resamples: int = R
     of the symmetric interval and of the percentile interval of resampling both, stretched to the same width. With
     few tasks, both are widened as in `tasks_interval`.
 
-    In simulation (`python -m benchmarks.coverage seeds`), the interval of the interquartile mean covers 93.3 to 97.2% at
-    3, 5 and 10 seeds and 8, 16 and 64 tasks, both where seeds, tasks and lifetimes vary equally and where lifetimes
+    In simulation (`python -m benchmarks.coverage seeds`), the interval of the interquartile mean covers 93.3 to 97.2%
+    at 3, 5 and 10 seeds and 8, 16 and 64 tasks, both where seeds, tasks and lifetimes vary equally and where lifetimes
     find their goal or not. It covers 90% with 3 seeds where that depends more on seeds than on tasks, and up to 98.6%
     where it depends on neither.
 

@@ -44,7 +44,7 @@ INTERVAL = (
 
 
 class Difference(NamedTuple):
-    """How an entry differs from the first one in one figure."""
+    """The difference between an entry and the first one in one figure."""
 
     value: float | None
     low: float | None
@@ -163,7 +163,7 @@ def _difference(
     own: Pooled,
     others: Pooled,
 ) -> Difference:
-    """How `entry` differs from `first` in one figure, whose values are `own` and `others`."""
+    """The difference between `entry` and `first` in one figure, whose values are `own` and `others`."""
     reason = unpaired(entry, first, split)
     mine, theirs = (each.pool.samples(agent, split, scale, title.key) for each in (entry, first))
     if reason or not mine or not theirs:

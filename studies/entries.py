@@ -1,4 +1,4 @@
-"""What `icrl compare` compares: a run, or a cell of a study with all of its seeds.
+"""The entries that `icrl compare` compares: a run, or a cell of a study with all of its seeds.
 
 Only summaries and tables are read, with the checks of their checksums. Configs are not: a config names code.
 """

@@ -77,7 +77,7 @@ class _Measured:
 
 
 def describe_plan(study: Study, mine: Sequence[Run], folder: StudyFolder, executor: Executor) -> str:
-    """What is to be done, what is shared, and what it will cost, as lines of text. Nothing is written."""
+    """The work to be done, what is shared, and its cost, as lines of text. Nothing is written."""
     import torch
 
     complete = [run for run in study.runs if is_complete(run, folder)]
@@ -280,7 +280,7 @@ def _changed(config: ExperimentConfig, place: Path, name: str, **sections: dict[
 
 
 def _model_parts(config: ExperimentConfig) -> tuple[Any, ...]:
-    """What the speed of an update depends on, and its steps."""
+    """The part of a config that the speed of an update depends on."""
     same = {"learning_rate": 1.0, "final_learning_rate": 0.0, "warmup_steps": 0, "weight_decay": 0.0}
     return config.tasks, config.model, config.training.model_copy(update=same)
 

@@ -41,7 +41,7 @@ class StudyFolder:
 
     @property
     def study(self) -> Path:
-        """What was asked."""
+        """The study as it was asked for."""
         return self.path / STUDY_FILE
 
     @property
@@ -106,7 +106,7 @@ class RunRecord(Record):
     problem: str = ""
     """The error of the last attempt, in one line."""
     linked: list[str] = []
-    """What was linked from another run instead of made again: data, meta-learners, cache, training."""
+    """The things that were linked from another run instead of made again: data, meta-learners, cache, training."""
 
 
 def read_run_record(folder: RunFolder) -> RunRecord | None:

@@ -1,4 +1,4 @@
-"""What tells that two runs of a study can have one training, and whose training is in a folder of checkpoints."""
+"""Keys that tell that two runs of a study can have one training, and whose training is in a folder of checkpoints."""
 
 from pathlib import Path
 

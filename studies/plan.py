@@ -68,7 +68,7 @@ def counted(number: int, what: str) -> str:
 
 
 def shared(runs: Sequence[Run], complete: Sequence[Run] = ()) -> Shared:
-    """What these runs need beyond what the `complete` ones have, each thing counted once."""
+    """The things that these runs need beyond those of the `complete` ones, each counted once."""
     needed, there = needs(runs), needs(complete)
     return Shared(*(len(own - made) for own, made in zip(needed, there, strict=True)))
 

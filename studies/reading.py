@@ -22,7 +22,7 @@ from icrl.support.yaml12 import YAMLFault, read_yaml
 from studies.spec import StudySpec
 
 STUDY_FILE = "study.yaml"
-"""What was asked, in the folder of a study; sealed with a checksum."""
+"""The study as it was asked for, in its folder; sealed with a checksum."""
 
 _MOST_BYTES = 2**22
 _WITH_LETTERS = ("overrides", "axes")

@@ -214,7 +214,7 @@ def _published(study: Study, found: _Figures) -> list[dict[str, Any]]:
 
 
 def _meaning(pool: Pool) -> str:
-    """What a normalised return of 0 and 1 is, in a sentence."""
+    """The meaning of normalised returns of 0 and 1, in a sentence."""
     scale = pool.summary.normalised_return
     if not scale.known:
         return "Returns are raw, since the scale of some tasks is unknown."

@@ -110,7 +110,7 @@ def _is_written(folder: StudyFolder, inputs: str) -> bool:
 
 
 def _sizes(study: Study, mine: Sequence[Run], jobs: Sequence[Job], part: Part) -> str:
-    """How many runs there are, and what they need, in a few words."""
+    """The number of runs, and what they need, in a few words."""
     of_part = "" if part.whole else f", of which part {part.index}/{part.count} has {len(mine)}"
     seeds = len(study.runs) // len(study.cells)
     sizes = f"{counted(len(study.cells), 'cell')} x {counted(seeds, 'seed')} = {counted(len(study.runs), 'run')}"

@@ -26,7 +26,7 @@ _PATIENCE = 10.0  # seconds for an interrupted run to save a checkpoint; trainin
 
 @dataclass(frozen=True)
 class Executor:
-    """Where a study's runs are done."""
+    """The processes or the cluster that do a study's runs."""
 
     kind: Literal["processes", "dask"] = "processes"
     workers: int | None = None

@@ -1,4 +1,4 @@
-"""What several runs of a study need is made once: data, meta-learners, token caches, and trained models.
+"""Sharing within a study: the data, meta-learners, token caches and models that several runs need are made once.
 
 Runs whose fingerprints of a stage are equal would make the same bytes. The first makes them in its own run folder, and
 the others wait for their turn; then they get hard links to its files. So a run folder is complete by itself, all of it
@@ -39,7 +39,7 @@ class Sharing:
     def __init__(self, study: StudyFolder) -> None:
         self.study = study
         self.linked: list[str] = []
-        """What this run got from others."""
+        """The things that this run got from others."""
 
     def around(self, stage: Stage, experiment: Experiment) -> AbstractContextManager[None]:
         """The block that a stage runs in: what another run has made is linked before the stage begins."""

@@ -29,7 +29,7 @@ FAILED = 1
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to know of a run."""
+    """The part of a run that a worker needs."""
 
     config: ExperimentConfig
     study: Path
