@@ -350,7 +350,7 @@ def test_an_error_is_one_line_that_says_what_to_do(made):
         "model.safetensors",
         (model / "model.safetensors").read_bytes(),
     )
-    evaluate_it = ["evaluate", "--config", write_config(folder, "wrong"), "--checkpoint"]
+    evaluate_it = ["evaluate", "--config", str(made.run.config), "--name", "wrong", "--checkpoint"]
     words = {
         "does not exist, or is private": ["pull", "data", "tester/nothing"],
         "no such branch, tag or commit": ["pull", "data", "tester/empty@v9"],
